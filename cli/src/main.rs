@@ -1,0 +1,50 @@
+//! `cuewire` on the command line: a thin shell over the library.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod args;
+mod live;
+mod model;
+mod output;
+mod recognizer;
+mod run;
+mod stats;
+mod transcribe;
+
+use args::{Command, ModelCommand};
+
+/// Some input could not be captioned, or only in part; the others were.
+const FAILED: u8 = 1;
+/// The command line makes no sense, or the model cannot be loaded: nothing was begun.
+const USAGE: u8 = 2;
+/// Ctrl-C: what was begun is finalised and written.
+const INTERRUPTED: u8 = 130;
+
+/// What went wrong before anything was captioned.
+struct Failure(String);
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match args::Cli::parse().command {
+        Command::Transcribe(args) => transcribe::run(&args),
+        Command::Live(args) => live::run(&args),
+        Command::Model(ModelCommand::Info(args)) => model::info(&args),
+        Command::Model(ModelCommand::Convert(args)) => model::convert(&args),
+    };
+    result.unwrap_or_else(|Failure(message)| {
+        complain(&message);
+        ExitCode::from(USAGE)
+    })
+}
+
+/// Errors and warnings go to standard error, one line each, with the program's name.
+fn complain(message: &str) {
+    eprintln!("cuewire: {message}");
+}

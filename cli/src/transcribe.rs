@@ -1,0 +1,360 @@
+//! `cuewire transcribe`: recordings in, transcripts out.
+//!
+//! One recording is read at a time, block by block. While its last captions are decoded the next one is read already,
+//! so that the workers always have something to do; transcripts come out in the order of the files.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use cuewire::audio::Pcm;
+use cuewire::audio::file::{AudioFile, FileError};
+use cuewire::caption::CaptionEvent;
+use cuewire::config::Config;
+use cuewire::engine::{Answer, default_threads};
+use cuewire::session::{Input, Session};
+use cuewire::time::{Timestamp, nanos_of_samples};
+use cuewire::transcript::{self, Fragment};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::TranscribeArgs;
+use crate::output::{Destination, Sink, stem};
+use crate::recognizer::{Recognizer, Stopped, Track};
+use crate::run::{Interrupt, InterruptibleStdin, drain, warn_of_failure};
+use crate::stats::{Stats, StatsFile, peak_rss_bytes};
+use crate::{FAILED, Failure, INTERRUPTED, complain, model};
+
+pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let destination = Destination::new(args.output_dir.clone(), args.format, args.start_time, &args.files)?;
+    if args.files.iter().filter(|file| file.as_path() == Path::new("-")).count() > 1 {
+        return Err(Failure("standard input (`-`) can be read only once".into()));
+    }
+    let interrupt = Interrupt::listen()?;
+    let model = model::load(args.recognition.model.as_deref())?;
+    model.check_language(args.recognition.language)?;
+    let model_load_s = started.elapsed().as_secs_f64();
+    let threads = args.recognition.threads.unwrap_or_else(default_threads);
+    let interims_off = 0.try_into()?;
+    // A place that cannot be written is known before the work, not after it.
+    let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
+    let mut run = Run {
+        args,
+        config: args.recognition.config(interims_off),
+        interrupt,
+        recognizer: Recognizer::start(&model, threads)?,
+        destination,
+        waiting: args.files.iter().cloned().collect(),
+        recordings: VecDeque::new(),
+        first: 0,
+        progress: Progress::new(),
+        failed: false,
+        audio: Duration::ZERO,
+        captions: 0,
+        suppressed: 0,
+    };
+    if let Err(Failure(error)) = run.all() {
+        run.fail(&error);
+    }
+    run.progress.clear();
+    if let Some(file) = stats {
+        let stats = Stats {
+            model_load_s,
+            audio_s: run.audio.as_secs_f64(),
+            decode_s: run.recognizer.decode_time().as_secs_f64(),
+            wall_s: started.elapsed().as_secs_f64(),
+            captions: run.captions,
+            suppressed: run.suppressed,
+            peak_rss_bytes: peak_rss_bytes(),
+        };
+        if let Err(error) = file.write(&stats) {
+            run.fail(&error);
+        }
+    }
+    Ok(match (run.interrupt.is_asked(), run.failed) {
+        (true, _) => ExitCode::from(INTERRUPTED),
+        (false, true) => ExitCode::from(FAILED),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+struct Run<'a> {
+    args: &'a TranscribeArgs,
+    config: Config,
+    interrupt: Interrupt,
+    recognizer: Recognizer,
+    destination: Destination,
+    waiting: VecDeque<PathBuf>,
+    /// Recordings in progress, in their order: all but the last are read to their end.
+    recordings: VecDeque<Recording>,
+    /// The number of the first of them.
+    first: usize,
+    progress: Progress,
+    failed: bool,
+    audio: Duration,
+    captions: u64,
+    suppressed: u64,
+}
+
+struct Recording {
+    path: PathBuf,
+    reader: Option<AudioFile>,
+    /// One a channel where channels are split, else one.
+    sessions: Vec<Session>,
+    /// The time of the next frame.
+    at: Timestamp,
+    /// Frames since the rate last changed, and that rate: times do not drift by rounding.
+    frames: u64,
+    rate: u32,
+    rate_since: Timestamp,
+    sink: Option<Sink>,
+    /// Captions that must wait: for the recordings before, or for the other channels.
+    fragments: Vec<Fragment>,
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> Result<(), Failure> {
+        loop {
+            while let Ok(answer) = self.recognizer.answers().try_recv() {
+                self.take(answer)?;
+            }
+            self.write_finished();
+            if self.interrupt.is_asked() {
+                self.waiting.clear();
+                self.end_reading(None)?;
+            }
+            let reading = self.recordings.back().is_some_and(|recording| recording.reader.is_some());
+            if !reading && self.waiting.is_empty() && self.recordings.is_empty() {
+                return Ok(());
+            }
+            if self.recognizer.is_busy() || (!reading && self.waiting.is_empty()) {
+                let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
+                self.take(answer)?;
+            } else if reading {
+                self.read_block()?;
+            } else if let Some(path) = self.waiting.pop_front() {
+                self.open(path);
+            }
+        }
+    }
+
+    fn open(&mut self, path: PathBuf) {
+        let reader = if path == Path::new("-") {
+            match InterruptibleStdin::new(&self.interrupt) {
+                Ok(stdin) => AudioFile::from_reader("standard input", Box::new(stdin)),
+                Err(error) => return self.fail(&format!("standard input: {error}")),
+            }
+        } else {
+            AudioFile::open(&path)
+        };
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(error) => return self.fail(&error.to_string()),
+        };
+        let sink = match self.destination.open(&path) {
+            Ok(sink) => sink,
+            Err(error) => return self.fail(&error),
+        };
+        let speaker_id = self.args.speaker_id.clone().unwrap_or_else(|| stem(&path));
+        let sessions = if self.args.split_channels {
+            (1..=reader.channels()).map(|i| Session::new(&format!("{speaker_id}-{i}"), self.config)).collect()
+        } else {
+            vec![Session::new(&speaker_id, self.config)]
+        };
+        self.progress.begin(&stem(&path), reader.declared_duration());
+        self.recordings.push_back(Recording {
+            path,
+            rate: reader.sample_rate(),
+            reader: Some(reader),
+            sessions,
+            at: self.args.start_time,
+            rate_since: self.args.start_time,
+            frames: 0,
+            sink: Some(sink),
+            fragments: Vec::new(),
+        });
+    }
+
+    /// Reads and hears the next block of the recording that is being read.
+    fn read_block(&mut self) -> Result<(), Failure> {
+        let Some(recording) = self.recordings.back_mut() else { return Ok(()) };
+        let Some(reader) = &mut recording.reader else { return Ok(()) };
+        let block = match reader.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => return self.end_reading(None),
+            Err(error) => return self.end_reading(Some(error)),
+        };
+        if block.sample_rate != recording.rate {
+            (recording.rate, recording.rate_since, recording.frames) = (block.sample_rate, recording.at, 0);
+        }
+        let at = recording.at;
+        if let [session] = &mut recording.sessions[..] {
+            let pcm = Pcm::interleaved(block.sample_rate, block.channels, block.samples)?;
+            session.handle_input(Input::Audio { at, pcm })?;
+        } else {
+            // A channel that goes away in the middle is silent from there on; one that comes has no speaker.
+            for (i, session) in recording.sessions.iter_mut().enumerate() {
+                let channel: Vec<f32> = block
+                    .samples
+                    .chunks_exact(block.channels)
+                    .map(|frame| frame.get(i).copied().unwrap_or(0.0))
+                    .collect();
+                session.handle_input(Input::Audio { at, pcm: Pcm::mono(block.sample_rate, &channel[..])? })?;
+            }
+        }
+        recording.frames += (block.samples.len() / block.channels) as u64;
+        recording.at = recording.rate_since.plus_nanos(nanos_of_samples(recording.frames, recording.rate));
+        let seconds = recording.at.nanos_since(self.args.start_time) / 1_000_000_000;
+        self.progress.set(u64::try_from(seconds).unwrap_or(0));
+        self.drain(self.first + self.recordings.len() - 1)
+    }
+
+    /// The recording that is being read is over, or cannot be read any further: what was heard of it is captioned.
+    fn end_reading(&mut self, error: Option<FileError>) -> Result<(), Failure> {
+        let Some(recording) = self.recordings.back_mut() else { return Ok(()) };
+        let Some(reader) = recording.reader.take() else { return Ok(()) };
+        let lasted = recording.at.nanos_since(self.args.start_time);
+        self.audio += Duration::from_nanos(u64::try_from(lasted).unwrap_or(0));
+        for session in &mut recording.sessions {
+            session.handle_input(Input::End)?;
+        }
+        let bad = reader.bad_packets();
+        let path = recording.path.display().to_string();
+        if let Some(error) = error {
+            self.fail(&error.to_string());
+        } else if bad > 0 {
+            self.fail(&format!("{path}: {bad} damaged packets were taken as silence"));
+        }
+        self.drain(self.first + self.recordings.len() - 1)
+    }
+
+    fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
+        self.recognizer.answered(&answer)?;
+        let (number, channel) = answer.tag;
+        let recording = &mut self.recordings[number - self.first];
+        if let Err(error) = &answer.result {
+            let path = recording.path.display().to_string();
+            self.failed |= self.progress.suspend(|| warn_of_failure(&path, error));
+        }
+        recording.sessions[channel].handle_input(Input::Decoded { job: answer.job, result: answer.result })?;
+        self.drain(number)
+    }
+
+    fn drain(&mut self, number: usize) -> Result<(), Failure> {
+        let recording = &mut self.recordings[number - self.first];
+        for (channel, session) in recording.sessions.iter_mut().enumerate() {
+            drain(session, (number, channel), &mut self.recognizer, |event| match event {
+                CaptionEvent::Final { start_time, end_time, speaker_id, text, .. } => {
+                    self.captions += 1;
+                    recording.fragments.push(Fragment {
+                        start_time,
+                        stop_time: end_time,
+                        speaker_id: speaker_id.to_string(),
+                        text,
+                    });
+                }
+                CaptionEvent::Suppressed { .. } => self.suppressed += 1,
+                _ => {}
+            })?;
+        }
+        // Where nothing has to wait, a caption is written as soon as it is final.
+        let is_front = number == self.first || !self.destination.is_shared();
+        let written = if is_front && recording.sessions.len() == 1 {
+            self.progress.suspend(|| recording.write_captions())
+        } else {
+            Ok(())
+        };
+        if let Err(error) = written {
+            self.fail(&error);
+        }
+        Ok(())
+    }
+
+    fn write_finished(&mut self) {
+        while let Some(recording) = self.recordings.front() {
+            if recording.reader.is_some() || !recording.sessions.iter().all(Session::is_finished) {
+                break;
+            }
+            let Some(mut recording) = self.recordings.pop_front() else { break };
+            self.first += 1;
+            transcript::sort(&mut recording.fragments);
+            let written = self
+                .progress
+                .suspend(|| recording.write_captions().and_then(|()| recording.sink.map_or(Ok(()), Sink::finish)));
+            if let Err(error) = written {
+                self.fail(&error);
+            }
+        }
+        // The one that is first now may have waited for the others only.
+        if let Some(recording) = self.recordings.front_mut()
+            && recording.sessions.len() == 1
+            && let Err(error) = self.progress.suspend(|| recording.write_captions())
+        {
+            self.fail(&error);
+        }
+    }
+
+    fn fail(&mut self, message: &str) {
+        self.progress.suspend(|| complain(message));
+        self.failed = true;
+    }
+}
+
+impl Recording {
+    /// Writes what is there. After an error nothing more is written: the transcript would have a hole.
+    fn write_captions(&mut self) -> Result<(), String> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        for fragment in self.fragments.drain(..) {
+            if let Err(error) = sink.write(&fragment) {
+                self.sink = None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bar on a terminal, nothing in a pipe.
+struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        Self { bar }
+    }
+
+    fn begin(&self, name: &str, duration: Option<Duration>) {
+        let template = match duration {
+            Some(duration) => {
+                self.bar.set_length(duration.as_secs_f64().ceil() as u64);
+                "{msg} {wide_bar} {pos} of {len} s, {eta} left"
+            }
+            None => {
+                self.bar.unset_length();
+                "{msg} {spinner} {pos} s"
+            }
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.reset();
+        self.bar.set_message(name.to_string());
+    }
+
+    fn set(&self, seconds: u64) {
+        self.bar.set_position(seconds);
+    }
+
+    /// Takes the bar off the screen while something else is printed.
+    fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,380 @@
+//! The binary as people run it: real recordings, the built-in model, real pipes and signals.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the report")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
+}
+
+fn cuewire() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_cuewire"))
+}
+
+/// Runs to the end; gives exit code, standard output, standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn words(text: &str) -> Vec<String> {
+    let keep = |c: char| if c.is_alphanumeric() { c.to_lowercase().collect::<String>() } else { " ".into() };
+    text.chars().map(keep).collect::<String>().split_whitespace().map(str::to_string).collect()
+}
+
+/// 16-bit mono samples of a test recording, and their rate.
+fn pcm(name: &str) -> (u32, Vec<i16>) {
+    let mut file = cuewire::audio::file::AudioFile::open(&testdata(name)).unwrap();
+    let (rate, mut samples) = (file.sample_rate(), Vec::new());
+    while let Some(block) = file.next_block().unwrap() {
+        samples.extend(block.samples.iter().map(|x| (x * 32_768.0).clamp(-32_768.0, 32_767.0) as i16));
+    }
+    (rate, samples)
+}
+
+fn wav(rate: u32, channels: u16, samples: &[i16], declared_bytes: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(b"RIFF");
+    bytes.extend((36 + declared_bytes).to_le_bytes());
+    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0");
+    bytes.extend(channels.to_le_bytes());
+    bytes.extend(rate.to_le_bytes());
+    bytes.extend((rate * u32::from(channels) * 2).to_le_bytes());
+    bytes.extend((channels * 2).to_le_bytes());
+    bytes.extend(b"\x10\0data");
+    bytes.extend(declared_bytes.to_le_bytes());
+    bytes.extend(samples.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
+const GREETING: &str = "speech/en-agent-alreadyon.flac";
+const GREETING_WORDS: &str = "that agent is already logged on please enter your agent number followed by the pound key";
+
+#[test]
+fn a_recording_becomes_captions_in_every_format() {
+    let parts: [(&str, &[&str]); 4] = [
+        (
+            "jsonl",
+            &[
+                "{\"type\":\"speech\",\"start_time\":\"1970-01-01T00:00:00.",
+                "\"speaker_id\":\"en-agent-alreadyon\",\"text\":\"",
+            ],
+        ),
+        ("srt", &["1\n00:00:00,", " --> 00:00:0"]),
+        ("vtt", &["WEBVTT\n\n", "00:00:00.", "<v en-agent-alreadyon>"]),
+        ("txt", &["That agent"]),
+    ];
+    for (format, parts) in parts {
+        let (code, out, err) = run(cuewire().args(["transcribe", "--format", format]).arg(testdata(GREETING)));
+        assert_eq!((code, err.as_str()), (0, ""), "{format}");
+        for part in parts {
+            assert!(out.contains(part), "{format}: {part:?} is not in {out}");
+        }
+        if format == "txt" {
+            assert_eq!(words(&out).join(" "), GREETING_WORDS);
+        }
+    }
+}
+
+#[test]
+fn the_same_recording_gives_the_same_bytes_whatever_the_threads() {
+    let files = ["speech/en-queue-periodic-announce.flac", GREETING].map(testdata);
+    let outputs: Vec<_> = ["1", "2", "3"]
+        .iter()
+        .map(|threads| run(cuewire().args(["transcribe", "--threads", threads]).args(&files)))
+        .collect();
+    assert_eq!(outputs[0].0, 0, "{}", outputs[0].2);
+    assert!(outputs[0].1.lines().count() >= 2);
+    assert_eq!(outputs[0], outputs[1]);
+    assert_eq!(outputs[0], outputs[2]);
+}
+
+#[test]
+fn other_languages_are_understood_named_or_detected() {
+    let recording = testdata("speech/fr-conf-now-recording.flac");
+    let named = run(cuewire().args(["transcribe", "--format", "txt", "--language", "fr-CA"]).arg(&recording));
+    let detected = run(cuewire().args(["transcribe", "--format", "txt", "--language", "auto"]).arg(&recording));
+    assert_eq!(named.0, 0, "{}", named.2);
+    assert!(!named.1.trim().is_empty());
+    assert_eq!(named, detected);
+}
+
+#[test]
+fn each_file_gets_its_own_transcript_and_the_figures_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let stats = dir.path().join("stats.json");
+    let mut command = cuewire();
+    command.args(["transcribe", "--start-time", "2024-02-28T09:18:18+01:00", "--speaker-id", "alice", "--output-dir"]);
+    command.arg(dir.path().join("out")).arg("--stats").arg(&stats);
+    command.args(["speech/austen-0880.flac", GREETING].map(testdata));
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    for stem in ["austen-0880", "en-agent-alreadyon"] {
+        let text = std::fs::read_to_string(dir.path().join("out").join(format!("{stem}.jsonl"))).unwrap();
+        assert!(text.starts_with("{\"type\":\"speech\",\"start_time\":\"2024-02-28T08:18:18."), "{text}");
+        assert!(text.contains("\"speaker_id\":\"alice\""), "{text}");
+    }
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    let figure = |name: &str| stats[name].as_f64().unwrap_or_else(|| panic!("{name} is not in {stats}"));
+    assert!((figure("audio_s") - 8.5).abs() < 0.1, "{stats}");
+    assert!(figure("captions") >= 2.0 && figure("decode_s") > 0.0 && figure("wall_s") > figure("model_load_s"));
+    if cfg!(target_os = "linux") {
+        assert!((50e6..400e6).contains(&figure("peak_rss_bytes")), "{stats}");
+    }
+}
+
+#[test]
+fn channels_are_speakers_when_split_and_one_when_not() {
+    let (rate, speech) = pcm(GREETING);
+    let quiet = vec![0i16; rate as usize];
+    // Right answers left: turns do not overlap.
+    let left = [&speech[..], &quiet, &vec![0; speech.len()]].concat();
+    let right = [&vec![0; speech.len()][..], &quiet, &speech].concat();
+    let stereo: Vec<i16> = left.iter().zip(&right).flat_map(|(l, r)| [*l, *r]).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("call.wav");
+    std::fs::write(&path, wav(rate, 2, &stereo, stereo.len() as u32 * 2)).unwrap();
+    let (code, out, err) = run(cuewire().args(["transcribe", "--split-channels"]).arg(&path));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let speakers: Vec<&str> = out.lines().map(|line| if line.contains("\"call-1\"") { "1" } else { "2" }).collect();
+    let turns: Vec<_> = speakers.chunk_by(|a, b| a == b).map(|turn| turn[0]).collect();
+    assert_eq!(turns, ["1", "2"], "in order of time: {out}");
+    let (_, mixed, _) = run(cuewire().args(["transcribe"]).arg(&path));
+    assert!(mixed.lines().all(|line| line.contains("\"speaker_id\":\"call\"")), "{mixed}");
+}
+
+#[test]
+fn standard_input_is_a_file_too() {
+    let mut child = cuewire()
+        .args(["transcribe", "--format", "txt", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&std::fs::read(testdata(GREETING)).unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(words(&String::from_utf8(output.stdout).unwrap()).join(" "), GREETING_WORDS);
+}
+
+#[test]
+fn one_bad_file_does_not_stop_the_others_and_the_exit_code_tells() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("notes.wav");
+    std::fs::write(&text, "Dear all, please find attached nothing.").unwrap();
+    let missing = dir.path().join("missing.flac");
+    let (code, out, err) =
+        run(cuewire().args(["transcribe", "--format", "txt"]).args([&missing, &text, &testdata(GREETING)]));
+    assert_eq!(code, 1);
+    assert_eq!(words(&out).join(" "), GREETING_WORDS);
+    for (line, part) in err.lines().zip(["missing.flac", "notes.wav is not an audio file"]) {
+        assert!(line.starts_with("cuewire: ") && line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn a_truncated_recording_gives_its_captions_and_then_the_error() {
+    let (rate, speech) = pcm(GREETING);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broken.wav");
+    std::fs::write(&path, wav(rate, 1, &speech, speech.len() as u32 * 4)).unwrap();
+    let (code, out, err) = run(cuewire().args(["transcribe", "--format", "txt"]).arg(&path));
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(words(&out).join(" "), GREETING_WORDS);
+    assert!(err.contains("broken.wav") && err.contains("truncated"), "{err}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_read() {
+    let recording = testdata(GREETING);
+    let recording = recording.to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 10] = [
+        (&["transcribe"], &["FILE"]),
+        (
+            &["transcribe", "--max-speech-caption-ms", "4999", recording],
+            &["max_speech_caption_ms is 4999", "5000 – 10000"],
+        ),
+        (&["transcribe", "--silence-duration-ms", "2001", recording], &["silence_duration_ms is 2001", "300 – 2000"]),
+        (&["transcribe", "--language", "tlh", recording], &["`tlh`", "auto, en"]),
+        (&["transcribe", "--start-time", "noon", recording], &["`noon`", "RFC 3339"]),
+        (&["transcribe", "--format", "srt", recording, recording], &["several files", "--output-dir"]),
+        (&["transcribe", "--output-dir", "/tmp", recording, recording], &["would both be written"]),
+        (&["transcribe", "--model", "/nonexistent", recording], &["/nonexistent"]),
+        (&["live", "--rate", "7999", "--channels", "1"], &["7999", "8000 – 192000"]),
+        (
+            &["live", "--rate", "48000", "--channels", "1", "--interim-interval-ms", "249"],
+            &["interim_interval_ms is 249"],
+        ),
+    ];
+    for (args, parts) in cases {
+        let (code, out, err) = run(cuewire().args(args).stdin(Stdio::null()));
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(parts.iter().all(|part| err.contains(part)), "{args:?}: {err}");
+    }
+}
+
+/// Feeds raw PCM, 100 ms worth at a time where `pace` says how many bytes that is, else as fast as the pipe takes it;
+/// gives the events.
+fn live(args: &[&str], bytes: &[u8], pace: Option<usize>) -> Vec<serde_json::Value> {
+    let mut child = cuewire().arg("live").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    let writer = std::thread::spawn(move || {
+        for block in bytes.chunks(pace.unwrap_or(bytes.len())) {
+            stdin.write_all(block)?;
+            if pace.is_some() {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+        std::io::Result::Ok(())
+    });
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let events = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    writer.join().unwrap().unwrap();
+    assert!(child.wait().unwrap().success());
+    events
+}
+
+#[test]
+fn a_live_stream_shows_interims_and_then_the_final() {
+    let (rate, speech) = pcm(GREETING);
+    let samples = [&speech[..], &vec![0; rate as usize]].concat();
+    let s16: Vec<u8> = samples.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let block = rate as usize / 10 * 2;
+    let rate = rate.to_string();
+    let events = live(&["--rate", &rate, "--channels", "1", "--start-time", "2024-02-28T08:00:00Z"], &s16, Some(block));
+    let finals: Vec<_> = events.iter().filter(|event| event["type"] == "final").collect();
+    let text: Vec<&str> = finals.iter().map(|event| event["text"].as_str().unwrap()).collect();
+    assert_eq!(words(&text.join(" ")).join(" "), GREETING_WORDS);
+    assert!(finals[0]["start_time"].as_str().unwrap().starts_with("2024-02-28T08:00:00."));
+    assert!(events.iter().any(|event| event["type"] == "interim" && event["id"] == finals[0]["id"]), "{events:?}");
+    let f32: Vec<u8> =
+        samples.iter().flat_map(|x| [f32::from(*x) / 32_768.0; 2].map(f32::to_le_bytes)).flatten().collect();
+    let stereo = live(
+        &[
+            "--rate",
+            &rate,
+            "--channels",
+            "2",
+            "--sample-format",
+            "f32le",
+            "--interim-interval-ms",
+            "0",
+            "--start-time",
+            "2024-02-28T08:00:00Z",
+        ],
+        &f32,
+        None,
+    );
+    assert!(stereo.iter().all(|event| event["type"] == "final"));
+    assert_eq!(
+        stereo.iter().map(|event| &event["text"]).collect::<Vec<_>>(),
+        finals.iter().map(|event| &event["text"]).collect::<Vec<_>>()
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_finalises_the_open_caption() {
+    let (rate, speech) = pcm(GREETING);
+    for command in [&["live", "--rate", "RATE", "--channels", "1"][..], &["transcribe", "-"]] {
+        let rate_text = rate.to_string();
+        let mut child = cuewire()
+            .args(command.iter().map(|arg| if *arg == "RATE" { rate_text.as_str() } else { arg }))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let bytes: Vec<u8> = if command[0] == "live" {
+            speech.iter().flat_map(|x| x.to_le_bytes()).collect()
+        } else {
+            wav(rate, 1, &speech, u32::MAX - 36)
+        };
+        stdin.write_all(&bytes).unwrap();
+        stdin.flush().unwrap();
+        // The pipe is empty once everything was taken; give the reader time to hear it. It stays open.
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{command:?}: {err}");
+        assert!(out.contains("followed by the pound"), "{command:?}: {out}");
+        assert!(err.contains("finalising"), "{command:?}: {err}");
+        drop(stdin);
+    }
+}
+
+#[test]
+fn models_are_described_and_converted() {
+    let model = testdata("models/whisper-base-q8_0.gguf");
+    let (code, built_in, err) = run(cuewire().args(["model", "info"]));
+    assert_eq!(code, 0, "{err}");
+    for part in ["base", "72.6 M", "q8_0", "languages     en fr"] {
+        assert!(built_in.contains(part), "{part:?} is not in {built_in}");
+    }
+    assert_eq!(run(cuewire().args(["model", "info"]).arg(&model)).1, built_in);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("half.gguf");
+    let convert = |out: &Path| run(cuewire().args(["model", "convert", "--quantize", "f16"]).arg(&model).arg(out));
+    assert_eq!(convert(&out).0, 0);
+    assert!(run(cuewire().args(["model", "info"]).arg(&out)).1.contains("f16"));
+    let (code, _, err) = convert(&out);
+    assert!(code == 2 && err.contains("exists"), "{err}");
+    let cut = dir.path().join("cut.gguf");
+    std::fs::write(&cut, &std::fs::read(&model).unwrap()[..40_000_000]).unwrap();
+    let (code, _, err) = run(cuewire().args(["transcribe", "--model"]).arg(&cut).arg(testdata(GREETING)));
+    assert!(code == 2 && err.contains("cut.gguf"), "{err}");
+}
+
+#[test]
+fn nothing_is_invented_over_silence_noise_and_music() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seed = 1u32;
+    // Uniform noise of ±√3 σ has the level of σ: −50 dB of full scale.
+    let mut noise = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((f64::from(seed) / f64::from(u32::MAX) * 2.0 - 1.0) * 3f64.sqrt() * 32_768.0 * 10f64.powf(-50.0 / 20.0)) as i16
+    };
+    let noise: Vec<i16> = (0..40 * 16_000).map(|_| noise()).collect();
+    let mut files = Vec::new();
+    for (name, samples) in [("silence.wav", &vec![0; 40 * 16_000]), ("noise.wav", &noise)] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, wav(16_000, 1, samples, samples.len() as u32 * 2)).unwrap();
+        files.push(path);
+    }
+    match std::env::var_os("CUEWIRE_TEST_SPEECH") {
+        Some(speech) => {
+            let music = std::fs::read_dir(Path::new(&speech).join("music")).unwrap();
+            files.extend(
+                music.map(|entry| entry.unwrap().path()).filter(|path| path.extension() == Some("flac".as_ref())),
+            );
+        }
+        None => skipped("CUEWIRE_TEST_SPEECH is not set; it should name a folder that holds music/*.flac"),
+    }
+    let (code, out, err) = run(cuewire().arg("transcribe").args(&files));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+}
+
+#[test]
+fn a_decoder_that_loops_keeps_what_was_said_before() {
+    // A whole utterance and the beginning of another: the second sends the model into a loop.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain.ogg");
+    let parts = ["formats/opus.ogg", "formats/surround.ogg"].map(|name| std::fs::read(testdata(name)).unwrap());
+    std::fs::write(&path, parts.concat()).unwrap();
+    let (code, out, err) = run(cuewire().args(["transcribe", "--format", "txt"]).arg(&path));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let alone = run(cuewire().args(["transcribe", "--format", "txt"]).arg(testdata("formats/opus.ogg"))).1;
+    let heard = words(&out);
+    assert!(heard.starts_with(&words(&alone)) && heard.len() < words(&alone).len() + 20, "{out}\n{alone}");
+}
+
+/// Not `eprintln!`: what tests print that way is shown only when they fail.
+fn skipped(what: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}

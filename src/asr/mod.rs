@@ -1,0 +1,161 @@
+//! Recognition, as the session sees it: jobs go in, hypotheses come out.
+//!
+//! In: [`DecodeJob`], the speech of one caption. Out: [`Hypothesis`], its text and what the guards made of it.
+//! The session never waits for a decoder; whoever drives it runs one, here, on a worker thread or on another machine.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Language, LanguageSetting};
+use crate::time::SampleIndex;
+
+mod scripted;
+#[cfg(feature = "whisper")]
+pub mod whisper;
+
+pub use scripted::ScriptedDecoder;
+
+/// Identifies a decode job within its session. Grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub u64);
+
+/// Why a caption is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// The caption is still open: a look at what was said so far.
+    Interim,
+    /// The caption is closed: this text stands.
+    Final,
+}
+
+/// The speech of one caption, to be recognised.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DecodeJob {
+    /// Comes back with the answer.
+    pub id: JobId,
+    /// Interim or final.
+    pub kind: JobKind,
+    /// Mono samples at 16 kHz, nominally within −1 … 1: pre-roll, speech, margin. At most 30 s.
+    pub audio: Arc<[f32]>,
+    /// Where `audio` begins in its track. Seeds whatever is drawn at random, so that a replay is exact.
+    pub start: SampleIndex,
+    /// What is spoken.
+    pub language: LanguageSetting,
+    /// Tokens of an earlier hypothesis over the beginning of the same speech, or empty. A decoder may verify them
+    /// in one pass instead of finding them one by one; the text must not depend on them.
+    pub draft: Arc<[u32]>,
+}
+
+impl DecodeJob {
+    /// A final job without a draft; the fields are public for everything else.
+    #[must_use]
+    pub fn new(id: JobId, audio: Arc<[f32]>, language: LanguageSetting) -> Self {
+        Self { id, kind: JobKind::Final, audio, start: SampleIndex(0), language, draft: Arc::from([]) }
+    }
+}
+
+/// What a decoder heard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hypothesis {
+    /// The text, trimmed. Empty where nothing was said. Kept also where `suppressed` is set, for whoever looks into it.
+    pub text: String,
+    /// The text's tokens, without prompt and end; a later job's draft.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
+    /// The language spoken: the job's, or the one detected.
+    pub language: Language,
+    /// Mean natural log-probability of the text's tokens, the end included.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub mean_log_probability: f32,
+    /// Probability that the audio holds no speech.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub no_speech_probability: f32,
+    /// Set where a guard found that these are no words of the speaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<Suppression>,
+}
+
+/// JSON has no NaN and no infinity: they are written as null.
+fn null_is_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Option::<f32>::deserialize(deserializer).map(|number| number.unwrap_or(f32::NAN))
+}
+
+/// Why speech-like audio gave no caption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Suppression {
+    /// The recogniser found no words.
+    Empty,
+    /// Probably no speech, and the words are unlikely too.
+    NoSpeech,
+    /// The words are too unlikely.
+    LowProbability,
+    /// The text repeats itself (it compresses too well).
+    Repetition,
+}
+
+impl fmt::Display for Suppression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the recogniser found no words",
+            Self::NoSpeech => "probably no speech",
+            Self::LowProbability => "the words are too unlikely",
+            Self::Repetition => "the text repeats itself",
+        })
+    }
+}
+
+/// Why a job came to nothing. Sorted by what the caller does next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// [`Cancel`] was set: nothing to do.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// The job itself is wrong for this decoder: do not try it again.
+    #[error("the job cannot be decoded: {0}")]
+    Invalid(String),
+    /// The decoder failed: another try, or another decoder, may do.
+    #[error("the decoder failed: {0}")]
+    Failed(String),
+}
+
+/// A flag by which a job in progress is called off. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A flag that is not set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls the job off. The decoder looks between steps.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the job is called off.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Turns speech into text. One decoder serves one thread.
+pub trait Decoder: Send {
+    /// Decodes one job. The answer depends on the job alone, not on what was decoded before.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the decoder stays usable.
+    fn decode(&mut self, job: &DecodeJob, cancel: &Cancel) -> Result<Hypothesis, DecodeError>;
+}

@@ -1,0 +1,137 @@
+//! What can be wrong with a model.
+//!
+//! In: nothing. Out: [`ModelError`], whose message says what is wrong, where, with which value, and what is allowed.
+//! A model file comes from elsewhere: whatever it holds ends here, never in a panic.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file system failed.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The converted model could not be written.
+    #[error("cannot write the model: {0}")]
+    Write(#[source] std::io::Error),
+    /// The path is neither of the two kinds of model.
+    #[error(
+        "{path} is no model: {found}; a folder with config.json, tokenizer.json and model.safetensors, or a GGUF file, is expected"
+    )]
+    Unrecognised {
+        /// What was looked at.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// The container contradicts itself.
+    #[error("{file} is damaged: {reason}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// What contradicts what.
+        reason: String,
+    },
+    /// A GGUF file lacks a text.
+    #[error(
+        "{file} has no metadata `{key}` (a text): it was not written by cuewire; convert the model from its Hugging Face folder"
+    )]
+    MissingMetadata {
+        /// The file.
+        file: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// A configuration is not the JSON it should be.
+    #[error("{file} cannot be understood: {reason}")]
+    Json {
+        /// The file, or the metadata key.
+        file: String,
+        /// What the parser says.
+        reason: String,
+    },
+    /// Something within the model at this path.
+    #[error("{path}: {source}")]
+    Within {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<ModelError>,
+    },
+    /// A value of the configuration is out of its range.
+    #[error("config.json: `{field}` is {value}, allowed is {allowed}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would do.
+        allowed: String,
+    },
+    /// A tensor is not there.
+    #[error("tensor `{name}` is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// By the configuration.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor is stored in a form that is not read.
+    #[error("tensor `{name}` is stored as {found}; f32, f16, bf16 are read, and q8_0 for matrices")]
+    Form {
+        /// Its name.
+        name: String,
+        /// The form in the file.
+        found: String,
+    },
+    /// A weight is not a number, or too large to be stored.
+    #[error("tensor `{name}` holds {value} in row {row}: only finite numbers up to {most} can be stored as {form}")]
+    Weight {
+        /// Its name.
+        name: String,
+        /// The row.
+        row: usize,
+        /// What is there.
+        value: f32,
+        /// The largest magnitude that can be stored.
+        most: f32,
+        /// The form asked for.
+        form: &'static str,
+    },
+    /// The tokenizer lacks a token, or gives it an id that the model does not have.
+    #[error("the tokenizer's token `{token}` {problem}")]
+    Token {
+        /// The token.
+        token: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl ModelError {
+    /// Names the model, unless the error does already.
+    pub(super) fn within(self, path: &Path) -> Self {
+        match self {
+            Self::Config { .. }
+            | Self::MissingTensor { .. }
+            | Self::Shape { .. }
+            | Self::Form { .. }
+            | Self::Token { .. } => Self::Within { path: path.to_path_buf(), source: Box::new(self) },
+            error => error,
+        }
+    }
+}

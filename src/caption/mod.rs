@@ -1,0 +1,125 @@
+//! Captions as subscribers see them.
+//!
+//! In: hypotheses about open and closed captions. Out: [`CaptionEvent`]s. Their JSON, one object an event with its
+//! kind under `type`, is the wire format of `cuewire live`; each field's doc says what it holds.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::asr::Suppression;
+use crate::config::Language;
+use crate::time::Timestamp;
+
+mod stable;
+
+pub use stable::StablePrefix;
+
+/// Identifies a caption within its track. Grows in order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CaptionId(pub u64);
+
+/// Something that became known about a track's captions.
+///
+/// Finals, suppressed captions and gaps come in order of the track's samples, each span once, and so in order of time
+/// but for [`GapReason::ClockRestarted`], behind which the sender's time is an earlier one. Interims come only while
+/// their caption is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CaptionEvent {
+    /// What was said so far in a caption that is still open.
+    Interim {
+        /// The caption; its final has the same.
+        id: CaptionId,
+        /// Counts the interims of one caption from 1.
+        revision: u32,
+        /// Detected onset of speech.
+        start_time: Timestamp,
+        /// The end of the audio heard so far.
+        end_time: Timestamp,
+        /// Who speaks.
+        speaker_id: Arc<str>,
+        /// What is spoken.
+        language: Language,
+        /// The words so far.
+        text: String,
+        /// How many characters (Unicode scalar values) at the start of `text` no later interim will change.
+        stable_chars: usize,
+    },
+    /// A caption, as it stands.
+    Final {
+        /// The caption.
+        id: CaptionId,
+        /// Detected onset of speech.
+        start_time: Timestamp,
+        /// Detected end of speech.
+        end_time: Timestamp,
+        /// Who spoke.
+        speaker_id: Arc<str>,
+        /// What was spoken.
+        language: Language,
+        /// The words.
+        text: String,
+        /// Whether `text` is a translation.
+        translated: bool,
+    },
+    /// Interims were shown of a caption that comes to nothing: take them off the screen.
+    Retracted {
+        /// The caption.
+        id: CaptionId,
+        /// Who seemed to speak.
+        speaker_id: Arc<str>,
+        /// What became of it; the event that follows has the details.
+        reason: Retraction,
+    },
+    /// Speech-like audio in which the guards found no words.
+    Suppressed {
+        /// The caption that it would have been.
+        id: CaptionId,
+        /// Detected onset.
+        start_time: Timestamp,
+        /// Detected end.
+        end_time: Timestamp,
+        /// Who seemed to speak.
+        speaker_id: Arc<str>,
+        /// Which guard, and so why.
+        reason: Suppression,
+    },
+    /// A span of time for which there is no caption, whatever was said.
+    Gap {
+        /// Where it begins.
+        from: Timestamp,
+        /// Where it ends; before `from` where the sender's clock went back.
+        to: Timestamp,
+        /// Whose track.
+        speaker_id: Arc<str>,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// What became of a caption whose interims were shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Retraction {
+    /// The guards found no words in it.
+    Suppressed,
+    /// Its recognition failed.
+    Lost,
+}
+
+/// Why there is no caption for a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum GapReason {
+    /// The sender sent no audio for it.
+    NoAudio,
+    /// The sender's clock started anew.
+    ClockRestarted,
+    /// There was speech, and its recognition failed.
+    DecodeFailed,
+}

@@ -1,0 +1,53 @@
+//! How much of an interim stands.
+//!
+//! In: the hypotheses about one open caption, one after the other. Out: texts of which an ever longer beginning is
+//! stable: the words on which two consecutive hypotheses agreed (LocalAgreement-2, Liu et al., Interspeech 2020). Words
+//! are what stands between spaces: a script without spaces becomes stable as a whole or not at all.
+
+/// The stable words of one open caption.
+#[derive(Clone, Debug, Default)]
+pub struct StablePrefix {
+    stable: Vec<String>,
+    last: Vec<String>,
+}
+
+impl StablePrefix {
+    /// Takes the next hypothesis; returns the text to show and how many characters at its start are stable.
+    pub fn advance(&mut self, hypothesis: &str) -> (String, usize) {
+        let words: Vec<String> = hypothesis.split_whitespace().map(str::to_string).collect();
+        let agreed = words.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
+        let contradicts = words.iter().zip(&self.stable).any(|(a, b)| a != b);
+        if agreed > self.stable.len() && !contradicts {
+            self.stable = words[..agreed].to_vec();
+        }
+        // Stable words stay on the screen even where this hypothesis has others in their place.
+        let rest = words.get(self.stable.len()..).unwrap_or_default();
+        let stable = self.stable.join(" ");
+        let stable_chars = stable.chars().count();
+        let text = self.stable.iter().chain(rest).map(String::as_str).collect::<Vec<_>>().join(" ");
+        self.last = words;
+        (text, stable_chars)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_stable_when_two_hypotheses_agree_and_are_never_taken_back() {
+        let mut prefix = StablePrefix::default();
+        for (hypothesis, text, stable) in [
+            ("the", "the", ""),
+            ("the cat", "the cat", "the"),
+            ("the cats sat", "the cats sat", "the"),
+            ("the cats sat on", "the cats sat on", "the cats sat"),
+            ("a cats sat on", "the cats sat on", "the cats sat"),
+            ("the", "the cats sat", "the cats sat"),
+            ("the cats sat on it", "the cats sat on it", "the cats sat"),
+            ("the cats sat on it", "the cats sat on it", "the cats sat on it"),
+        ] {
+            assert_eq!(prefix.advance(hypothesis), (text.to_string(), stable.chars().count()), "{hypothesis}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The threads: decode workers that answer what sessions ask.
+//!
+//! In: [`DecodeJob`](crate::asr::DecodeJob)s, each with a tag that says whose it is. Out: [`Answer`]s with the same tag,
+//! in the order in which they are ready.
+
+mod workers;
+
+pub use workers::{Answer, Job, SubmitError, Workers, default_threads};

@@ -1,0 +1,89 @@
+//! Live captions and transcripts from an embeddable engine.
+//!
+//! A media server links this crate, pushes each participant's audio, and gets caption events while people speak, with
+//! no service behind it. Everything between audio and events is one deterministic state machine a track, [`Session`];
+//! recognition is I/O that the session asks for and is told the answer of.
+//!
+//! # The run loop
+//!
+//! Change something with [`handle_input`](Session::handle_input), then drain [`poll_output`](Session::poll_output)
+//! until it says `Wait`. That is the whole protocol:
+//!
+//! ```
+//! use cuewire::asr::{Cancel, Decoder, DecodeJob, Hypothesis, ScriptedDecoder};
+//! use cuewire::{CaptionEvent, Config, Input, Output, Pcm, Session, Timestamp};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A real one is `WhisperDecoder::new(WhisperModel::load(path)?)`.
+//! let mut decoder = ScriptedDecoder::new(|job: &DecodeJob| Ok(Hypothesis::certain("hello", job)));
+//! let mut session = Session::new("alice", Config::default());
+//!
+//! let packets = (0..50).map(|i| (Timestamp::from_nanos(i * 20_000_000), vec![0i16; 960]));
+//! for (at, samples) in packets {
+//!     session.handle_input(Input::Audio { at, pcm: Pcm::mono(48_000, &samples[..])? })?;
+//!     loop {
+//!         match session.poll_output() {
+//!             Output::Decode(job) => {
+//!                 let result = decoder.decode(&job, &Cancel::new()); // here, on a worker, or elsewhere
+//!                 session.handle_input(Input::Decoded { job: job.id, result })?;
+//!             }
+//!             Output::Event(CaptionEvent::Final { text, .. }) => println!("{text}"),
+//!             Output::Event(_) | Output::Cancel(_) => {}
+//!             Output::Wait(_wake_up) => break,
+//!         }
+//!     }
+//! }
+//! session.handle_input(Input::End)?; // … and drain once more
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With the feature `engine`, [`engine::Workers`] runs decoders on threads: submit each [`asr::DecodeJob`], give each
+//! answer back to the session that asked. `examples/embed.rs` is a complete program.
+//!
+//! # The clocks
+//!
+//! - [`SampleIndex`](time::SampleIndex): 16 kHz samples of one track since it began. Silence, limits and intervals are
+//!   counted in these, never by a clock.
+//! - [`Timestamp`]: nanoseconds UTC, as the sender states them with each push and events carry them. One anchor a track
+//!   joins the two; it slews where the sender's clock drifts (see [`audio::Timeline`]).
+//! - `Wait(Some(time))` and [`Input::Tick`] speak the sender's time as well: "if no audio comes until then, say so".
+//!   The session reads no clock; whoever drives it maps its own.
+//!
+//! # What is promised
+//!
+//! - The same inputs give the same outputs, byte for byte; how audio is cut into pushes changes no caption. A
+//!   [`session::trace`] records the inputs and replays them.
+//! - Captions of a track never overlap, are never longer than `max_speech_caption_ms`, and come in order.
+//! - Every sample is accounted for once: captioned, suppressed (with the reason), silence, or a declared gap
+//!   ([`Session::accounting`](session::Session::accounting)).
+//! - Input that makes no sense is an `Err` that names the value and what is allowed; the session is as it was before.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face folders and GGUF files |
+//! | `files` | yes | `audio::file`, `audio::opus`: recordings and Opus packets to PCM |
+//! | `engine` | yes | `engine`: decode workers, the only threads |
+//!
+//! With `default-features = false` the core remains: everything above but these, with [`asr::ScriptedDecoder`] or a
+//! decoder of your own behind [`asr::Decoder`].
+
+pub mod asr;
+pub mod audio;
+pub mod caption;
+pub mod config;
+#[cfg(feature = "engine")]
+pub mod engine;
+pub mod segment;
+pub mod session;
+pub mod time;
+pub mod transcript;
+pub mod vad;
+
+pub use audio::Pcm;
+pub use caption::CaptionEvent;
+pub use config::Config;
+pub use session::{Input, Output, Session};
+pub use time::Timestamp;

@@ -1,0 +1,603 @@
+//! One track, from audio to caption events, without a clock, a thread, a file or a lock.
+//!
+//! In: [`Input`]s — audio with its time, answers of the recogniser, settings. Out: [`Output`]s — decode jobs to be
+//! answered, caption events, and when to wake up.
+//!
+//! The one rule: change something with [`Session::handle_input`], then drain [`Session::poll_output`] until it says
+//! [`Output::Wait`]. The same inputs give the same outputs, byte for byte, and the way audio is cut into pushes changes
+//! no caption as long as each piece states the time of its own first sample. (Interims also depend on how much audio
+//! was pushed before the answer to the one before came.)
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::asr::{DecodeError, DecodeJob, Hypothesis, JobId, JobKind, Suppression};
+use crate::audio::{Pcm, Placement, Resampler, TimeWentBack, Timeline};
+use crate::caption::{CaptionEvent, CaptionId, GapReason, Retraction, StablePrefix};
+use crate::config::Config;
+use crate::segment::{Boundary, Segment, Segmenter};
+use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples_of_ms, samples_of_nanos};
+use crate::vad::{FRAME, Vad, WebRtcVad};
+
+mod buffer;
+pub mod trace;
+
+use buffer::SampleBuffer;
+
+/// A stream counts as stalled when nothing came for `silence_duration_ms` and this much more.
+const STALL_GRACE_MS: u32 = 500;
+/// Samples handled at a time where there are many, so that no push needs memory of its own size.
+const SLICE: usize = 4096;
+
+/// What a session is told.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// Audio whose first sample was recorded `at`.
+    Audio {
+        /// The sender's time of the first sample.
+        at: Timestamp,
+        /// The samples.
+        pcm: Pcm<'a>,
+    },
+    /// The answer to an [`Output::Decode`].
+    Decoded {
+        /// The job's id.
+        job: JobId,
+        /// What the decoder said.
+        result: Result<Hypothesis, DecodeError>,
+    },
+    /// Other settings, from the next caption on.
+    Configure(Config),
+    /// It is now this late, and no audio came. Closes the caption of a stream that stalled; nothing else.
+    Tick(Timestamp),
+    /// No more audio will come: closes the open caption.
+    End,
+}
+
+/// What a session wants or has to say.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Decode this and give the answer back as [`Input::Decoded`]; in any order, now or later.
+    Decode(DecodeJob),
+    /// The answer to this job is no longer of use. One that comes all the same is ignored.
+    Cancel(JobId),
+    /// Something became known.
+    Event(CaptionEvent),
+    /// Nothing more until the next input; where a time is given, a [`Input::Tick`] is due then if no audio comes.
+    Wait(Option<Timestamp>),
+}
+
+/// An input was refused; the session is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// Skip the push, or correct its time.
+    #[error(transparent)]
+    TimeWentBack(#[from] TimeWentBack),
+    /// The job was never asked for.
+    #[error("job {} was never asked for", .0.0)]
+    UnknownJob(JobId),
+    /// Audio after [`Input::End`].
+    #[error("the track has ended: audio and settings come too late")]
+    Ended,
+}
+
+/// What became of a track's samples (16 kHz). Each is in exactly one of the first five.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accounting {
+    /// Within a final caption.
+    pub captioned: u64,
+    /// Speech-like, but without words.
+    pub suppressed: u64,
+    /// Between captions.
+    pub silence: u64,
+    /// Speech whose recognition failed; declared as gaps.
+    pub lost: u64,
+    /// Not decided yet.
+    pub pending: u64,
+    /// Of all these, silence that fills short holes.
+    pub filled: u64,
+    /// Input samples (at their own rate) that were no finite number and count as zero.
+    pub non_finite: u64,
+}
+
+impl Accounting {
+    /// All samples of the track.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.captioned + self.suppressed + self.silence + self.lost + self.pending
+    }
+}
+
+/// The caption that is open.
+struct OpenCaption {
+    id: CaptionId,
+    start: Timestamp,
+    heard_from: SampleIndex,
+    /// Where the last interim job's audio ended, or the onset.
+    interim_to: SampleIndex,
+    interim: Option<InterimJob>,
+    revision: u32,
+    prefix: StablePrefix,
+    draft: Arc<[u32]>,
+}
+
+struct InterimJob {
+    job: JobId,
+    end: Timestamp,
+}
+
+/// A caption that is closed and whose final is awaited.
+struct ClosedCaption {
+    id: CaptionId,
+    job: JobId,
+    start: Timestamp,
+    end: Timestamp,
+    samples: u64,
+    shown: bool,
+    result: Option<Result<Hypothesis, DecodeError>>,
+}
+
+/// What is still to be said, in order of time.
+enum Awaited {
+    Caption(ClosedCaption),
+    /// A gap behind captions whose finals are awaited.
+    Gap(CaptionEvent),
+}
+
+/// One track. See the module's documentation.
+pub struct Session {
+    speaker_id: Arc<str>,
+    config: Config,
+    /// Settings that wait for the next caption.
+    next_config: Option<Config>,
+    timeline: Timeline,
+    resampler: Option<Resampler>,
+    vad: Box<dyn Vad>,
+    segmenter: Segmenter,
+    buffer: SampleBuffer,
+    /// The first sample that no frame has held.
+    framed: SampleIndex,
+    mono: Vec<f32>,
+    resampled: Vec<f32>,
+    boundaries: Vec<Boundary>,
+    open: Option<OpenCaption>,
+    awaited: VecDeque<Awaited>,
+    next_caption: u64,
+    next_job: u64,
+    /// Every sample before this is counted in `accounting`.
+    accounted_to: SampleIndex,
+    accounting: Accounting,
+    /// The end of the last caption: where the anchor slews back, the next one still begins no earlier.
+    last_end: Option<Timestamp>,
+    ended: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Session {
+    /// A track that has not begun, with WebRTC's voice activity detector.
+    #[must_use]
+    pub fn new(speaker_id: &str, config: Config) -> Self {
+        Self::with_vad(speaker_id, config, Box::new(WebRtcVad::new(config.vad_mode)))
+    }
+
+    /// A track with another voice activity detector.
+    #[must_use]
+    pub fn with_vad(speaker_id: &str, config: Config, mut vad: Box<dyn Vad>) -> Self {
+        vad.reset(config.vad_mode);
+        Self {
+            speaker_id: Arc::from(speaker_id),
+            config,
+            next_config: None,
+            timeline: Timeline::new(),
+            resampler: None,
+            vad,
+            segmenter: Segmenter::new(config.speech_segment_config),
+            buffer: SampleBuffer::default(),
+            framed: SampleIndex(0),
+            mono: Vec::with_capacity(SLICE),
+            resampled: Vec::with_capacity(SLICE),
+            boundaries: Vec::new(),
+            open: None,
+            awaited: VecDeque::new(),
+            next_caption: 0,
+            next_job: 0,
+            accounted_to: SampleIndex(0),
+            accounting: Accounting::default(),
+            last_end: None,
+            ended: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Who speaks.
+    #[must_use]
+    pub fn speaker_id(&self) -> &str {
+        &self.speaker_id
+    }
+
+    /// The settings in force; others may wait for the next caption.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What became of the samples so far.
+    #[must_use]
+    pub fn accounting(&self) -> Accounting {
+        let samples = |awaited: &Awaited| match awaited {
+            Awaited::Caption(caption) => caption.samples,
+            Awaited::Gap(_) => 0,
+        };
+        let waiting: u64 = self.awaited.iter().map(samples).sum();
+        let pending = waiting + self.buffer.end().since(self.accounted_to);
+        Accounting { pending, ..self.accounting }
+    }
+
+    /// Takes one input. Drain [`Session::poll_output`] afterwards.
+    ///
+    /// # Errors
+    /// [`InputError`]; the session is as it was before.
+    pub fn handle_input(&mut self, input: Input<'_>) -> Result<(), InputError> {
+        match input {
+            Input::Audio { at, pcm } => self.handle_audio(at, pcm),
+            Input::Decoded { job, result } => self.handle_decoded(job, result),
+            Input::Configure(config) => self.handle_configure(config),
+            Input::Tick(now) => {
+                self.handle_tick(now);
+                Ok(())
+            }
+            Input::End => {
+                self.handle_end();
+                Ok(())
+            }
+        }
+    }
+
+    /// The next output; [`Output::Wait`] when there is none until the next input.
+    pub fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.wake_up()))
+    }
+
+    /// Whether the track has ended and every caption is final.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.ended && self.awaited.is_empty()
+    }
+
+    fn wake_up(&self) -> Option<Timestamp> {
+        let stall_ms = self.config.speech_segment_config.silence_duration_ms.ms() + STALL_GRACE_MS;
+        let end = self.timeline.end().filter(|_| self.segmenter.is_open())?;
+        Some(end.plus_nanos(i64::from(stall_ms) * 1_000_000))
+    }
+
+    fn handle_audio(&mut self, at: Timestamp, pcm: Pcm<'_>) -> Result<(), InputError> {
+        if self.ended {
+            return Err(InputError::Ended);
+        }
+        if pcm.frames() == 0 {
+            return Ok(());
+        }
+        let rate = pcm.rate();
+        let placement = self.timeline.place(at, rate)?;
+        if let Placement::Break { from, to } = placement {
+            self.stop_stream();
+            let reason = if to < from { GapReason::ClockRestarted } else { GapReason::NoAudio };
+            let speaker_id = self.speaker_id.clone();
+            self.awaited.push_back(Awaited::Gap(CaptionEvent::Gap { from, to, speaker_id, reason }));
+            self.finish_captions();
+        }
+        if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != rate) {
+            self.finish_resampler();
+            // `Pcm` holds rates that the resampler takes.
+            self.resampler = Resampler::new(rate).ok();
+            self.timeline.change_rate(self.buffer.end(), rate);
+        }
+        if self.timeline.end().is_none() || matches!(placement, Placement::Break { .. }) {
+            self.timeline.anchor(self.buffer.end(), at, rate);
+            self.last_end = None;
+        }
+        if let Placement::Fill { frames } = placement {
+            self.timeline.fill(frames);
+            self.feed_silence(frames);
+            self.accounting.filled += samples_of_nanos(nanos_of_samples(frames, rate), SAMPLE_RATE);
+        }
+        // The anchor slews only between these slices, whatever the pushes: the same samples get the same times.
+        let mut from = 0;
+        while from < pcm.frames() {
+            let slice = usize::try_from(self.timeline.frames_to_grid()).unwrap_or(SLICE);
+            let to = from.saturating_add(slice).min(pcm.frames());
+            let mut mono = std::mem::take(&mut self.mono);
+            mono.clear();
+            self.accounting.non_finite += pcm.mix_into(from, to, &mut mono);
+            self.feed(&mono);
+            self.mono = mono;
+            let sliced_at = at.plus_nanos(nanos_of_samples(from as u64, rate));
+            self.timeline.advance(sliced_at, (to - from) as u64);
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn feed_silence(&mut self, mut frames: u64) {
+        let mut zeros = std::mem::take(&mut self.mono);
+        zeros.clear();
+        zeros.resize(SLICE, 0.0);
+        while frames > 0 {
+            let now = frames.min(SLICE as u64);
+            self.feed(&zeros[..now as usize]);
+            frames -= now;
+        }
+        self.mono = zeros;
+    }
+
+    /// Resamples `mono` and hears every whole frame that results.
+    fn feed(&mut self, mono: &[f32]) {
+        let mut resampled = std::mem::take(&mut self.resampled);
+        resampled.clear();
+        if let Some(resampler) = &mut self.resampler {
+            resampler.process(mono, &mut resampled);
+        }
+        self.hear(&resampled);
+        self.resampled = resampled;
+    }
+
+    fn hear(&mut self, samples: &[f32]) {
+        for piece in samples.chunks(SLICE) {
+            self.buffer.extend(piece);
+            while self.buffer.end().since(self.framed) >= FRAME as u64 {
+                self.hear_frame(FRAME);
+            }
+        }
+    }
+
+    /// Judges the next frame, of which `held` samples are there and the rest is silence.
+    fn hear_frame(&mut self, held: usize) {
+        let mut frame = [0i16; FRAME];
+        let mut energy = 0.0;
+        for (quantised, sample) in frame.iter_mut().zip(self.buffer.iter_from(self.framed).take(held)) {
+            energy += sample * sample;
+            *quantised = (sample * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16;
+        }
+        self.framed = self.framed.plus(held as u64);
+        let speech = self.vad.is_speech(&frame);
+        self.segmenter.push(speech, energy / FRAME as f32, &*self.vad, &mut self.boundaries);
+        self.handle_boundaries();
+        self.ask_for_interim();
+        self.buffer.forget_before(self.segmenter.needed_from());
+    }
+
+    fn handle_boundaries(&mut self) {
+        let mut boundaries = std::mem::take(&mut self.boundaries);
+        for boundary in boundaries.drain(..) {
+            match boundary {
+                Boundary::Opened { start, heard_from } => self.open_caption(start, heard_from),
+                Boundary::Closed(segment) => {
+                    self.close_caption(segment);
+                    // Also where a cut opens the next caption at once: it is the next one's settings already.
+                    self.apply_config();
+                }
+            }
+        }
+        self.boundaries = boundaries;
+    }
+
+    fn open_caption(&mut self, start: SampleIndex, heard_from: SampleIndex) {
+        let id = CaptionId(self.next_caption);
+        self.next_caption += 1;
+        let begins = self.timeline.time_of(start);
+        self.open = Some(OpenCaption {
+            id,
+            start: self.last_end.map_or(begins, |end| end.max(begins)),
+            heard_from,
+            interim_to: start,
+            interim: None,
+            revision: 0,
+            prefix: StablePrefix::default(),
+            draft: Arc::from([]),
+        });
+    }
+
+    fn close_caption(&mut self, segment: Segment) {
+        let Some(open) = self.open.take() else { return };
+        if let Some(interim) = &open.interim {
+            self.outputs.push_back(Output::Cancel(interim.job));
+        }
+        let job = self.ask(JobKind::Final, segment.heard_from, segment.heard_to, open.draft);
+        let samples = segment.end.since(segment.start);
+        // Where the anchor slewed meanwhile, the caption is no longer than its samples, and may be a little shorter.
+        let longest = open.start.plus_nanos(nanos_of_samples(samples, SAMPLE_RATE));
+        let end = self.timeline.time_of(segment.end).clamp(open.start, longest);
+        self.last_end = Some(end);
+        self.accounting.silence += segment.start.since(self.accounted_to);
+        self.accounted_to = segment.end;
+        self.awaited.push_back(Awaited::Caption(ClosedCaption {
+            id: open.id,
+            job,
+            start: open.start,
+            end,
+            samples,
+            shown: open.revision > 0,
+            result: None,
+        }));
+    }
+
+    fn ask(&mut self, kind: JobKind, from: SampleIndex, to: SampleIndex, draft: Arc<[u32]>) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        let audio = self.buffer.copy(from, to);
+        let language = self.config.language;
+        self.outputs.push_back(Output::Decode(DecodeJob { id, kind, audio, start: from, language, draft }));
+        id
+    }
+
+    fn ask_for_interim(&mut self) {
+        let interval = samples_of_ms(self.config.interim_interval_ms.ms());
+        let framed = self.framed;
+        let Some(open) = &self.open else { return };
+        if interval == 0 || open.interim.is_some() || framed.since(open.interim_to) < interval {
+            return;
+        }
+        let (heard_from, draft) = (open.heard_from, open.draft.clone());
+        let job = self.ask(JobKind::Interim, heard_from, framed, draft);
+        let end = self.timeline.time_of(framed);
+        if let Some(open) = &mut self.open {
+            open.interim = Some(InterimJob { job, end });
+            open.interim_to = framed;
+        }
+    }
+
+    fn handle_decoded(&mut self, job: JobId, result: Result<Hypothesis, DecodeError>) -> Result<(), InputError> {
+        if job.0 >= self.next_job {
+            return Err(InputError::UnknownJob(job));
+        }
+        for awaited in &mut self.awaited {
+            if let Awaited::Caption(caption) = awaited
+                && caption.job == job
+            {
+                caption.result.get_or_insert(result);
+                self.finish_captions();
+                return Ok(());
+            }
+        }
+        // Neither a final nor the interim in progress: its caption closed meanwhile.
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let Some(interim) = open.interim.take_if(|interim| interim.job == job) else { return Ok(()) };
+        // An interim that failed or found nothing is not shown; the next one, or the final, will tell.
+        if let Ok(hypothesis) = result
+            && hypothesis.suppressed.is_none()
+            && !hypothesis.text.is_empty()
+        {
+            open.revision += 1;
+            open.draft = Arc::from(hypothesis.tokens);
+            let (text, stable_chars) = open.prefix.advance(&hypothesis.text);
+            self.outputs.push_back(Output::Event(CaptionEvent::Interim {
+                id: open.id,
+                revision: open.revision,
+                start_time: open.start,
+                end_time: interim.end,
+                speaker_id: self.speaker_id.clone(),
+                language: hypothesis.language,
+                text,
+                stable_chars,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Says what became of closed captions, in their order.
+    fn finish_captions(&mut self) {
+        while let Some(awaited) = self.awaited.pop_front() {
+            match awaited {
+                Awaited::Gap(gap) => self.outputs.push_back(Output::Event(gap)),
+                Awaited::Caption(ClosedCaption { result: Some(result), id, start, end, samples, shown, .. }) => {
+                    self.finish_caption(id, (start, end), samples, shown, result);
+                }
+                waiting => {
+                    self.awaited.push_front(waiting);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn finish_caption(
+        &mut self,
+        id: CaptionId,
+        (start_time, end_time): (Timestamp, Timestamp),
+        samples: u64,
+        shown: bool,
+        result: Result<Hypothesis, DecodeError>,
+    ) {
+        let speaker_id = self.speaker_id.clone();
+        // A decoder that found nothing may say so in either way.
+        let result = result.map(|hypothesis| match hypothesis.text.trim() {
+            "" => Hypothesis { suppressed: hypothesis.suppressed.or(Some(Suppression::Empty)), ..hypothesis },
+            _ => hypothesis,
+        });
+        let event = match result {
+            Ok(Hypothesis { suppressed: None, text, language, .. }) => {
+                self.accounting.captioned += samples;
+                CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated: false }
+            }
+            Ok(Hypothesis { suppressed: Some(reason), .. }) => {
+                self.accounting.suppressed += samples;
+                self.retract(id, shown, Retraction::Suppressed);
+                CaptionEvent::Suppressed { id, start_time, end_time, speaker_id, reason }
+            }
+            Err(_) => {
+                self.accounting.lost += samples;
+                self.retract(id, shown, Retraction::Lost);
+                CaptionEvent::Gap { from: start_time, to: end_time, speaker_id, reason: GapReason::DecodeFailed }
+            }
+        };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn retract(&mut self, id: CaptionId, shown: bool, reason: Retraction) {
+        if shown {
+            let speaker_id = self.speaker_id.clone();
+            self.outputs.push_back(Output::Event(CaptionEvent::Retracted { id, speaker_id, reason }));
+        }
+    }
+
+    fn handle_configure(&mut self, config: Config) -> Result<(), InputError> {
+        if self.ended {
+            return Err(InputError::Ended);
+        }
+        self.next_config = Some(config);
+        if !self.segmenter.is_open() {
+            self.apply_config();
+        }
+        Ok(())
+    }
+
+    fn apply_config(&mut self) {
+        if let Some(config) = self.next_config.take() {
+            if config.vad_mode != self.config.vad_mode {
+                self.vad.reset(config.vad_mode);
+            }
+            self.segmenter.configure(config.speech_segment_config);
+            self.config = config;
+        }
+    }
+
+    fn handle_tick(&mut self, now: Timestamp) {
+        if self.wake_up().is_some_and(|due| now >= due) {
+            self.segmenter.stop(self.framed, self.framed, &mut self.boundaries);
+            self.handle_boundaries();
+        }
+    }
+
+    fn handle_end(&mut self) {
+        if !self.ended {
+            self.stop_stream();
+            self.accounting.silence += self.buffer.end().since(self.accounted_to);
+            self.accounted_to = self.buffer.end();
+            self.ended = true;
+        }
+    }
+
+    fn finish_resampler(&mut self) {
+        if let Some(mut resampler) = self.resampler.take() {
+            let mut rest = std::mem::take(&mut self.resampled);
+            rest.clear();
+            resampler.finish(&mut rest);
+            self.hear(&rest);
+            self.resampled = rest;
+        }
+    }
+
+    /// Hears what is still inside, closes the open caption and forgets what was heard.
+    fn stop_stream(&mut self) {
+        self.finish_resampler();
+        let end = self.buffer.end();
+        let rest = end.since(self.framed);
+        if rest > 0 {
+            self.hear_frame(rest as usize);
+        }
+        self.segmenter.stop(end, end, &mut self.boundaries);
+        self.handle_boundaries();
+        self.vad.reset(self.config.vad_mode);
+    }
+}

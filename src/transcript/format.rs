@@ -1,0 +1,77 @@
+//! The formats of a transcript, by name and file extension.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a transcript is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// One JSON object a line: [`jsonl`](super::jsonl).
+    Jsonl,
+    /// SubRip: [`srt`](super::srt).
+    Srt,
+    /// WebVTT: [`webvtt`](super::webvtt).
+    Vtt,
+    /// The text alone, one caption a line.
+    Txt,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 4] = [Self::Jsonl, Self::Srt, Self::Vtt, Self::Txt];
+
+    /// File extension, without the dot. It is the format's name too.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Srt => "srt",
+            Self::Vtt => "vtt",
+            Self::Txt => "txt",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.extension())
+    }
+}
+
+/// A format is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("format is `{name}`: allowed are {}", Format::ALL.map(Format::extension).join(", "))]
+pub struct UnknownFormat {
+    name: String,
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    /// Takes an extension in any case.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.extension().eq_ignore_ascii_case(text))
+            .ok_or_else(|| UnknownFormat { name: text.chars().take(40).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_known_by_its_extension() {
+        for format in Format::ALL {
+            for text in [format.to_string(), format.extension().to_uppercase()] {
+                assert_eq!(text.parse::<Format>().unwrap(), format);
+            }
+        }
+        for text in ["", "json", ".srt", "webvtt"] {
+            let error = text.parse::<Format>().unwrap_err().to_string();
+            assert_eq!(error, format!("format is `{text}`: allowed are jsonl, srt, vtt, txt"));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Transcripts as SubRip (SRT): numbered cues, blank lines between them.
+//!
+//! In: [`Fragment`]s, or a file. Out: cues as text, or [`Cue`]s and what is wrong between them.
+//!
+//! ```text
+//! 1
+//! 00:00:01,061 --> 00:00:05,401
+//! hello
+//! ```
+//!
+//! SRT has no specification, no escapes and no speakers. What players agree on is written: times with a comma, the text
+//! in lines of up to [`MAX_LINE_CHARS`](super::MAX_LINE_CHARS). The text cannot break the file: it has no blank line,
+//! and a `-->` in it becomes `-- >`. A `<` stays as it is; a player may take it for markup.
+
+use std::fmt::{self, Write};
+use std::io::BufRead;
+
+use super::cue::{Block, Blocks, span_ms, wrap, write_span};
+use super::{Cue, Fragment, ReadError};
+use crate::time::Timestamp;
+
+/// Appends a cue to `out`; says whether there was text to show.
+pub(super) fn write_cue(
+    out: &mut String,
+    number: u64,
+    fragment: &Fragment,
+    origin: Timestamp,
+) -> Result<bool, fmt::Error> {
+    let lines = wrap(&fragment.text.replace("-->", "-- >"));
+    if lines.is_empty() {
+        return Ok(false);
+    }
+    writeln!(out, "{number}")?;
+    write_span(out, span_ms(fragment, origin), ',')?;
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.push('\n');
+    Ok(true)
+}
+
+/// Reads the cues of an SRT file.
+///
+/// Takes what [`TranscriptWriter`](super::TranscriptWriter) writes, and a byte order mark, CRLF, missing or wrong
+/// numbers, a point for the comma, and whatever follows the times. Markup is left in the text. A cue that is wrong is
+/// an error, and the reader goes on behind the next blank line.
+pub struct Reader<R> {
+    blocks: Blocks<R>,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// A reader of `input`, from its current place.
+    pub fn new(input: R) -> Self {
+        Self { blocks: Blocks::new(input) }
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Cue, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cue = |block: Block| {
+            let (start_ms, end_ms, text) = block.cue()?;
+            Ok(Cue { start_ms, end_ms, speaker_id: None, text })
+        };
+        self.blocks.read().transpose().map(|block| block.and_then(cue))
+    }
+}
