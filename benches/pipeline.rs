@@ -1,19 +1,18 @@
-//! What a second of audio costs, part by part: `cargo bench`.
+//! What a second of audio costs before recognition, part by part: `cargo bench --bench pipeline`.
 //!
 //! `frontend` is everything but recognition (mixing, resampling, voice activity, segmentation) for 10 s of one track;
-//! `whisper` is one utterance through the model under testdata/, on one thread.
+//! `mel` is the log-mel of a caption, whole and as it grows.
 
 #![allow(clippy::expect_used, reason = "a bench stops where its input is missing")]
 
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cuewire::asr::whisper::{WhisperDecoder, WhisperModel, mel::LogMel};
-use cuewire::asr::{Cancel, DecodeJob, Decoder, Hypothesis, JobId};
+use cuewire::asr::Hypothesis;
+use cuewire::asr::whisper::mel::LogMel;
 use cuewire::audio::file::AudioFile;
-use cuewire::config::{Config, LanguageSetting};
+use cuewire::config::Config;
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
 
 const SECONDS: usize = 10;
@@ -61,23 +60,27 @@ fn frontend(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn whisper(criterion: &mut Criterion) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/models/whisper-base-q8_0.gguf");
-    let model = Arc::new(WhisperModel::load(path).expect("the repository's model"));
-    let audio: Arc<[f32]> = recording("en-agent-alreadyon.flac").into();
-    let mut group = criterion.benchmark_group("whisper");
-    group.sample_size(10);
-    group.bench_function("mel of 30 s", |bencher| {
-        let (mut mel, mut out) = (LogMel::new(80), Vec::new());
-        bencher.iter(|| mel.compute(black_box(&audio), 3000, &mut out));
+/// Of a window of 11 s: the utterance and a margin.
+fn mel(criterion: &mut Criterion) {
+    let speech = recording("en-queue-periodic-announce.flac");
+    let samples: Vec<f32> = speech.into_iter().cycle().take(16_000 * SECONDS).collect();
+    let (mut mel, mut out, frames) = (LogMel::new(80), Vec::new(), 100 * (SECONDS + 1));
+    let mut group = criterion.benchmark_group("mel");
+    group.bench_function(format!("{SECONDS} s"), |bencher| {
+        bencher.iter(|| mel.compute(black_box(&samples), frames, &mut out));
     });
-    group.bench_function("an utterance of 5.5 s", |bencher| {
-        let mut decoder = WhisperDecoder::new(model.clone());
-        let job = DecodeJob::new(JobId(0), audio.clone(), LanguageSetting::default());
-        bencher.iter(|| decoder.decode(black_box(&job), &Cancel::new()).expect("a hypothesis"));
+    let mut rows = Vec::new();
+    mel.extend(&samples[..16_000 * (SECONDS - 1)], &mut rows);
+    let known = rows.len();
+    group.bench_function(format!("one second more, {} s known", SECONDS - 1), |bencher| {
+        bencher.iter(|| {
+            rows.truncate(known);
+            mel.extend(black_box(&samples), &mut rows);
+            mel.window(black_box(&samples), &rows, frames, &mut out)
+        });
     });
     group.finish();
 }
 
-criterion_group!(benches, frontend, whisper);
+criterion_group!(benches, frontend, mel);
 criterion_main!(benches);

@@ -25,7 +25,8 @@ struct Track {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let model = Arc::new(WhisperModel::load(args.next().ok_or("usage: embed MODEL RECORDING…")?)?);
-    let workers = Workers::start(default_threads(), move || WhisperDecoder::new(model.clone()))?;
+    let workers =
+        Workers::start(default_threads(), move |idle| WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())))?;
     let mut tracks = Vec::new();
     for path in args {
         let recording = Some(AudioFile::open(Path::new(&path))?);

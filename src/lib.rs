@@ -54,6 +54,7 @@
 //!
 //! - The same inputs give the same outputs, byte for byte; how audio is cut into pushes changes no caption. A
 //!   [`session::trace`] records the inputs and replays them.
+//! - Recognition by Whisper is the same to the byte on processors with the same instructions, however many threads.
 //! - Captions of a track never overlap, are never longer than `max_speech_caption_ms`, and come in order.
 //! - Every sample is accounted for once: captioned, suppressed (with the reason), silence, or a declared gap
 //!   ([`Session::accounting`](session::Session::accounting)).

@@ -274,6 +274,31 @@ fn interims_lead_to_their_final_and_are_cancelled_by_it() {
 }
 
 #[test]
+fn the_jobs_of_a_caption_share_their_features() {
+    // A caption that is cut, what lies behind the cut, and one behind a pause.
+    let samples = sound(16_000, 16_000, &[(100, 12_000), (13_000, 15_000)]);
+    let mut session = Session::with_vad("alice", Config::default(), Box::new(Loudness));
+    let mut jobs = Vec::new();
+    let mut decoder = ScriptedDecoder::new(|job: &DecodeJob| {
+        jobs.push(job.clone());
+        says_length(job)
+    });
+    for (i, piece) in samples.chunks(320).enumerate() {
+        push(&mut session, at_ms(i as i64 * 20), 16_000, piece).unwrap();
+        drain(&mut session, &mut decoder);
+    }
+    session.handle_input(Input::End).unwrap();
+    drain(&mut session, &mut decoder);
+    let finals = jobs.iter().filter(|job| job.kind == JobKind::Final).count();
+    assert!(finals == 3 && jobs.len() > 12, "{finals} of {}", jobs.len());
+    for (a, b) in jobs.iter().flat_map(|a| jobs.iter().map(move |b| (a, b))) {
+        assert_eq!(a.features.shares_with(&b.features), a.start == b.start);
+        let shared = a.audio.len().min(b.audio.len());
+        assert!(a.start != b.start || a.audio[..shared] == b.audio[..shared], "one audio that grows");
+    }
+}
+
+#[test]
 fn what_comes_to_nothing_is_retracted_counted_and_explained() {
     let samples = sound(16_000, 10_000, &[(100, 2_000), (4_000, 6_000)]);
     let mut decoder = ScriptedDecoder::new(|job: &DecodeJob| match (job.kind, job.start.0 < 32_000) {

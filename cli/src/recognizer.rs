@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cuewire::asr::whisper::{WhisperDecoder, WhisperModel};
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
-use cuewire::engine::{Answer, Job, SubmitError, Workers};
+use cuewire::engine::{Answer, Idle, Job, SubmitError, Workers};
 
 /// Which session asked: the number of its recording, and its channel.
 pub(crate) type Track = (usize, usize);
@@ -29,8 +29,8 @@ impl Recognizer {
     pub(crate) fn start(model: &Arc<WhisperModel>, threads: NonZeroUsize) -> io::Result<Self> {
         let decode_nanos = Arc::new(AtomicU64::new(0));
         let (model, nanos) = (model.clone(), decode_nanos.clone());
-        let workers = Workers::start(threads, move || Timed {
-            decoder: WhisperDecoder::new(model.clone()),
+        let workers = Workers::start(threads, move |idle: &Idle| Timed {
+            decoder: WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())),
             nanos: nanos.clone(),
         })?;
         Ok(Self {

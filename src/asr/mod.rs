@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Language, LanguageSetting};
 use crate::time::SampleIndex;
 
+mod features;
 mod scripted;
 #[cfg(feature = "whisper")]
 pub mod whisper;
 
+pub use features::FeatureCache;
 pub use scripted::ScriptedDecoder;
 
 /// Identifies a decode job within its session. Grows.
@@ -50,13 +52,17 @@ pub struct DecodeJob {
     /// Tokens of an earlier hypothesis over the beginning of the same speech, or empty. A decoder may verify them
     /// in one pass instead of finding them one by one; the text must not depend on them.
     pub draft: Arc<[u32]>,
+    /// What a front end has computed of this caption's audio so far. Jobs whose audio begins at the same sample of the
+    /// same track may share one, and then compute no frame twice; the answer does not depend on it.
+    pub features: FeatureCache,
 }
 
 impl DecodeJob {
-    /// A final job without a draft; the fields are public for everything else.
+    /// A final job without a draft, with a cache of its own; the fields are public for everything else.
     #[must_use]
     pub fn new(id: JobId, audio: Arc<[f32]>, language: LanguageSetting) -> Self {
-        Self { id, kind: JobKind::Final, audio, start: SampleIndex(0), language, draft: Arc::from([]) }
+        let features = FeatureCache::default();
+        Self { id, kind: JobKind::Final, audio, start: SampleIndex(0), language, draft: Arc::from([]), features }
     }
 }
 
@@ -79,6 +85,9 @@ pub struct Hypothesis {
     /// Set where a guard found that these are no words of the speaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<Suppression>,
+    /// Whether a guard doubted what was heard with less than the whole window, and it was decoded again with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fallback: bool,
 }
 
 /// JSON has no NaN and no infinity: they are written as null.

@@ -39,6 +39,7 @@ impl Hypothesis {
             language,
             mean_log_probability: 0.0,
             no_speech_probability: 0.0,
+            fallback: false,
             suppressed: None,
         }
     }

@@ -5,4 +5,4 @@
 
 mod workers;
 
-pub use workers::{Answer, Job, SubmitError, Workers, default_threads};
+pub use workers::{Answer, Idle, Job, SubmitError, Workers, default_threads};

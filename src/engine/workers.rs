@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select, unbounded};
 
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId};
 
@@ -42,6 +42,49 @@ pub enum SubmitError<T> {
     Stopped(Job<T>),
 }
 
+/// Workers that wait for a job. They may take a share of another's decode, which changes nothing in its answer.
+#[derive(Clone)]
+pub struct Idle {
+    #[cfg(feature = "whisper")]
+    tasks: Sender<Task>,
+}
+
+#[cfg(feature = "whisper")]
+use crate::asr::whisper::Task;
+
+#[cfg(feature = "whisper")]
+impl Idle {
+    fn channel() -> (Self, Receiver<Task>) {
+        // Without room: a task is taken by a worker that waits at this moment, or by none.
+        let (tasks, help) = bounded(0);
+        (Self { tasks }, help)
+    }
+}
+
+#[cfg(feature = "whisper")]
+impl crate::asr::whisper::Assistant for Idle {
+    fn offer(&self, task: Task) {
+        // Nobody waits: its owner does all of it.
+        drop(self.tasks.try_send(task));
+    }
+}
+
+/// Without Whisper nobody asks for help.
+#[cfg(not(feature = "whisper"))]
+struct Task;
+
+#[cfg(not(feature = "whisper"))]
+impl Task {
+    fn run(self) {}
+}
+
+#[cfg(not(feature = "whisper"))]
+impl Idle {
+    fn channel() -> (Self, Receiver<Task>) {
+        (Self {}, crossbeam_channel::never())
+    }
+}
+
 /// A number of threads, each with a decoder of its own.
 pub struct Workers<T> {
     jobs: Option<Sender<Job<T>>>,
@@ -58,24 +101,26 @@ pub fn default_threads() -> NonZeroUsize {
 
 impl<T: Send + 'static> Workers<T> {
     /// Starts `threads` workers; `decoder` makes the decoder of each, on the worker's own thread, and another one after
-    /// a panic.
+    /// a panic. It may give the decoder the [`Idle`] workers' help.
     ///
     /// # Errors
     /// Where the system starts no more threads.
     pub fn start<D, F>(threads: NonZeroUsize, decoder: F) -> io::Result<Self>
     where
         D: Decoder,
-        F: Fn() -> D + Clone + Send + 'static,
+        F: Fn(&Idle) -> D + Clone + Send + 'static,
     {
         let (jobs, queue) = bounded::<Job<T>>(threads.get());
         // Bounded by the jobs in the queue and on the workers: never more than the submitter put in.
         let (results, answers) = unbounded();
+        let (idle, help) = Idle::channel();
         let threads = (0..threads.get())
             .map(|i| {
-                let (queue, results, decoder) = (queue.clone(), results.clone(), decoder.clone());
+                let (queue, help, results) = (queue.clone(), help.clone(), results.clone());
+                let (idle, decoder) = (idle.clone(), decoder.clone());
                 std::thread::Builder::new()
                     .name(format!("cuewire-decode-{i}"))
-                    .spawn(move || work(&queue, &results, decoder))
+                    .spawn(move || work(&queue, &help, &results, || decoder(&idle)))
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { jobs: Some(jobs), answers, threads })
@@ -113,9 +158,32 @@ impl<T> Drop for Workers<T> {
     }
 }
 
-fn work<T, D: Decoder>(queue: &Receiver<Job<T>>, results: &Sender<Answer<T>>, new_decoder: impl Fn() -> D) {
+fn work<T, D: Decoder>(
+    queue: &Receiver<Job<T>>,
+    help: &Receiver<Task>,
+    results: &Sender<Answer<T>>,
+    new_decoder: impl Fn() -> D,
+) {
     let mut decoder = None;
-    for Job { tag, job, cancel } in queue {
+    loop {
+        // A job of its own comes before anybody's help.
+        let job = match queue.try_recv() {
+            Ok(job) => job,
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => select! {
+                recv(queue) -> job => match job {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+                recv(help) -> task => {
+                    if let Ok(task) = task {
+                        task.run();
+                    }
+                    continue;
+                }
+            },
+        };
+        let Job { tag, job, cancel } = job;
         let id = job.id;
         let result = if cancel.is_cancelled() {
             Err(DecodeError::Cancelled)
@@ -157,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_job_is_answered_once_a_panic_too() {
-        let workers = Workers::start(NonZeroUsize::new(2).unwrap(), || {
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap(), |_| {
             ScriptedDecoder::new(|job: &DecodeJob| {
                 assert!(job.id.0 != 7, "seven");
                 Ok(Hypothesis::certain("yes", job))
@@ -191,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_job_called_off_in_the_queue_is_not_decoded() {
-        let workers = Workers::start(NonZeroUsize::MIN, || {
+        let workers = Workers::start(NonZeroUsize::MIN, |_| {
             ScriptedDecoder::new(|job: &DecodeJob| Ok(Hypothesis::certain("decoded", job)))
         })
         .unwrap();

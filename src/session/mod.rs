@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::asr::{DecodeError, DecodeJob, Hypothesis, JobId, JobKind, Suppression};
+use crate::asr::{DecodeError, DecodeJob, FeatureCache, Hypothesis, JobId, JobKind, Suppression};
 use crate::audio::{Pcm, Placement, Resampler, TimeWentBack, Timeline};
 use crate::caption::{CaptionEvent, CaptionId, GapReason, Retraction, StablePrefix};
 use crate::config::Config;
@@ -120,6 +120,8 @@ struct OpenCaption {
     revision: u32,
     prefix: StablePrefix,
     draft: Arc<[u32]>,
+    /// Of the audio from `heard_from` on, which is where that of every job of the caption begins.
+    features: FeatureCache,
 }
 
 struct InterimJob {
@@ -395,6 +397,7 @@ impl Session {
             revision: 0,
             prefix: StablePrefix::default(),
             draft: Arc::from([]),
+            features: FeatureCache::default(),
         });
     }
 
@@ -403,7 +406,7 @@ impl Session {
         if let Some(interim) = &open.interim {
             self.outputs.push_back(Output::Cancel(interim.job));
         }
-        let job = self.ask(JobKind::Final, segment.heard_from, segment.heard_to, open.draft);
+        let job = self.ask(JobKind::Final, segment.heard_from, segment.heard_to, open.draft, open.features);
         let samples = segment.end.since(segment.start);
         // Where the anchor slewed meanwhile, the caption is no longer than its samples, and may be a little shorter.
         let longest = open.start.plus_nanos(nanos_of_samples(samples, SAMPLE_RATE));
@@ -422,12 +425,19 @@ impl Session {
         }));
     }
 
-    fn ask(&mut self, kind: JobKind, from: SampleIndex, to: SampleIndex, draft: Arc<[u32]>) -> JobId {
+    fn ask(
+        &mut self,
+        kind: JobKind,
+        from: SampleIndex,
+        to: SampleIndex,
+        draft: Arc<[u32]>,
+        features: FeatureCache,
+    ) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
         let audio = self.buffer.copy(from, to);
         let language = self.config.language;
-        self.outputs.push_back(Output::Decode(DecodeJob { id, kind, audio, start: from, language, draft }));
+        self.outputs.push_back(Output::Decode(DecodeJob { id, kind, audio, start: from, language, draft, features }));
         id
     }
 
@@ -438,8 +448,8 @@ impl Session {
         if interval == 0 || open.interim.is_some() || framed.since(open.interim_to) < interval {
             return;
         }
-        let (heard_from, draft) = (open.heard_from, open.draft.clone());
-        let job = self.ask(JobKind::Interim, heard_from, framed, draft);
+        let (heard_from, draft, features) = (open.heard_from, open.draft.clone(), open.features.clone());
+        let job = self.ask(JobKind::Interim, heard_from, framed, draft, features);
         let end = self.timeline.time_of(framed);
         if let Some(open) = &mut self.open {
             open.interim = Some(InterimJob { job, end });

@@ -62,19 +62,28 @@ impl WhisperConfig {
             return Err(ModelError::Config { field: "num_mel_bins", value, allowed: "80 or 128".to_string() });
         }
         within("vocab_size", self.vocab_size, 16, 1 << 20)?;
-        within("d_model", self.d_model, 1, 1 << 13)?;
+        // Kernels take 32 inputs and 16 outputs at a time; every Whisper is made of such.
+        let whole = |field, value: usize, of: usize, most: usize| {
+            if value > 0 && value <= most && value.is_multiple_of(of) {
+                Ok(())
+            } else {
+                let allowed = format!("a multiple of {of} up to {most}");
+                Err(ModelError::Config { field, value: value.to_string(), allowed })
+            }
+        };
+        whole("d_model", self.d_model, 32, 1 << 13)?;
         within("encoder_layers", self.encoder_layers, 1, 128)?;
         within("decoder_layers", self.decoder_layers, 1, 128)?;
-        within("encoder_ffn_dim", self.encoder_ffn_dim, 1, 1 << 15)?;
-        within("decoder_ffn_dim", self.decoder_ffn_dim, 1, 1 << 15)?;
+        whole("encoder_ffn_dim", self.encoder_ffn_dim, 32, 1 << 15)?;
+        whole("decoder_ffn_dim", self.decoder_ffn_dim, 32, 1 << 15)?;
         within("max_source_positions", self.max_source_positions, 2, 1500)?;
         within("max_target_positions", self.max_target_positions, 8, 4096)?;
         for (field, heads) in [
             ("encoder_attention_heads", self.encoder_attention_heads),
             ("decoder_attention_heads", self.decoder_attention_heads),
         ] {
-            if heads == 0 || !self.d_model.is_multiple_of(heads) {
-                let allowed = format!("a divisor of d_model ({})", self.d_model);
+            if heads == 0 || !self.d_model.is_multiple_of(16 * heads) {
+                let allowed = format!("what divides d_model ({}) into multiples of 16", self.d_model);
                 return Err(ModelError::Config { field, value: heads.to_string(), allowed });
             }
         }

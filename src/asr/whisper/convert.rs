@@ -59,13 +59,15 @@ fn form(spec: &Spec, quantization: Quantization) -> Form {
 
 /// Appends a tensor in another form.
 fn encode(model: &WhisperModel, spec: &Spec, stored: &Matrix, form: Form, out: &mut Vec<u8>) -> Result<(), ModelError> {
+    let mut buffer = Vec::new();
+    let bytes = model.store.read(stored, 0..stored.rows, &mut buffer)?;
     if stored.form == form {
-        out.extend_from_slice(model.store.bytes(stored));
+        out.extend_from_slice(bytes);
         return Ok(());
     }
     let mut row = vec![0.0; stored.columns];
-    for index in 0..stored.rows {
-        kernels::dequantise(Level::detect(), stored.form, model.store.row(stored, index), &mut row);
+    for (index, bytes) in bytes.chunks_exact(stored.form.bytes(stored.columns).max(1)).enumerate() {
+        kernels::dequantise(Level::detect(), stored.form, bytes, &mut row);
         let most = if form == Form::Q8_0 { 127.0 * 65504.0 } else { 65504.0 };
         if let Some(&value) = row.iter().find(|v| !v.is_finite() || form != Form::F32 && v.abs() > most) {
             let (name, form) = (spec.name.clone(), form.name());

@@ -1,52 +1,42 @@
 //! The decoder on the CPU.
 //!
 //! In: tokens behind those that segments already hold. Out: logits `[wanted tokens, vocabulary]`.
-//! All tokens of all segments pass each linear layer together; attention is a segment's own.
+//! All tokens of all segments pass each linear layer together, which reads its weights once; attention is a segment's
+//! own. Every row is computed alike whatever stands beside it, so tokens appended together get what they would get one
+//! by one: verifying a draft changes no bit.
 
-use super::encoder::{CpuForward, Segment};
+#![expect(unsafe_code, reason = "two threads write different columns of the logits")]
+
+use super::cpu::{CpuForward, Segment};
 use super::forward::{CrossAttention, Step};
-use super::kernels;
-use super::linear::{Products, Strided};
+use super::kernels::{Finish, Floats, Keys, LANES, OnWeights, attend, product_into};
+use super::team::Parts;
 use super::weights::FeedForward;
 use crate::asr::DecodeError;
+
+/// Tiles of logits that one thread computes before it asks for more: 100 kB to 1 MB of weights.
+const TILES: usize = 128;
 
 /// Activations of the tokens of one call; grows to the largest call and stays.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// `[tokens, d_model]`, as the next four.
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    /// `[tokens, decoder_ffn_dim]`
-    hidden: Vec<f32>,
-    /// `[tokens of a step, keys]`
-    scores: Vec<f32>,
-}
-
-impl Scratch {
-    fn resize(&mut self, tokens: usize, width: usize, inner: usize) {
-        for v in [&mut self.x, &mut self.normed, &mut self.queries, &mut self.keys, &mut self.values] {
-            v.resize(tokens * width, 0.0);
-        }
-        self.hidden.resize(tokens * inner, 0.0);
-    }
-}
-
-/// Sizes that attention needs.
-#[derive(Clone, Copy)]
-struct Heads {
-    count: usize,
-    size: usize,
-    /// Tokens that a segment can hold.
-    capacity: usize,
+    /// `[tokens, d_model]`, as the next.
+    x: Floats,
+    mixed: Floats,
+    /// `[wanted tokens, whole tiles of the vocabulary]`
+    logits: Floats,
 }
 
 impl CpuForward {
     /// What is wrong with the steps, if anything.
-    fn check(&self, steps: &[Step<'_>]) -> Result<(), DecodeError> {
+    fn check(&self, steps: &[Step<'_>], vocabulary: usize) -> Result<(), DecodeError> {
         let config = &self.model.config;
+        if vocabulary > config.vocab_size {
+            let held = config.vocab_size;
+            return Err(DecodeError::Invalid(format!(
+                "logits of {vocabulary} tokens are wanted, the model has {held}"
+            )));
+        }
         for (i, step) in steps.iter().enumerate() {
             let problem = match self.segments.get(step.segment) {
                 _ if steps[..i].iter().any(|other| other.segment == step.segment) => "takes part twice".to_string(),
@@ -72,203 +62,140 @@ impl CpuForward {
     pub(super) fn run_decoder(
         &mut self,
         steps: &[Step<'_>],
+        vocabulary: usize,
         logits: &mut Vec<f32>,
         mut attention: Option<&mut CrossAttention>,
     ) -> Result<(), DecodeError> {
-        self.check(steps)?;
-        let Self { model, products, segments, scratch, .. } = self;
-        let (config, store, layers) = (&model.config, &model.store, &model.layers);
+        self.check(steps, vocabulary)?;
+        let Self { model, level, team, segments, scratch, .. } = self;
+        let (config, layers, level) = (&model.config, &model.layers, *level);
         let width = config.d_model;
-        let heads = Heads {
-            count: config.decoder_attention_heads,
-            size: width / config.decoder_attention_heads,
-            capacity: config.max_target_positions,
-        };
+        let size = width / config.decoder_attention_heads;
         let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
-        scratch.resize(tokens, width, config.decoder_ffn_dim);
+        let Scratch { x, mixed, logits: padded } = scratch;
+        x.resize(tokens * width);
+        mixed.resize(tokens * width);
         if let Some(attention) = attention.as_deref_mut() {
             let positions: usize = steps.iter().map(|s| s.tokens.len() * segments[s.segment].positions).sum();
             attention.weights.clear();
             attention.weights.resize(attention.heads.len() * positions, 0.0);
         }
-        let mut rows = scratch.x.chunks_exact_mut(width).zip(scratch.normed.chunks_exact_mut(width));
+        let mut rows = x.chunks_exact_mut(width);
         for step in steps {
             let segment = &mut segments[step.segment];
-            segment.cached.resize(config.decoder_layers * 2 * heads.capacity * width, 0.0);
-            for (i, (&token, (x, position))) in step.tokens.iter().zip(rows.by_ref()).enumerate() {
-                let (embedding, positions) = (&layers.embedding, &layers.decoder_positions);
-                kernels::dequantise(products.level, embedding.form, store.row(embedding, token as usize), x);
-                let stored = store.row(positions, segment.tokens + i);
-                kernels::dequantise(products.level, positions.form, stored, position);
-                x.iter_mut().zip(position).for_each(|(x, p)| *x += *p);
+            segment.cached.resize_with(config.decoder_layers, Floats::default);
+            let blocks = (segment.tokens + step.tokens.len()).div_ceil(LANES);
+            segment.cached.iter_mut().for_each(|layer| layer.resize(blocks * Keys::block(width)));
+            for (i, (&token, x)) in step.tokens.iter().zip(rows.by_ref()).enumerate() {
+                layers.embedding.row(token as usize, x);
+                let place = segment.tokens + i;
+                let place = &layers.decoder_positions[place * width..(place + 1) * width];
+                x.iter_mut().zip(place).for_each(|(x, p)| *x += p);
             }
         }
-        drop(rows);
-        let scale = 1.0 / (heads.size as f32).sqrt();
+        let work = &mut team.work[0];
         for (index, layer) in layers.decoder.iter().enumerate() {
-            let Scratch { x, normed, queries, keys, values, hidden, scores } = scratch;
-            kernels::layer_norm(products.level, x, &layer.norm.weight, &layer.norm.bias, normed);
-            products.linear(store, &layer.attention.query, normed, queries);
-            queries.iter_mut().for_each(|v| *v *= scale);
-            products.linear(store, &layer.attention.key, normed, keys);
-            products.linear(store, &layer.attention.value, normed, values);
+            for part in [&mut work.normed, &mut work.queries, &mut work.keys, &mut work.values] {
+                part.resize(tokens * width);
+            }
+            layer.norm.apply(level, x, &mut work.normed);
+            let own = &layer.attention;
+            work.acts.load(level, own.query.weight.packing(), &work.normed, width, width);
+            own.query.apply(level, &work.acts, Finish::Store, &mut work.queries);
+            own.key.apply(level, &work.acts, Finish::Store, &mut work.keys);
+            own.value.apply(level, &work.acts, Finish::Store, &mut work.values);
             let mut from = 0;
             for step in steps {
-                let part = from * width..(from + step.tokens.len()) * width;
                 let segment = &mut segments[step.segment];
-                append(segment, index, heads, &keys[part.clone()], &values[part.clone()]);
-                attend_self(products, segment, index, heads, &queries[part.clone()], scores, &mut normed[part]);
+                let cached = &mut segment.cached[index];
+                let part = from * width..(from + step.tokens.len()) * width;
+                Keys::file(cached, segment.tokens, size, width, &work.keys[part.clone()], &work.values[part.clone()]);
+                // Each token sees those before it and itself.
+                let rows = work.queries[part.clone()].chunks_exact(width).zip(mixed[part].chunks_exact_mut(width));
+                for (i, (query, out)) in rows.enumerate() {
+                    let keys = Keys { blocks: cached, count: segment.tokens + i + 1, bias: &[] };
+                    attend(level, query, width, size, &[keys], &mut work.scores, out, None);
+                }
                 from += step.tokens.len();
             }
-            products.linear(store, &layer.attention.out, normed, queries);
-            x.iter_mut().zip(&*queries).for_each(|(x, y)| *x += y);
+            own.out.run(level, &mut work.acts, mixed, Finish::Add, x);
 
-            kernels::layer_norm(products.level, x, &layer.cross_norm.weight, &layer.cross_norm.bias, normed);
-            products.linear(store, &layer.cross.query, normed, queries);
-            queries.iter_mut().for_each(|v| *v *= scale);
+            layer.cross_norm.apply(level, x, &mut work.normed);
+            layer.cross.query.run(level, &mut work.acts, &work.normed, Finish::Store, &mut work.queries);
             let (mut from, mut weights_from) = (0, 0);
             for step in steps {
                 let part = from * width..(from + step.tokens.len()) * width;
                 let segment = &segments[step.segment];
-                let wanted = attention.as_deref_mut().map(|a| (index, a, weights_from));
-                attend_cross(
-                    products,
-                    segment,
-                    index,
-                    heads,
-                    &queries[part.clone()],
-                    scores,
-                    &mut normed[part],
-                    wanted,
-                );
-                from += step.tokens.len();
                 let asked = attention.as_deref().map_or(0, |a| a.heads.len());
+                let mut file = |head: usize, row: usize, weights: &[f32]| {
+                    if let Some(attention) = attention.as_deref_mut() {
+                        let positions = segment.positions;
+                        for slot in (0..asked).filter(|&slot| attention.heads[slot] == (index, head)) {
+                            let at = weights_from + (row * asked + slot) * positions;
+                            attention.weights[at..at + positions].copy_from_slice(&weights[..positions]);
+                        }
+                    }
+                };
+                let file: Option<&mut OnWeights<'_>> = if asked > 0 { Some(&mut file) } else { None };
+                let sets = cross_keys(segment, index, config.decoder_layers, model.tail.as_ref());
+                let count = if segment.silence.is_empty() { 1 } else { 2 };
+                let (queries, out) = (&work.queries[part.clone()], &mut mixed[part]);
+                attend(level, queries, width, size, &sets[..count], &mut work.scores, out, file);
+                from += step.tokens.len();
                 weights_from += step.tokens.len() * asked * segment.positions;
             }
-            products.linear(store, &layer.cross.out, normed, queries);
-            x.iter_mut().zip(&*queries).for_each(|(x, y)| *x += y);
+            layer.cross.out.run(level, &mut work.acts, mixed, Finish::Add, x);
 
             let FeedForward { norm, up, down } = &layer.feed_forward;
-            kernels::layer_norm(products.level, x, &norm.weight, &norm.bias, normed);
-            products.linear_gelu(store, up, normed, hidden);
-            products.linear(store, down, hidden, queries);
-            x.iter_mut().zip(&*queries).for_each(|(x, y)| *x += y);
+            norm.apply(level, x, &mut work.normed);
+            work.hidden.resize(tokens * up.weight.outputs);
+            up.run(level, &mut work.acts, &work.normed, Finish::Gelu, &mut work.hidden);
+            down.run(level, &mut work.acts, &work.hidden, Finish::Add, x);
         }
         // Rows whose logits are wanted move to the front.
         let (mut from, mut wanted) = (0, 0);
         for step in steps {
             segments[step.segment].tokens += step.tokens.len();
             for row in from + step.logits_from.min(step.tokens.len())..from + step.tokens.len() {
-                scratch.x.copy_within(row * width..(row + 1) * width, wanted * width);
+                x.copy_within(row * width..(row + 1) * width, wanted * width);
                 wanted += 1;
             }
             from += step.tokens.len();
         }
-        let Scratch { x, normed, .. } = scratch;
-        let (x, normed) = (&x[..wanted * width], &mut normed[..wanted * width]);
-        kernels::layer_norm(products.level, x, &layers.decoder_norm.weight, &layers.decoder_norm.bias, normed);
-        logits.resize(wanted * config.vocab_size, 0.0);
-        if wanted > 0 {
-            products.matrix(store, &layers.embedding, normed, logits);
+        layers.decoder_norm.apply(level, &x[..wanted * width], &mut mixed[..wanted * width]);
+        let tiles = vocabulary.div_ceil(LANES);
+        let stride = tiles * LANES;
+        padded.resize(wanted * stride);
+        // Taken out, so that both threads may read it.
+        let mut acts = std::mem::take(&mut team.work[0].acts);
+        acts.load(level, layers.embedding.packing(), &mixed[..wanted * width], width, width);
+        let out = Parts::new(padded);
+        team.run(tiles.div_ceil(TILES), |_, part| {
+            let tiles = part * TILES..((part + 1) * TILES).min(tiles);
+            // SAFETY: there are `wanted` rows of whole tiles, and these columns are this part's alone.
+            unsafe {
+                let to = out.as_mut_ptr();
+                product_into(level, &acts, &layers.embedding, tiles, None, Finish::Store, to, stride);
+            }
+        });
+        team.work[0].acts = acts;
+        logits.resize(wanted * vocabulary, 0.0);
+        for (logits, padded) in logits.chunks_exact_mut(vocabulary.max(1)).zip(padded.chunks_exact(stride.max(1))) {
+            logits.copy_from_slice(&padded[..vocabulary]);
         }
         Ok(())
     }
 }
 
-/// Files keys and values `[tokens, d_model]` behind those that the segment holds.
-fn append(segment: &mut Segment, layer: usize, heads: Heads, keys: &[f32], values: &[f32]) {
-    let width = heads.count * heads.size;
-    for (part, rows) in [keys, values].into_iter().enumerate() {
-        for (i, row) in rows.chunks_exact(width).enumerate() {
-            for (head, row) in row.chunks_exact(heads.size).enumerate() {
-                let line = ((layer * 2 + part) * heads.count + head) * heads.capacity + segment.tokens + i;
-                segment.cached[line * heads.size..(line + 1) * heads.size].copy_from_slice(row);
-            }
-        }
-    }
-}
-
-/// Self-attention of a step's tokens over those before them and themselves: `[tokens, d_model]`.
-fn attend_self(
-    products: &Products,
-    segment: &Segment,
+/// The positions encoded, and the silence behind them: the second counts only where there is any.
+fn cross_keys<'a>(
+    segment: &'a Segment,
     layer: usize,
-    heads: Heads,
-    queries: &[f32],
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let width = heads.count * heads.size;
-    scores.resize(scores.len().max(heads.capacity), 0.0);
-    for (i, (q, out)) in queries.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-        let seen = segment.tokens + i + 1;
-        let scores = &mut scores[..seen];
-        for (head, (q, out)) in q.chunks_exact(heads.size).zip(out.chunks_exact_mut(heads.size)).enumerate() {
-            let lines = |part: usize| {
-                let first = ((layer * 2 + part) * heads.count + head) * heads.capacity;
-                &segment.cached[first * heads.size..(first + seen) * heads.size]
-            };
-            kernels::dots(products.level, lines(0), q, scores);
-            kernels::softmax(products.level, scores, seen);
-            kernels::weighted_sum(products.level, lines(1), scores, out);
-        }
-    }
-}
-
-/// Cross-attention of a step's tokens over its segment's positions. `wanted`: the layer, where to file the weights of
-/// the heads asked for, and from which element on.
-#[expect(clippy::too_many_arguments, reason = "all are operands; a struct would be filled in one place only")]
-fn attend_cross(
-    products: &Products,
-    segment: &Segment,
-    layer: usize,
-    heads: Heads,
-    queries: &[f32],
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-    mut wanted: Option<(usize, &mut CrossAttention, usize)>,
-) {
-    let (width, positions) = (heads.count * heads.size, segment.positions);
-    let tokens = queries.len() / width;
-    scores.resize(scores.len().max(tokens * positions), 0.0);
-    let scores = &mut scores[..tokens * positions];
-    for head in 0..heads.count {
-        let lines = |part: usize| {
-            let first = ((layer * 2 + part) * heads.count + head) * positions;
-            &segment.cross[first * heads.size..(first + positions) * heads.size]
-        };
-        let here = head * heads.size;
-        if tokens == 1 {
-            kernels::dots(products.level, lines(0), &queries[here..here + heads.size], scores);
-            kernels::softmax(products.level, scores, positions);
-            kernels::weighted_sum(products.level, lines(1), scores, &mut out[here..here + heads.size]);
-        } else {
-            products.multiply(
-                (tokens, positions, heads.size),
-                Strided { data: &queries[here..], rows: width, columns: 1 },
-                Strided { data: lines(0), rows: 1, columns: heads.size },
-                scores,
-                positions,
-            );
-            kernels::softmax(products.level, scores, positions);
-            products.multiply(
-                (tokens, heads.size, positions),
-                Strided { data: scores, rows: positions, columns: 1 },
-                Strided { data: lines(1), rows: heads.size, columns: 1 },
-                &mut out[here..],
-                width,
-            );
-        }
-        if let Some((layer, attention, from)) = &mut wanted {
-            let asked = attention.heads.len();
-            for (slot, &wanted) in attention.heads.iter().enumerate() {
-                if wanted == (*layer, head) {
-                    for (token, scores) in scores.chunks_exact(positions).enumerate() {
-                        let at = *from + (token * asked + slot) * positions;
-                        attention.weights[at..at + positions].copy_from_slice(scores);
-                    }
-                }
-            }
-        }
-    }
+    layers: usize,
+    tail: Option<&'a super::tail::Tail>,
+) -> [Keys<'a>; 2] {
+    let blocks = segment.cross.len() / layers;
+    let blocks = &segment.cross[layer * blocks..(layer + 1) * blocks];
+    let own = Keys { blocks, count: segment.positions, bias: &[] };
+    [own, tail.map_or(own, |tail| tail.decoder(layer, &segment.silence))]
 }

@@ -21,27 +21,35 @@ pub struct Step<'a> {
 pub struct CrossAttention {
     /// The heads asked for: (layer, head).
     pub heads: Vec<(usize, usize)>,
-    /// For each token in the order of the steps: `[heads, positions of its segment]`, each row a distribution.
+    /// For each token in the order of the steps: `[heads, positions encoded of its segment]`. What a row lacks to one lies
+    /// in the silence behind them.
     pub weights: Vec<f32>,
 }
 
 /// Runs the network. One serves one thread.
 pub trait Forward: Send {
-    /// Encodes a segment and forgets what was decoded of it. `mel` is log-mel `[bands, frames]` with an even number of
-    /// frames, at most two for each of the model's positions. Segments are numbered from 0 without gaps.
+    /// How many positions to encode for audio of so many samples, where silence follows to the end of the window; `None`
+    /// for the whole window.
+    fn positions(&self, samples: usize) -> Option<usize>;
+
+    /// Encodes so many positions of a segment and forgets what was decoded of it. `mel` is log-mel `[frames, bands]`, two
+    /// frames a position; with fewer positions than the model's, one frame more, and silence follows. Segments are
+    /// numbered from 0 without gaps.
     ///
     /// # Errors
     /// [`DecodeError::Cancelled`] between layers; [`DecodeError::Invalid`] for a shape or number that cannot be.
-    fn encode(&mut self, segment: usize, mel: &[f32], cancel: &Cancel) -> Result<(), DecodeError>;
+    fn encode(&mut self, segment: usize, mel: &[f32], positions: usize, cancel: &Cancel) -> Result<(), DecodeError>;
 
-    /// Appends tokens to segments. `logits` becomes `[wanted tokens, vocabulary]`, in the order of the steps; a segment
-    /// takes part at most once.
+    /// Appends tokens to segments. `logits` becomes `[wanted tokens, vocabulary]`, in the order of the steps, for the first
+    /// `vocabulary` of the model's tokens; a segment takes part at most once. What a token gets does not depend on how
+    /// many are appended together, to the bit.
     ///
     /// # Errors
     /// [`DecodeError::Invalid`] for an unknown segment or token, or more tokens than the model holds.
     fn decode(
         &mut self,
         steps: &[Step<'_>],
+        vocabulary: usize,
         logits: &mut Vec<f32>,
         attention: Option<&mut CrossAttention>,
     ) -> Result<(), DecodeError>;

@@ -3,7 +3,7 @@
 //! In: [`DecodeJob`](super::DecodeJob)s and a model file. Out: [`Hypothesis`](super::Hypothesis), judged by [`Guards`].
 //!
 //! [`WhisperModel`] is read once and shared; each worker thread has its own [`WhisperDecoder`], which allocates nothing
-//! per token, starts no thread, touches no thread pool and reads no environment variable.
+//! per token, touches no thread pool and reads no environment variable.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -19,12 +19,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The way of a job: samples → [`mel`] (log-mel `[bands, frames]`) → [`Forward::encode`] (positions
-//! `[frames / 2, d_model]`, and from them the keys and values of cross-attention) → [`Forward::decode`], token by token
-//! → text → [`Guards`]. [`Forward`] is the seam: [`CpuForward`] is ours, a device may bring its own.
+//! The way of a job: samples → [`mel`] (log-mel `[frames, bands]`, kept for the caption's next job) → [`Forward::encode`]
+//! (the caption's positions `[positions, d_model]`, seen beside silence that was computed once, and from them the keys and
+//! values of cross-attention) → [`Forward::decode`], a draft in one pass, then token by token → text → [`Guards`].
+//! [`Forward`] is the seam: [`CpuForward`] is ours, a device may bring its own.
+//!
+//! # Numbers
+//!
+//! A model is packed when it is loaded, by default in 8 bits ([`Precision`]), and computed by kernels for the best of
+//! AVX-512 with VNNI, AVX-VNNI, AVX2, and plain code that this processor has. The same job gives the same bytes on one such
+//! level, however many threads, segments or drafts take part; between levels sums of floats may round differently.
+//! No kernel makes denormal numbers, so the processor's treatment of them is left alone. `docs/performance.md` in the
+//! repository says what each of these steps gave.
+//!
+//! # Threads
+//!
+//! A decoder runs on its caller's thread and starts none. One made by [`WhisperDecoder::assisted`] offers shares of its work
+//! to an [`Assistant`], which is how [`engine::Workers`](crate::engine::Workers) let an idle worker help.
 
 mod config;
 pub mod convert;
+mod cpu;
 mod decoder;
 mod decoding;
 mod encoder;
@@ -36,6 +51,8 @@ mod linear;
 mod load;
 pub mod mel;
 mod model;
+mod tail;
+mod team;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -43,10 +60,14 @@ mod weights;
 
 pub use config::WhisperConfig;
 pub use convert::{Quantization, convert};
+pub use cpu::CpuForward;
 pub use decoding::WhisperDecoder;
-pub use encoder::CpuForward;
 pub use error::ModelError;
 pub use forward::{CrossAttention, Forward, Step};
 pub use guards::{Guards, compression_ratio};
 pub use load::Form;
 pub use model::{ModelInfo, UnsupportedLanguage, WhisperModel};
+#[doc(hidden)]
+pub use tail::TailShape;
+pub use team::{Assistant, Task};
+pub use weights::Precision;

@@ -1,6 +1,6 @@
 //! A loaded model.
 //!
-//! In: a path, or a GGUF file compiled into the program. Out: [`WhisperModel`]: weights in their stored form,
+//! In: a path, or a GGUF file compiled into the program. Out: [`WhisperModel`]: weights packed for the kernels, silence,
 //! configuration, tokenizer; immutable, shared by all decoders through an `Arc`.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,11 @@ use std::path::Path;
 
 use super::config::{GenerationConfig, WhisperConfig};
 use super::error::ModelError;
+use super::kernels::Level;
 use super::load::{self, Container, Form, Store};
+use super::tail::{Tail, TailShape};
 use super::tokenizer::Tokens;
-use super::weights::{Layers, Spec};
+use super::weights::{Layers, Precision, Spec};
 use crate::config::{Language, LanguageSetting};
 
 /// Metadata of our GGUF files: the JSON of a Hugging Face folder, as it was.
@@ -27,10 +29,13 @@ pub struct WhisperModel {
     pub(crate) generation: GenerationConfig,
     pub(crate) tokens: Tokens,
     pub(crate) layers: Layers,
+    /// Silence computed once; `None` where windows are too short for it.
+    pub(crate) tail: Option<Tail>,
+    /// Where the weights came from, for conversion.
     pub(crate) store: Store,
     pub(crate) specs: Vec<Spec>,
     pub(crate) source: Source,
-    /// Added to logits: 0, or −∞ for what is never said. `[vocabulary]`
+    /// Added to logits: 0, or −∞ for what is never said. Text and its end alone: `[tokens.end + 1]`
     pub(crate) mask: Vec<f32>,
     /// The same for the first token.
     pub(crate) first_mask: Vec<f32>,
@@ -53,7 +58,7 @@ pub struct ModelInfo {
     pub size: &'static str,
     /// Weights.
     pub parameters: u64,
-    /// Bytes that the weights take, in the file and in memory.
+    /// Bytes that the weights take in the file.
     pub weight_bytes: u64,
     /// How most of the weights are stored: `q8_0`, `f16`, `bf16`, `f32`.
     pub quantization: &'static str,
@@ -97,16 +102,24 @@ impl WhisperModel {
     /// # Errors
     /// [`ModelError`], whatever the files hold.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = path.as_ref();
-        Self::read(path).map_err(|error| error.within(path))
+        Self::load_as(path, Precision::default())
     }
 
-    fn read(path: &Path) -> Result<Self, ModelError> {
+    /// [`WhisperModel::load`], to compute in other numbers.
+    ///
+    /// # Errors
+    /// [`ModelError`], whatever the files hold.
+    pub fn load_as(path: impl AsRef<Path>, precision: Precision) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        Self::read(path, precision).map_err(|error| error.within(path))
+    }
+
+    fn read(path: &Path, precision: Precision) -> Result<Self, ModelError> {
         let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
         let label = path.display().to_string();
         let kind = std::fs::metadata(path).map_err(failed)?;
         if kind.is_dir() {
-            return Self::load_folder(path);
+            return Self::load_folder(path, precision);
         }
         let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
         if !kind.is_file() {
@@ -118,20 +131,17 @@ impl WhisperModel {
         if !load::is_gguf(&start) {
             return Err(unrecognised(format!("it is a file that starts with the bytes {start:02x?}, not with `GGUF`")));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(kind.len()).unwrap_or(0).saturating_add(1));
-        bytes.append(&mut start);
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        Self::from_container(&label, load::gguf(&label, bytes)?)
+        drop(file);
+        Self::from_container(&label, load::gguf(path)?, precision)
     }
 
-    /// A GGUF model that is part of the program (`include_bytes!`). Its weights are used where they are: there is no
-    /// second copy.
+    /// A GGUF model that is part of the program (`include_bytes!`).
     ///
     /// # Errors
     /// [`ModelError`], whatever the bytes hold.
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, ModelError> {
         let label = "the built-in model";
-        Self::from_container(label, load::gguf_static(label, bytes)?)
+        Self::from_container(label, load::gguf_static(label, bytes)?, Precision::default())
     }
 
     /// A GGUF model in memory.
@@ -139,11 +149,19 @@ impl WhisperModel {
     /// # Errors
     /// [`ModelError`], whatever the bytes hold.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, ModelError> {
-        let label = "the model in memory";
-        Self::from_container(label, load::gguf(label, bytes)?)
+        Self::from_bytes_as(bytes, Precision::default())
     }
 
-    fn load_folder(path: &Path) -> Result<Self, ModelError> {
+    /// [`WhisperModel::from_bytes`], to compute in other numbers.
+    ///
+    /// # Errors
+    /// [`ModelError`], whatever the bytes hold.
+    pub fn from_bytes_as(bytes: Vec<u8>, precision: Precision) -> Result<Self, ModelError> {
+        let label = "the model in memory";
+        Self::from_container(label, load::gguf_bytes(label, bytes)?, precision)
+    }
+
+    fn load_folder(path: &Path, precision: Precision) -> Result<Self, ModelError> {
         let weights = path.join("model.safetensors");
         if !weights.is_file() {
             let found = if path.join("model.safetensors.index.json").is_file() {
@@ -167,12 +185,11 @@ impl WhisperModel {
             tokenizer: text("tokenizer.json")?,
         };
         let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
-        let bytes = std::fs::read(&weights).map_err(|source| ModelError::Read { path: weights.clone(), source })?;
-        let store = load::safetensors(&weights.display().to_string(), bytes)?;
-        Self::assemble(&path.display().to_string(), name, source, store)
+        let store = load::safetensors(&weights)?;
+        Self::assemble(&path.display().to_string(), name, source, store, precision)
     }
 
-    fn from_container(file: &str, container: Container) -> Result<Self, ModelError> {
+    fn from_container(file: &str, container: Container, precision: Precision) -> Result<Self, ModelError> {
         let Container { store, mut texts } = container;
         match texts.get("general.architecture").map(String::as_str) {
             Some("whisper") => {}
@@ -190,19 +207,25 @@ impl WhisperModel {
             tokenizer: text(TOKENIZER_KEY)?,
             generation: text(GENERATION_KEY).ok(),
         };
-        Self::assemble(file, texts.remove("general.name"), source, store)
+        Self::assemble(file, texts.remove("general.name"), source, store, precision)
     }
 
-    fn assemble(file: &str, name: Option<String>, source: Source, store: Store) -> Result<Self, ModelError> {
+    fn assemble(
+        file: &str,
+        name: Option<String>,
+        source: Source,
+        store: Store,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         let label = |part: &str| format!("{part} of {file}");
         let config = WhisperConfig::parse(&label("config.json"), &source.config)?;
         let generation =
             GenerationConfig::parse(&label("generation_config.json"), source.generation.as_deref(), &config)?;
-        let (layers, specs) = Layers::find(&store, &config)?;
+        let (layers, specs) = Layers::find(&store, &config, precision)?;
         // The English models have one token less: openai/whisper, model.py.
         let multilingual = generation.is_multilingual.unwrap_or(config.vocab_size >= 51_865);
         let tokens = Tokens::parse(&label("tokenizer.json"), &source.tokenizer, multilingual, config.vocab_size)?;
-        let mut mask = vec![0.0; config.vocab_size];
+        let mut mask = vec![0.0; tokens.end as usize + 1];
         let forbid = |mask: &mut [f32], ids: &[u32]| {
             for &id in ids {
                 if let Some(v) = mask.get_mut(id as usize) {
@@ -224,7 +247,23 @@ impl WhisperModel {
         let name = name
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("whisper-{}{}", config.size(), if multilingual { "" } else { ".en" }));
-        Ok(Self { name, config, generation, tokens, layers, store, specs, source, mask, first_mask })
+        let tail = None;
+        let model = Self { name, config, generation, tokens, layers, tail, store, specs, source, mask, first_mask };
+        model.with_tail(TailShape::default())
+    }
+
+    /// Another silence behind captions, for sweeps over it.
+    ///
+    /// # Errors
+    /// None that a model that was loaded can raise.
+    #[doc(hidden)]
+    pub fn with_tail(mut self, shape: TailShape) -> Result<Self, ModelError> {
+        let failed = |error: crate::asr::DecodeError| ModelError::Corrupt {
+            file: self.name.clone(),
+            reason: format!("its encoder cannot run over silence: {error}"),
+        };
+        self.tail = Tail::new(&self, shape, Level::detect()).map_err(failed)?;
+        Ok(self)
     }
 
     /// Its sizes.
@@ -243,6 +282,13 @@ impl WhisperModel {
     #[must_use]
     pub fn alignment_heads(&self) -> &[(usize, usize)] {
         &self.generation.alignment_heads
+    }
+
+    /// The id of a token that steers, such as `<|transcribe|>`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn token(&self, name: &str) -> Option<u32> {
+        self.tokens.id(name)
     }
 
     /// The id of a language's token; `None` for a model of English alone asked for English.

@@ -5,6 +5,7 @@
 
 use super::convert::write_gguf;
 use super::error::ModelError;
+use super::kernels::{self, Activations, Finish, Floats, Keys, LANES, Level, Packed, Packing};
 use super::load::Form;
 use super::model::{CONFIG_KEY, TOKENIZER_KEY};
 
@@ -90,7 +91,7 @@ impl RandomModel {
         serde_json::json!({
             "vocab_size": self.vocabulary(), "num_mel_bins": BANDS, "d_model": WIDTH,
             "encoder_layers": LAYERS, "decoder_layers": LAYERS,
-            "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+            "encoder_attention_heads": 2, "decoder_attention_heads": 2,
             "encoder_ffn_dim": 4 * WIDTH, "decoder_ffn_dim": 4 * WIDTH,
             "max_source_positions": self.positions, "max_target_positions": 64,
             "suppress_tokens": [1, 2], "begin_suppress_tokens": [3, 94],
@@ -168,4 +169,120 @@ impl RandomModel {
         })?;
         Ok(out)
     }
+}
+
+/// One kernel on random numbers, for benches.
+pub struct Probe {
+    level: Level,
+    acts: Activations,
+    packed: Packed,
+    x: Vec<f32>,
+    out: Vec<f32>,
+    scores: Floats,
+}
+
+/// Which kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// 8 bits with scales a row: the encoder's.
+    Rows,
+    /// 8 bits with scales a block: the decoder's.
+    Blocks,
+    /// Single precision.
+    Float,
+}
+
+fn noise(count: usize) -> Vec<f32> {
+    let mut state = 7u32;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+impl Probe {
+    /// A product of `rows` rows with weights `[outputs, inputs]`.
+    #[must_use]
+    pub fn new(kernel: Kernel, rows: usize, inputs: usize, outputs: usize) -> Self {
+        let packing = match kernel {
+            Kernel::Rows => Packing::Rows,
+            Kernel::Blocks => Packing::Blocks,
+            Kernel::Float => Packing::Float,
+        };
+        let mut packed = Packed::new(packing, outputs, inputs);
+        for (tile, rows) in noise(inputs * outputs).chunks(LANES * inputs).enumerate() {
+            packed.set_tile(tile, rows);
+        }
+        let (level, x) = (Level::detect(), noise(rows * inputs));
+        let mut acts = Activations::default();
+        acts.load(level, packing, &x, inputs, inputs);
+        let out = vec![0.0; rows * outputs];
+        Self { level, acts, packed, x, out, scores: Floats::default() }
+    }
+
+    /// The product, its rows quantised already.
+    pub fn product(&mut self) {
+        kernels::product(self.level, &self.acts, &self.packed, None, Finish::Store, &mut self.out);
+    }
+
+    /// The same, through the GELU.
+    pub fn product_gelu(&mut self) {
+        kernels::product(self.level, &self.acts, &self.packed, None, Finish::Gelu, &mut self.out);
+    }
+
+    /// Quantises the rows.
+    pub fn quantise(&mut self) {
+        let inputs = self.packed.inputs;
+        self.acts.load(self.level, self.packed.packing(), &self.x, inputs, inputs);
+    }
+
+    /// Layer norm of the rows.
+    pub fn layer_norm(&mut self) {
+        let inputs = self.packed.inputs;
+        let weight = &self.x[..inputs];
+        self.out.resize(self.x.len(), 0.0);
+        kernels::layer_norm(self.level, &self.x, weight, weight, &mut self.out);
+    }
+
+    /// Attention of the rows over `keys` keys, heads of 64.
+    pub fn attention(&mut self, keys: usize, blocks: &Blocks) {
+        let inputs = self.packed.inputs;
+        let keys = [Keys { blocks: &blocks.0, count: keys, bias: &[] }];
+        self.out.resize(self.x.len(), 0.0);
+        kernels::attend(self.level, &self.x, inputs, 64, &keys, &mut self.scores, &mut self.out, None);
+    }
+}
+
+/// Keys and values for [`Probe::attention`].
+pub struct Blocks(Floats);
+
+impl Blocks {
+    /// So many positions of this width.
+    #[must_use]
+    pub fn new(positions: usize, width: usize) -> Self {
+        let mut blocks = Floats::zeros(positions.div_ceil(LANES) * Keys::block(width));
+        let noise = noise(blocks.len());
+        blocks.copy_from_slice(&noise);
+        Self(blocks)
+    }
+}
+
+/// The name of the kernels' level on this processor.
+#[must_use]
+pub fn level() -> &'static str {
+    Level::detect().name()
+}
+
+/// Does 8-bit operations in registers; how many.
+#[must_use]
+pub fn int8_peak() -> f64 {
+    kernels::int8_peak(Level::detect(), 10_000)
+}
+
+/// Does float operations in registers; how many.
+#[must_use]
+pub fn float_peak() -> f64 {
+    kernels::float_peak(Level::detect(), 10_000)
 }

@@ -90,6 +90,11 @@ impl Tokens {
         })
     }
 
+    /// The id of a token by its name.
+    pub(crate) fn id(&self, name: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(name)
+    }
+
     /// The text of `tokens`, none of them special, trimmed.
     pub(crate) fn text(&self, tokens: &[u32]) -> Result<String, String> {
         self.tokenizer.decode(tokens, false).map(|text| text.trim().to_string()).map_err(|e| e.to_string())

@@ -1,13 +1,13 @@
 //! The model's layers by name.
 //!
-//! In: a [`Store`] and the configuration. Out: [`Layers`], every tensor found and its shape checked; small vectors
-//! unpacked, matrices left where they are.
+//! In: a [`Store`] and the configuration. Out: [`Layers`], every tensor found, its shape checked, and packed for the
+//! kernels.
 
 use super::config::WhisperConfig;
 use super::error::ModelError;
-use super::kernels::{self, Level};
-use super::linear::Linear;
-use super::load::{Matrix, Store};
+use super::kernels::{self, LANES, Level, Packed, Packing};
+use super::linear::{Linear, Norm};
+use super::load::{Form, Store};
 
 /// What a tensor is, which decides how a converted model stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +26,6 @@ pub(crate) struct Spec {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     pub(crate) role: Role,
-}
-
-/// Weight and bias of a layer norm, `[d_model]` each.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
 }
 
 /// The four linear layers of an attention.
@@ -71,45 +64,113 @@ pub(crate) struct DecoderLayer {
 /// All of a model.
 #[derive(Debug)]
 pub(crate) struct Layers {
-    /// `[d_model, bands * 3]`: the kernel's taps are the faster index.
+    /// `[d_model, 3 * bands]`: the kernel's taps are the slower index, so that three rows of input lie as they are read.
     pub(crate) conv1: Linear,
-    /// `[d_model, d_model * 3]`, stride 2.
+    /// `[d_model, 3 * d_model]`, stride 2.
     pub(crate) conv2: Linear,
     /// `[max_source_positions, d_model]`.
-    pub(crate) encoder_positions: Matrix,
+    pub(crate) encoder_positions: Vec<f32>,
     pub(crate) encoder: Vec<EncoderLayer>,
     pub(crate) encoder_norm: Norm,
     /// `[vocabulary, d_model]`: tokens in, logits out.
-    pub(crate) embedding: Matrix,
+    pub(crate) embedding: Packed,
     /// `[max_target_positions, d_model]`.
-    pub(crate) decoder_positions: Matrix,
+    pub(crate) decoder_positions: Vec<f32>,
     pub(crate) decoder: Vec<DecoderLayer>,
     pub(crate) decoder_norm: Norm,
 }
 
-/// Finds tensors, and remembers which were asked for.
+/// In which numbers a model computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Weights and the activations that meet them in 8 bits: fast.
+    #[default]
+    Int8,
+    /// Single precision throughout: the reference that the other is tested against, several times slower and larger.
+    Float,
+}
+
+/// Finds tensors, packs them, and remembers which were asked for.
 struct Finder<'a> {
     store: &'a Store,
+    precision: Precision,
     specs: Vec<Spec>,
+    stored: Vec<u8>,
+    values: Vec<f32>,
 }
 
 impl Finder<'_> {
-    fn matrix(&mut self, name: String, shape: &[usize], role: Role) -> Result<Matrix, ModelError> {
+    /// Calls `tile` with each sixteen rows of a tensor: their stored bytes and form, and their values.
+    fn tiles(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        role: Role,
+        most: f32,
+        mut tile: impl FnMut(usize, Form, &[u8], &[f32]),
+    ) -> Result<(), ModelError> {
         let matrix = self.store.matrix(&name, shape)?;
+        self.values.resize(LANES * matrix.columns, 0.0);
+        for index in 0..matrix.rows.div_ceil(LANES) {
+            let rows = LANES.min(matrix.rows - index * LANES);
+            let bytes = self.store.read(&matrix, index * LANES..index * LANES + rows, &mut self.stored)?;
+            let values = &mut self.values[..rows * matrix.columns];
+            kernels::dequantise(Level::detect(), matrix.form, bytes, values);
+            if let Some(at) = values.iter().position(|v| v.is_nan() || v.abs() > most) {
+                let form = if self.precision == Precision::Float { "f32" } else { "8 bits" };
+                let row = index * LANES + at / matrix.columns.max(1);
+                return Err(ModelError::Weight { name, row, value: values[at], most, form });
+            }
+            tile(index, matrix.form, bytes, values);
+        }
         self.specs.push(Spec { name, shape: shape.to_vec(), role });
-        Ok(matrix)
+        Ok(())
     }
 
-    fn vector(&mut self, name: String, length: usize) -> Result<Vec<f32>, ModelError> {
-        let matrix = self.matrix(name, &[length], Role::Vector)?;
-        let mut out = vec![0.0; length];
-        kernels::dequantise(Level::detect(), matrix.form, self.store.bytes(&matrix), &mut out);
+    fn matrix(&mut self, name: String, shape: &[usize], role: Role, packing: Packing) -> Result<Packed, ModelError> {
+        let packing = if self.precision == Precision::Float { Packing::Float } else { packing };
+        let (outputs, inputs) = (shape[0], shape[1..].iter().product());
+        let mut packed = Packed::new(packing, outputs, inputs);
+        let taps = shape.get(2).copied().unwrap_or(1);
+        let mut turned = Vec::new();
+        // A block's scale is a half-precision number.
+        let most = if packing == Packing::Float { f32::MAX } else { 127.0 * 65504.0 };
+        self.tiles(name, shape, role, most, |index, form, stored, values| {
+            if form == Form::Q8_0 && packing == Packing::Blocks {
+                packed.set_blocks(index, stored);
+            } else if taps == 1 {
+                packed.set_tile(index, values);
+            } else {
+                let channels = inputs / taps;
+                turned.clear();
+                for row in values.chunks_exact(inputs) {
+                    turned.extend((0..inputs).map(|i| row[i % channels * taps + i / channels]));
+                }
+                packed.set_tile(index, &turned);
+            }
+        })?;
+        Ok(packed)
+    }
+
+    fn table(&mut self, name: String, shape: &[usize], role: Role) -> Result<Vec<f32>, ModelError> {
+        let mut out = Vec::with_capacity(shape.iter().product());
+        self.tiles(name, shape, role, f32::MAX, |_, _, _, values| out.extend_from_slice(values))?;
         Ok(out)
     }
 
-    fn linear(&mut self, name: &str, shape: &[usize], role: Role, bias: bool) -> Result<Linear, ModelError> {
-        let weight = self.matrix(format!("{name}.weight"), shape, role)?;
-        let bias = if bias { Some(self.vector(format!("{name}.bias"), weight.rows)?) } else { None };
+    fn vector(&mut self, name: String, length: usize) -> Result<Vec<f32>, ModelError> {
+        self.table(name, &[length], Role::Vector)
+    }
+
+    fn linear(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        (role, packing): (Role, Packing),
+        bias: bool,
+    ) -> Result<Linear, ModelError> {
+        let weight = self.matrix(format!("{name}.weight"), shape, role, packing)?;
+        let bias = if bias { Some(self.vector(format!("{name}.bias"), weight.outputs)?) } else { None };
         Ok(Linear { weight, bias })
     }
 
@@ -120,34 +181,53 @@ impl Finder<'_> {
         })
     }
 
-    fn attention(&mut self, name: &str, width: usize) -> Result<Attention, ModelError> {
-        let mut linear = |part, bias| self.linear(&format!("{name}.{part}_proj"), &[width, width], Role::Linear, bias);
+    /// `from`: the packing of keys and values; `to`: that of the others.
+    fn attention(&mut self, name: &str, width: usize, from: Packing, to: Packing) -> Result<Attention, ModelError> {
+        let mut linear = |part, packing, bias| {
+            self.linear(&format!("{name}.{part}_proj"), &[width, width], (Role::Linear, packing), bias)
+        };
         Ok(Attention {
-            query: linear("q", true)?,
-            key: linear("k", false)?,
-            value: linear("v", true)?,
-            out: linear("out", true)?,
+            query: linear("q", to, true)?,
+            key: linear("k", from, false)?,
+            value: linear("v", from, true)?,
+            out: linear("out", to, true)?,
         })
     }
 
-    fn feed_forward(&mut self, name: &str, width: usize, hidden: usize) -> Result<FeedForward, ModelError> {
+    fn feed_forward(
+        &mut self,
+        name: &str,
+        width: usize,
+        hidden: usize,
+        packing: Packing,
+    ) -> Result<FeedForward, ModelError> {
+        let kind = (Role::Linear, packing);
         Ok(FeedForward {
             norm: self.norm(&format!("{name}.final_layer_norm"), width)?,
-            up: self.linear(&format!("{name}.fc1"), &[hidden, width], Role::Linear, true)?,
-            down: self.linear(&format!("{name}.fc2"), &[width, hidden], Role::Linear, true)?,
+            up: self.linear(&format!("{name}.fc1"), &[hidden, width], kind, true)?,
+            down: self.linear(&format!("{name}.fc2"), &[width, hidden], kind, true)?,
         })
     }
 }
 
 impl Layers {
-    /// Finds every tensor; gives also the list of them, in the order of the model.
-    pub(crate) fn find(store: &Store, config: &WhisperConfig) -> Result<(Self, Vec<Spec>), ModelError> {
+    /// Finds and packs every tensor; gives also the list of them, in the order of the model.
+    ///
+    /// All that meets the positions of the audio has a scale a row: its products are large and make the speed. The
+    /// decoder, which waits for memory, has blocks, which cost no accuracy.
+    pub(crate) fn find(
+        store: &Store,
+        config: &WhisperConfig,
+        precision: Precision,
+    ) -> Result<(Self, Vec<Spec>), ModelError> {
         let (width, encoder, decoder) = (config.d_model, "model.encoder", "model.decoder");
-        let mut find = Finder { store, specs: Vec::new() };
+        let (rows, blocks) = (Packing::Rows, Packing::Blocks);
+        let mut find = Finder { store, precision, specs: Vec::new(), stored: Vec::new(), values: Vec::new() };
+        let conv = (Role::Table, rows);
         let layers = Self {
-            conv1: find.linear(&format!("{encoder}.conv1"), &[width, config.num_mel_bins, 3], Role::Table, true)?,
-            conv2: find.linear(&format!("{encoder}.conv2"), &[width, width, 3], Role::Table, true)?,
-            encoder_positions: find.matrix(
+            conv1: find.linear(&format!("{encoder}.conv1"), &[width, config.num_mel_bins, 3], conv, true)?,
+            conv2: find.linear(&format!("{encoder}.conv2"), &[width, width, 3], conv, true)?,
+            encoder_positions: find.table(
                 format!("{encoder}.embed_positions.weight"),
                 &[config.max_source_positions, width],
                 Role::Table,
@@ -157,8 +237,8 @@ impl Layers {
                     let name = format!("{encoder}.layers.{i}");
                     Ok(EncoderLayer {
                         norm: find.norm(&format!("{name}.self_attn_layer_norm"), width)?,
-                        attention: find.attention(&format!("{name}.self_attn"), width)?,
-                        feed_forward: find.feed_forward(&name, width, config.encoder_ffn_dim)?,
+                        attention: find.attention(&format!("{name}.self_attn"), width, rows, rows)?,
+                        feed_forward: find.feed_forward(&name, width, config.encoder_ffn_dim, rows)?,
                     })
                 })
                 .collect::<Result<_, ModelError>>()?,
@@ -167,8 +247,9 @@ impl Layers {
                 format!("{decoder}.embed_tokens.weight"),
                 &[config.vocab_size, width],
                 Role::Linear,
+                blocks,
             )?,
-            decoder_positions: find.matrix(
+            decoder_positions: find.table(
                 format!("{decoder}.embed_positions.weight"),
                 &[config.max_target_positions, width],
                 Role::Table,
@@ -178,10 +259,10 @@ impl Layers {
                     let name = format!("{decoder}.layers.{i}");
                     Ok(DecoderLayer {
                         norm: find.norm(&format!("{name}.self_attn_layer_norm"), width)?,
-                        attention: find.attention(&format!("{name}.self_attn"), width)?,
+                        attention: find.attention(&format!("{name}.self_attn"), width, blocks, blocks)?,
                         cross_norm: find.norm(&format!("{name}.encoder_attn_layer_norm"), width)?,
-                        cross: find.attention(&format!("{name}.encoder_attn"), width)?,
-                        feed_forward: find.feed_forward(&name, width, config.decoder_ffn_dim)?,
+                        cross: find.attention(&format!("{name}.encoder_attn"), width, rows, blocks)?,
+                        feed_forward: find.feed_forward(&name, width, config.decoder_ffn_dim, blocks)?,
                     })
                 })
                 .collect::<Result<_, ModelError>>()?,

@@ -116,12 +116,25 @@ fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Bytes of a file that are read first: most of a Whisper's header is its tokenizer, 2.5 MB.
+const FIRST_READ: usize = 4 << 20;
+
 pub(super) fn read(file: &str, bytes: Bytes) -> Result<Container, ModelError> {
     let corrupt = |reason: String| ModelError::Corrupt { file: file.to_string(), reason };
-    let mut store = Store { bytes, tensors: BTreeMap::new() };
-    check(store.all()).map_err(corrupt)?;
-    let content = Content::read(&mut Cursor::new(store.all()))
+    let length = usize::try_from(bytes.len()).unwrap_or(usize::MAX);
+    let (mut buffer, mut part) = (Vec::new(), FIRST_READ.min(length));
+    let header = loop {
+        let header = bytes.read(0..part, &mut buffer).map_err(|e| corrupt(format!("it cannot be read: {e}")))?;
+        match check(header) {
+            Ok(()) => break header,
+            Err(reason) if part == length => return Err(corrupt(reason)),
+            // It may only be longer than what was read; if it is damaged, the whole of it will tell.
+            Err(_) => part = part.saturating_mul(4).min(length),
+        }
+    };
+    let content = Content::read(&mut Cursor::new(header))
         .map_err(|e| corrupt(format!("it is no GGUF file that candle reads: {e}")))?;
+    let mut store = Store { file: file.to_string(), bytes, tensors: BTreeMap::new() };
     for (name, info) in &content.tensor_infos {
         let form = match info.ggml_dtype {
             GgmlDType::F32 => Ok(Form::F32),
@@ -131,9 +144,9 @@ pub(super) fn read(file: &str, bytes: Bytes) -> Result<Container, ModelError> {
             other => Err(format!("{other:?}")),
         };
         let offset = content.tensor_data_offset.saturating_add(info.offset);
-        store.insert(file, name, form, info.shape.dims().to_vec(), offset)?;
+        store.insert(name, form, info.shape.dims().to_vec(), offset)?;
     }
-    store.check_overlap(file)?;
+    store.check_overlap()?;
     let texts = content
         .metadata
         .into_iter()

@@ -1,10 +1,16 @@
 //! Weights as they are stored: one blob of bytes and an index into it.
 //!
 //! In: a GGUF or safetensors file, from disk or compiled into the program. Out: [`Store`], whose tensors are checked
-//! byte ranges. Nothing is converted or copied; a file's sizes are believed only after they were checked against it.
+//! byte ranges. Of a file on disk only the header is read at once, and a tensor when it is asked for: a model is packed
+//! for its kernels as it is read, and the two are never in memory together. Sizes are believed only after they were
+//! checked against the file.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::error::ModelError;
 
@@ -81,10 +87,46 @@ pub(crate) struct Matrix {
 enum Bytes {
     Owned(Vec<u8>),
     Static(&'static [u8]),
+    /// Locked for the time of a seek and a read.
+    File(Mutex<File>, u64),
+}
+
+impl Bytes {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Self::File(Mutex::new(file), length))
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Owned(bytes) => bytes.len() as u64,
+            Self::Static(bytes) => bytes.len() as u64,
+            Self::File(_, length) => *length,
+        }
+    }
+
+    /// The bytes of a range that lies within, in `buffer` where they are on disk.
+    fn read<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        let bytes = match self {
+            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => *bytes,
+            Self::File(file, _) => {
+                buffer.resize(range.len(), 0);
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(range.start as u64))?;
+                file.read_exact(buffer)?;
+                return Ok(buffer);
+            }
+        };
+        Ok(&bytes[range])
+    }
 }
 
 /// All tensors of a model, in the form they are stored.
 pub(crate) struct Store {
+    /// Its name in messages.
+    file: String,
     bytes: Bytes,
     tensors: BTreeMap<String, Entry>,
 }
@@ -96,24 +138,19 @@ pub(crate) struct Container {
 }
 
 impl Store {
-    fn all(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Static(bytes) => bytes,
-        }
-    }
-
-    pub(crate) fn bytes(&self, matrix: &Matrix) -> &[u8] {
-        &self.all()[matrix.range.clone()]
-    }
-
-    pub(crate) fn row(&self, matrix: &Matrix, row: usize) -> &[u8] {
-        self.rows(matrix, row, 1)
-    }
-
-    pub(crate) fn rows(&self, matrix: &Matrix, first: usize, count: usize) -> &[u8] {
-        let row = matrix.form.bytes(matrix.columns);
-        &self.bytes(matrix)[first * row..(first + count) * row]
+    /// The stored weights of some of a tensor's rows; `buffer` is room for those that are on disk.
+    pub(crate) fn read<'a>(
+        &'a self,
+        matrix: &Matrix,
+        rows: Range<usize>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], ModelError> {
+        let (start, row) = (matrix.range.start, matrix.form.bytes(matrix.columns));
+        let range = start + rows.start * row..(start + rows.end * row).min(matrix.range.end);
+        self.bytes.read(range, buffer).map_err(|error| ModelError::Corrupt {
+            file: self.file.clone(),
+            reason: format!("it can no longer be read: {error}"),
+        })
     }
 
     /// The tensor `name`, which must have this shape, as a matrix: all but the first dimension are its columns.
@@ -146,20 +183,19 @@ impl Store {
     /// Files a tensor whose bytes start at `offset`, all checked.
     fn insert(
         &mut self,
-        file: &str,
         name: &str,
         form: Result<Form, String>,
         shape: Vec<usize>,
         offset: u64,
     ) -> Result<(), ModelError> {
-        let corrupt = |reason: String| ModelError::Corrupt { file: file.to_string(), reason };
+        let corrupt = |reason: String| ModelError::Corrupt { file: self.file.clone(), reason };
         let size = match &form {
             Ok(form) => form.checked_bytes(&shape).ok_or_else(|| {
                 corrupt(format!("tensor `{name}` has shape {shape:?}, which no {} tensor can have", form.name()))
             })?,
             Err(_) => 0,
         };
-        let length = self.all().len();
+        let length = usize::try_from(self.bytes.len()).unwrap_or(usize::MAX);
         let range = usize::try_from(offset)
             .ok()
             .and_then(|start| Some(start..start.checked_add(size)?))
@@ -174,7 +210,7 @@ impl Store {
     }
 
     /// No two tensors share a byte.
-    fn check_overlap(&self, file: &str) -> Result<(), ModelError> {
+    fn check_overlap(&self) -> Result<(), ModelError> {
         let mut ranges: Vec<_> = self.tensors.iter().map(|(name, entry)| (&entry.range, name)).collect();
         ranges.retain(|(range, _)| !range.is_empty());
         ranges.sort_by_key(|(range, _)| range.start);
@@ -183,7 +219,7 @@ impl Store {
                 && a.end > b.start
             {
                 let reason = format!("tensors `{a_name}` and `{b_name}` overlap at byte {}", b.start);
-                return Err(ModelError::Corrupt { file: file.to_string(), reason });
+                return Err(ModelError::Corrupt { file: self.file.clone(), reason });
             }
         }
         Ok(())
@@ -195,8 +231,14 @@ pub(crate) fn is_gguf(bytes: &[u8]) -> bool {
     bytes.starts_with(b"GGUF")
 }
 
+/// Reads a GGUF file from disk.
+pub(crate) fn gguf(path: &Path) -> Result<Container, ModelError> {
+    let bytes = Bytes::open(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    gguf::read(&path.display().to_string(), bytes)
+}
+
 /// Reads a GGUF file from memory.
-pub(crate) fn gguf(file: &str, bytes: Vec<u8>) -> Result<Container, ModelError> {
+pub(crate) fn gguf_bytes(file: &str, bytes: Vec<u8>) -> Result<Container, ModelError> {
     gguf::read(file, Bytes::Owned(bytes))
 }
 
@@ -205,7 +247,8 @@ pub(crate) fn gguf_static(file: &str, bytes: &'static [u8]) -> Result<Container,
     gguf::read(file, Bytes::Static(bytes))
 }
 
-/// Reads a safetensors file from memory.
-pub(crate) fn safetensors(file: &str, bytes: Vec<u8>) -> Result<Store, ModelError> {
-    safetensors::read(file, Bytes::Owned(bytes))
+/// Reads a safetensors file from disk.
+pub(crate) fn safetensors(path: &Path) -> Result<Store, ModelError> {
+    let bytes = Bytes::open(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    safetensors::read(&path.display().to_string(), bytes)
 }

@@ -4,6 +4,7 @@
 //! candle (the `safetensors` crate) checks the header's length, the offsets and that they leave no gap.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use candle_core::DType;
 use candle_core::safetensors::SliceSafetensors;
@@ -11,18 +12,36 @@ use candle_core::safetensors::SliceSafetensors;
 use super::{Bytes, Form, Store};
 use crate::asr::whisper::error::ModelError;
 
+/// As many bytes as the file has, of which only the header is read; the system gives no memory to zeros that nobody
+/// touches.
+fn header(bytes: &Bytes) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(bytes.len()).map_err(io::Error::other)?;
+    let mut all = Vec::<u8>::new();
+    all.try_reserve_exact(length).map_err(io::Error::other)?;
+    drop(all);
+    let mut all = vec![0; length];
+    let mut buffer = Vec::new();
+    // Its first eight bytes are the header's length.
+    let first = length.min(8);
+    all[..first].copy_from_slice(bytes.read(0..first, &mut buffer)?);
+    let announced = all.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let end = usize::try_from(announced.saturating_add(8)).unwrap_or(usize::MAX).min(length);
+    // candle takes headers of up to 100 MB; a damaged length is no reason to read all.
+    if end <= 8 + 100_000_000 {
+        all[first..end].copy_from_slice(bytes.read(first..end, &mut buffer)?);
+    }
+    Ok(all)
+}
+
 pub(super) fn read(file: &str, bytes: Bytes) -> Result<Store, ModelError> {
     let mut found = Vec::new();
     {
-        let all = match &bytes {
-            Bytes::Owned(bytes) => bytes.as_slice(),
-            Bytes::Static(bytes) => bytes,
-        };
-        let corrupt = |e: candle_core::Error| ModelError::Corrupt {
+        let corrupt = |e: &dyn std::fmt::Display| ModelError::Corrupt {
             file: file.to_string(),
             reason: format!("it is no safetensors file: {e}"),
         };
-        let tensors = SliceSafetensors::new(all).map_err(corrupt)?;
+        let all = header(&bytes).map_err(|e| corrupt(&e))?;
+        let tensors = SliceSafetensors::new(&all).map_err(|e| corrupt(&e))?;
         for (name, view) in tensors.tensors() {
             let form = match DType::try_from(view.dtype()) {
                 Ok(DType::F32) => Ok(Form::F32),
@@ -35,10 +54,10 @@ pub(super) fn read(file: &str, bytes: Bytes) -> Result<Store, ModelError> {
             found.push((name, form, view.shape().to_vec(), offset as u64));
         }
     }
-    let mut store = Store { bytes, tensors: BTreeMap::new() };
+    let mut store = Store { file: file.to_string(), bytes, tensors: BTreeMap::new() };
     for (name, form, shape, offset) in found {
-        store.insert(file, &name, form, shape, offset)?;
+        store.insert(&name, form, shape, offset)?;
     }
-    store.check_overlap(file)?;
+    store.check_overlap()?;
     Ok(store)
 }
