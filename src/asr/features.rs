@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 #[cfg(feature = "whisper")]
 use super::whisper::mel::Features;
-/// Without a front end there is nothing to keep.
+// Without a front end there is nothing to keep.
 #[cfg(not(feature = "whisper"))]
 type Features = ();
 

@@ -1,6 +1,6 @@
 //! Decode workers behind a bounded queue.
 //!
-//! In: jobs. Out: answers. One worker is one thread with one decoder; nothing spins and no other thread is started.
+//! In: jobs. Out: answers. One worker is one thread with one decoder; who waits sleeps, and no other thread is started.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -139,6 +139,8 @@ impl GenerationConfig {
         generation
             .alignment_heads
             .retain(|&(layer, head)| layer < config.decoder_layers && head < config.decoder_attention_heads);
+        generation.alignment_heads.sort_unstable();
+        generation.alignment_heads.dedup();
         Ok(generation)
     }
 }

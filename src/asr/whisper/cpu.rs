@@ -84,7 +84,9 @@ impl Forward for CpuForward {
         let (bands, window) = (model.config.num_mel_bins, model.config.max_source_positions);
         let tail = if positions < window { model.tail.as_ref() } else { None };
         let frames = 2 * positions + usize::from(tail.is_some());
-        if !(1..=window).contains(&positions) || mel.len() < frames * bands {
+        // Silence begins behind whole blocks, and before those of its positions that are kept one by one.
+        let fits = tail.is_none_or(|tail| tail.fits(positions));
+        if !(1..=window).contains(&positions) || !fits || mel.len() < frames * bands {
             return Err(DecodeError::Invalid(format!(
                 "{} mel values are not {bands} bands of {frames} frames, for {positions} of {window} positions",
                 mel.len(),
@@ -111,7 +113,16 @@ impl Forward for CpuForward {
             tail.bias(positions, silence);
         }
         let tail = tail.map(|tail| (tail, silence.as_slice()));
-        encoder.run(model, *level, team, Input::Mel { mel, positions }, tail, cross, cancel, &mut |_| {})?;
+        encoder.run(
+            model,
+            *level,
+            team,
+            Input::Mel { mel: &mel[..frames * bands], positions },
+            tail,
+            cross,
+            cancel,
+            &mut |_| {},
+        )?;
         *held = positions;
         Ok(())
     }

@@ -303,11 +303,12 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             let unheard = found
                 .heard_to()
                 .is_some_and(|heard_to| heard_to + UNHEARD < speech_end(&self.log_mel, self.mel.bands(), floor));
-            let looped = found.looped;
+            let (looped, no_speech) = (found.looped, found.no_speech);
             let hypothesis = self.hypothesis(job, found)?;
             fallback = match hypothesis.suppressed {
                 Some(Suppression::LowProbability | Suppression::Repetition) => true,
-                // It is not for the window to find words in noise.
+                // Speech without a word is the earliest end of all; but no window finds words in what is no speech.
+                Some(Suppression::Empty) => unheard && no_speech <= self.guards.no_speech_probability,
                 Some(_) => false,
                 None => unheard || looped,
             };

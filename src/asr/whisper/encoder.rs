@@ -20,7 +20,8 @@ use crate::asr::{Cancel, DecodeError};
 /// are read as seldom as that allows.
 const ROWS: usize = 10 * LANES;
 
-/// Rows of each part: whole blocks of keys, and an even number of parts, so that two threads have as much to do.
+/// Rows of each part: whole blocks of keys, and an even number of parts where that rounding allows it, so that two threads
+/// have about as much to do.
 fn rows_of_a_part(positions: usize) -> usize {
     let parts = 2 * positions.div_ceil(2 * ROWS);
     positions.div_ceil(parts).next_multiple_of(LANES)
@@ -63,13 +64,7 @@ impl Encoder {
         positions: usize,
     ) -> &[f32] {
         self.take(model, Input::Mel { mel, positions });
-        let frames = &self.mel;
-        let width = model.config.d_model;
-        let x = Parts::new(&mut self.x);
-        team.run(1, |work, _| {
-            // SAFETY: the only part.
-            convolve(model, level, work, frames, 0, unsafe { x.part(0..positions * width) });
-        });
+        convolve(model, level, &mut team.work[0], &self.mel, 0, &mut self.x);
         &self.x
     }
 

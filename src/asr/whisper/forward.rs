@@ -32,9 +32,9 @@ pub trait Forward: Send {
     /// for the whole window.
     fn positions(&self, samples: usize) -> Option<usize>;
 
-    /// Encodes so many positions of a segment and forgets what was decoded of it. `mel` is log-mel `[frames, bands]`, two
-    /// frames a position; with fewer positions than the model's, one frame more, and silence follows. Segments are
-    /// numbered from 0 without gaps.
+    /// Encodes so many positions of a segment and forgets what was decoded of it: the whole window, or as many as
+    /// [`Forward::positions`] gives for some audio; then silence follows. `mel` is log-mel `[frames, bands]`, two frames a
+    /// position, and one more where silence follows. Segments are numbered from 0 without gaps.
     ///
     /// # Errors
     /// [`DecodeError::Cancelled`] between layers; [`DecodeError::Invalid`] for a shape or number that cannot be.

@@ -3,7 +3,7 @@
 //! In: [`DecodeJob`](super::DecodeJob)s and a model file. Out: [`Hypothesis`](super::Hypothesis), judged by [`Guards`].
 //!
 //! [`WhisperModel`] is read once and shared; each worker thread has its own [`WhisperDecoder`], which allocates nothing
-//! per token, touches no thread pool and reads no environment variable.
+//! per token (one that is helped may, some bytes), touches no thread pool and reads no environment variable.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -23,7 +23,7 @@ use crate::asr::{Cancel, DecodeError};
 pub struct TailShape {
     /// Positions encoded behind the audio.
     pub margin: usize,
-    /// Last positions of the window that are kept one by one: Whisper's attention rests on them. A multiple of 16.
+    /// Last positions of the window that are kept one by one: Whisper's attention rests on them.
     pub last: usize,
     /// Positions that share one key and value, before them.
     pub group: usize,
@@ -41,7 +41,7 @@ impl Default for TailShape {
 
 /// Cached silence of one model.
 pub(crate) struct Tail {
-    pub(crate) shape: TailShape,
+    shape: TailShape,
     /// Positions of the window that are in groups: all but the last.
     grouped: usize,
     /// For each encoder layer, blocks as of [`Keys`]: the last positions, then the groups, the latest first.
@@ -53,6 +53,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// Runs the encoder over silence. `None` for a model whose window is too short to leave anything out.
     pub(crate) fn new(model: &WhisperModel, shape: TailShape, level: Level) -> Result<Option<Self>, DecodeError> {
+        let shape = TailShape { group: shape.group.max(1), stride: shape.stride.max(1), ..shape };
         let config = &model.config;
         let positions = config.max_source_positions;
         let Some(grouped) = positions.checked_sub(shape.last).filter(|grouped| *grouped >= 2 * shape.group) else {
@@ -66,7 +67,6 @@ impl Tail {
             found.push((end - size + size / 2, size));
             end -= size;
         }
-        let first_grouped = shape.last;
         let bias: Vec<f32> = found.iter().map(|&(_, size)| (size as f32).ln()).collect();
         let mut encoder = Encoder::default();
         let mut team = Team::new(None);
@@ -93,8 +93,7 @@ impl Tail {
             }
             for group in 0..groups {
                 let span = grouped.saturating_sub((group + 1) * shape.group)..grouped - group * shape.group;
-                let members: Vec<usize> =
-                    (first_grouped..found.len()).filter(|&i| span.contains(&found[i].0)).collect();
+                let members: Vec<usize> = (shape.last..found.len()).filter(|&i| span.contains(&found[i].0)).collect();
                 let total: usize = members.iter().map(|&i| found[i].1).sum();
                 keys.fill(0.0);
                 values.fill(0.0);
@@ -125,6 +124,11 @@ impl Tail {
     pub(crate) fn positions(&self, samples: usize) -> Option<usize> {
         let positions = (samples.div_ceil(2 * mel::HOP) + self.shape.margin).next_multiple_of(LANES);
         (positions + self.shape.group <= self.grouped).then_some(positions)
+    }
+
+    /// Whether so many positions leave silence to stand for: whole blocks, none of the last ones.
+    pub(crate) fn fits(&self, positions: usize) -> bool {
+        positions.is_multiple_of(LANES) && positions <= self.grouped
     }
 
     /// Writes what is added to the scores of the silence behind so many positions; the number of its keys.

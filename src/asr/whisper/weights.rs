@@ -110,15 +110,17 @@ impl Finder<'_> {
         mut tile: impl FnMut(usize, Form, &[u8], &[f32]),
     ) -> Result<(), ModelError> {
         let matrix = self.store.matrix(&name, shape)?;
-        self.values.resize(LANES * matrix.columns, 0.0);
-        for index in 0..matrix.rows.div_ceil(LANES) {
-            let rows = LANES.min(matrix.rows - index * LANES);
-            let bytes = self.store.read(&matrix, index * LANES..index * LANES + rows, &mut self.stored)?;
+        // A vector is a column: all of it at once.
+        let height = if matrix.columns == 1 { matrix.rows.max(1) } else { LANES };
+        self.values.resize(height * matrix.columns, 0.0);
+        for index in 0..matrix.rows.div_ceil(height) {
+            let rows = height.min(matrix.rows - index * height);
+            let bytes = self.store.read(&matrix, index * height..index * height + rows, &mut self.stored)?;
             let values = &mut self.values[..rows * matrix.columns];
             kernels::dequantise(Level::detect(), matrix.form, bytes, values);
             if let Some(at) = values.iter().position(|v| v.is_nan() || v.abs() > most) {
-                let form = if self.precision == Precision::Float { "f32" } else { "8 bits" };
-                let row = index * LANES + at / matrix.columns.max(1);
+                let form = if most == f32::MAX { "f32" } else { "8 bits" };
+                let row = index * height + at / matrix.columns.max(1);
                 return Err(ModelError::Weight { name, row, value: values[at], most, form });
             }
             tile(index, matrix.form, bytes, values);
@@ -128,6 +130,8 @@ impl Finder<'_> {
     }
 
     fn matrix(&mut self, name: String, shape: &[usize], role: Role, packing: Packing) -> Result<Packed, ModelError> {
+        // Before anything is allocated by sizes that only the configuration states.
+        self.store.matrix(&name, shape)?;
         let packing = if self.precision == Precision::Float { Packing::Float } else { packing };
         let (outputs, inputs) = (shape[0], shape[1..].iter().product());
         let mut packed = Packed::new(packing, outputs, inputs);
@@ -153,6 +157,7 @@ impl Finder<'_> {
     }
 
     fn table(&mut self, name: String, shape: &[usize], role: Role) -> Result<Vec<f32>, ModelError> {
+        self.store.matrix(&name, shape)?;
         let mut out = Vec::with_capacity(shape.iter().product());
         self.tiles(name, shape, role, f32::MAX, |_, _, _, values| out.extend_from_slice(values))?;
         Ok(out)

@@ -46,9 +46,7 @@ impl Keys<'_> {
             }
         }
     }
-}
 
-impl Keys<'_> {
     /// The key and the value of one position, `[width]` each.
     pub(crate) fn read(blocks: &[f32], position: usize, size: usize, width: usize, key: &mut [f32], value: &mut [f32]) {
         let block = &blocks[position / LANES * Self::block(width)..];
@@ -69,8 +67,7 @@ pub(crate) type OnWeights<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 /// Attention of `queries` `[rows, width]` over all positions of all sets, into `out` `[rows, width]`.
 ///
 /// All sets but the last hold whole blocks. Scores are divided by the root of `size`, the width of a head, a multiple of
-/// sixteen. `scores` is scratch; `weights`, where given, is called with head, row and the row's distribution over the
-/// positions.
+/// sixteen. `scores` is scratch.
 #[expect(clippy::too_many_arguments, reason = "operands of a kernel")]
 pub(crate) fn attend(
     level: super::Level,

@@ -2,7 +2,10 @@
 //!
 //! In: stored weights as bytes. Out: `f32`.
 
-#![expect(unsafe_code, reason = "calls into code compiled for instructions that were checked for")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls into code compiled for instructions that were checked for")
+)]
 
 use super::dispatched;
 use super::packed::BLOCK;

@@ -2,7 +2,10 @@
 //!
 //! In and out: rows of `f32`. Plain loops over sixteen lanes, which the compiler turns into each level's instructions.
 
-#![expect(unsafe_code, reason = "calls into code compiled for instructions that were checked for")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls into code compiled for instructions that were checked for")
+)]
 
 use super::dispatched;
 use super::packed::LANES;

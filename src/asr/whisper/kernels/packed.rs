@@ -163,8 +163,9 @@ fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }
 
+/// Clamped: a scale that is tiny in half precision may be rounded down by a third.
 fn quantise(weights: &[f32], inverse: f32, bytes: &mut [i8]) {
-    bytes.iter_mut().zip(weights).for_each(|(v, w)| *v = round_i8(w * inverse).max(-127));
+    bytes.iter_mut().zip(weights).for_each(|(v, w)| *v = round_i8((w * inverse).clamp(-127.0, 127.0)));
 }
 
 /// Rows to lines: four inputs of each row, with their offset.

@@ -2,14 +2,14 @@
 //!
 //! In: rows `[rows, inputs]` and [`Packed`] weights `[outputs, inputs]`. Out: `[rows, outputs]`.
 //! Activations are quantised as they are found, each row (or block of a row) to ±127 of its own largest. Sums of 8-bit
-//! products are exact 32-bit integers: the largest, 127 · 127 · 8192 inputs, is 1.3e8.
+//! products are exact 32-bit integers: with the weights' offset at most 255 · 127 · 32 768 inputs, 1.06e9.
 
 #![expect(unsafe_code, reason = "kernels read tiles through pointers; the safe functions here check all sizes first")]
 
 use std::ops::Range;
 
 use super::aligned::Line;
-use super::float::{gelu, greater, round_i8};
+use super::float::{gelu, round_i8};
 use super::packed::{BLOCK, LANES, Packed, Packing, Weights};
 use super::simd::Simd;
 use super::{by_rows, dispatched};
@@ -48,12 +48,13 @@ impl Activations {
     /// Takes rows `[rows, inputs]`, each starting `stride` after the one before.
     pub(crate) fn load(&mut self, level: super::Level, packing: Packing, x: &[f32], inputs: usize, stride: usize) {
         let rows = if x.len() < inputs { 0 } else { (x.len() - inputs) / stride + 1 };
-        (self.packing, self.rows, self.inputs) = (Some(packing), rows, inputs);
+        self.packing = None;
         if packing == Packing::Float {
             self.float.clear();
             for row in x.windows(inputs).step_by(stride).take(rows) {
                 self.float.extend_from_slice(row);
             }
+            (self.packing, self.rows, self.inputs) = (Some(packing), rows, inputs);
             return;
         }
         let block = if packing == Packing::Blocks { BLOCK } else { inputs };
@@ -64,6 +65,7 @@ impl Activations {
         self.corrections.resize(self.corrections.len().max(scales), 0);
         let parts = (&mut self.scales[..scales], &mut self.corrections[..scales]);
         quantise(level, x, rows, inputs, stride, block, &mut self.bytes[..rows * inputs], parts.0, parts.1);
+        (self.packing, self.rows, self.inputs) = (Some(packing), rows, inputs);
     }
 
     /// The bytes and their corrections: what must be the same on every level.
@@ -97,16 +99,21 @@ fn quantise_body<S: Simd>(
     for row in x.windows(inputs).step_by(stride).take(rows) {
         for x in row.chunks_exact(block) {
             let Some(((bytes, scale), correction)) = blocks.next() else { return };
-            let mut top = [0.0f32; LANES];
+            // By their bits: in them infinity is above every number and NaN above infinity, so that what is not finite
+            // makes the scale, and with it the product, not finite either.
+            let magnitude = |v: f32| v.to_bits() & !(1 << 31);
+            let mut top = [0u32; LANES];
             let (whole, rest) = x.as_chunks::<LANES>();
             for x in whole {
                 for i in 0..LANES {
-                    top[i] = greater(top[i], x[i].abs());
+                    top[i] = top[i].max(magnitude(x[i]));
                 }
             }
-            let top = rest.iter().fold(top.into_iter().fold(0.0, greater), |a, v| greater(a, v.abs()));
-            *scale = top / 127.0;
-            let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+            let top = rest.iter().fold(top.into_iter().fold(0, u32::max), |a, v| a.max(magnitude(*v)));
+            let top = f32::from_bits(top);
+            // What is nothing beside a weight counts as zero: its scale would be denormal, its inverse infinite.
+            let (step, inverse) = if top < 1e-30 { (0.0, 0.0) } else { (top / 127.0, 127.0 / top) };
+            *scale = step;
             let mut lanes = [0i32; LANES];
             // SAFETY: both pointers are good for sixteen elements: `x` and `bytes` are as long, cut into sixteens.
             unsafe {

@@ -118,10 +118,12 @@ fn check(bytes: &[u8]) -> Result<(), String> {
 
 /// Bytes of a file that are read first: most of a Whisper's header is its tokenizer, 2.5 MB.
 const FIRST_READ: usize = 4 << 20;
+/// No header is longer.
+const MOST_HEADER: usize = 256 << 20;
 
 pub(super) fn read(file: &str, bytes: Bytes) -> Result<Container, ModelError> {
     let corrupt = |reason: String| ModelError::Corrupt { file: file.to_string(), reason };
-    let length = usize::try_from(bytes.len()).unwrap_or(usize::MAX);
+    let length = usize::try_from(bytes.len()).unwrap_or(usize::MAX).min(MOST_HEADER);
     let (mut buffer, mut part) = (Vec::new(), FIRST_READ.min(length));
     let header = loop {
         let header = bytes.read(0..part, &mut buffer).map_err(|e| corrupt(format!("it cannot be read: {e}")))?;

@@ -69,7 +69,7 @@ impl Form {
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// `None` for what this crate does not read; its name is kept for the message.
+    /// `Err` with its name for what this crate does not read.
     pub(crate) form: Result<Form, String>,
     pub(crate) shape: Vec<usize>,
     range: Range<usize>,

@@ -12,8 +12,8 @@ use candle_core::safetensors::SliceSafetensors;
 use super::{Bytes, Form, Store};
 use crate::asr::whisper::error::ModelError;
 
-/// As many bytes as the file has, of which only the header is read; the system gives no memory to zeros that nobody
-/// touches.
+/// As many bytes as the file has, of which only the header is read: candle wants to see them all and looks at no others.
+/// Systems that give memory when it is touched give none to the rest.
 fn header(bytes: &Bytes) -> io::Result<Vec<u8>> {
     let length = usize::try_from(bytes.len()).map_err(io::Error::other)?;
     let mut all = Vec::<u8>::new();
