@@ -12,13 +12,11 @@ use crate::Failure;
 use crate::args::{ConvertArgs, InfoArgs};
 use crate::output::quit_quietly_if_nobody_reads;
 
-/// The model that is part of the program, aligned for the kernels that read it in place.
+/// The model that is part of the program.
 #[cfg(all(embedded_model, not(test)))]
 fn embedded() -> Option<&'static [u8]> {
-    #[repr(C, align(64))]
-    struct Aligned<T: ?Sized>(T);
-    static MODEL: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("CUEWIRE_EMBEDDED_MODEL")));
-    Some(&MODEL.0)
+    static MODEL: &[u8] = include_bytes!(env!("CUEWIRE_EMBEDDED_MODEL"));
+    Some(MODEL)
 }
 
 #[cfg(not(all(embedded_model, not(test))))]

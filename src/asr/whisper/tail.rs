@@ -131,7 +131,7 @@ impl Tail {
         positions.is_multiple_of(LANES) && positions <= self.grouped
     }
 
-    /// Writes what is added to the scores of the silence behind so many positions; the number of its keys.
+    /// Writes what is added to the scores of the silence behind so many positions, one number for each of its keys.
     pub(crate) fn bias(&self, positions: usize, bias: &mut Vec<f32>) {
         bias.clear();
         bias.resize(self.shape.last, 0.0);

@@ -192,7 +192,8 @@ pub enum Kernel {
     Float,
 }
 
-fn noise(count: usize) -> Vec<f32> {
+/// Numbers within −1 … 1 that look random.
+pub(crate) fn noise(count: usize) -> Vec<f32> {
     let mut state = 7u32;
     (0..count)
         .map(|_| {

@@ -1,16 +1,7 @@
 use super::float::gelu_in_place;
 use super::*;
 use crate::asr::whisper::load::Form;
-
-fn noise(count: usize) -> Vec<f32> {
-    let mut state = 12_345u32;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+use crate::asr::whisper::testing::noise;
 
 fn pack(packing: Packing, outputs: usize, inputs: usize, weights: &[f32]) -> Packed {
     let mut packed = Packed::new(packing, outputs, inputs);
