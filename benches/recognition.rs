@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use cuewire::asr::whisper::mel::LogMel;
-use cuewire::asr::whisper::testing::{Blocks, Kernel, Probe, float_peak, int8_peak, level};
+use cuewire::asr::whisper::testing::{Kernel, Probe, float_peak, int8_peak, level};
 use cuewire::asr::whisper::{CpuForward, Forward, Step, WhisperDecoder, WhisperModel};
 use cuewire::asr::{Cancel, DecodeJob, Decoder, JobId};
 use cuewire::audio::file::AudioFile;
@@ -60,16 +60,16 @@ fn kernels(criterion: &mut Criterion) {
     for width in [384, 512] {
         let (rows, keys) = (160, 405);
         let mut probe = Probe::new(Kernel::Rows, rows, width, 4 * width);
-        let blocks = Blocks::new(keys, width);
+        probe.file(keys);
         let operations = (4 * rows * keys * width) as u64;
         let name = format!("attention {rows} x {keys} x {width}");
         let reached = giga(|| {
-            probe.attention(keys, &blocks);
+            probe.attention();
             operations as f64
         });
         println!("{name}: {reached:.0} Gop/s, {:.0} % of the peak", 100.0 * reached / float);
         group.throughput(Throughput::Elements(operations));
-        group.bench_function(&name, |bencher| bencher.iter(|| probe.attention(keys, &blocks)));
+        group.bench_function(&name, |bencher| bencher.iter(|| probe.attention()));
         group.throughput(Throughput::Elements((rows * width) as u64));
         group.bench_function(format!("quantise {rows} x {width}"), |bencher| bencher.iter(|| probe.quantise()));
         group.bench_function(format!("layer norm {rows} x {width}"), |bencher| bencher.iter(|| probe.layer_norm()));

@@ -5,7 +5,8 @@ use std::path::Path;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(embedded_model)");
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/models/whisper-base-q8_0.gguf");
+    // Cargo runs this in the package's folder; the folder that it was compiled in may be gone.
+    let model = Path::new("../testdata/models/whisper-base-q8_0.gguf");
     println!("cargo::rerun-if-changed={}", model.display());
     if let Ok(path) = model.canonicalize() {
         println!("cargo::rustc-cfg=embedded_model");

@@ -162,21 +162,35 @@ fn read_flac(path: &Path) -> Vec<f32> {
     samples
 }
 
+/// In single precision every token is the reference's. In 8 bits two tokens that are as likely as each other may change
+/// places, a comma and a full stop; no word may.
 #[test]
 fn ten_utterances_have_the_reference_text() {
-    let Some(model) = tiny(Precision::Int8) else { return };
     let Some(speech) = folder("CUEWIRE_TEST_SPEECH", "en") else { return };
-    let mut decoder = WhisperDecoder::new(model);
-    for utterance in references()["utterances"].as_array().unwrap() {
-        let file = utterance["file"].as_str().unwrap();
-        let job = DecodeJob::new(JobId(0), read_flac(&speech.join(file)).into(), LanguageSetting::default());
-        let found = decoder.decode(&job, &Cancel::new()).unwrap();
-        assert_eq!(found.text, utterance["text"].as_str().unwrap(), "{file}");
-        // The reference lists prompt and end too.
-        let tokens: Vec<u32> = serde_json::from_value(utterance["tokens"].clone()).unwrap();
-        assert_eq!(found.tokens, tokens[2..tokens.len() - 1], "{file}");
-        assert_eq!(found.suppressed, None, "{file}");
-        assert!((-0.7..0.0).contains(&found.mean_log_probability) && found.no_speech_probability < 0.6, "{found:?}");
+    for precision in [Precision::Float, Precision::Int8] {
+        let Some(model) = tiny(precision) else { return };
+        let mut decoder = WhisperDecoder::new(model);
+        let mut other = Vec::new();
+        for utterance in references()["utterances"].as_array().unwrap() {
+            let file = utterance["file"].as_str().unwrap();
+            let job = DecodeJob::new(JobId(0), read_flac(&speech.join(file)).into(), LanguageSetting::default());
+            let found = decoder.decode(&job, &Cancel::new()).unwrap();
+            let text = utterance["text"].as_str().unwrap();
+            let words = |text: &str| text.to_lowercase().replace(|c: char| c.is_ascii_punctuation(), "");
+            assert_eq!(words(&found.text), words(text), "{file}");
+            // The reference lists prompt and end too.
+            let tokens: Vec<u32> = serde_json::from_value(utterance["tokens"].clone()).unwrap();
+            if found.tokens != tokens[2..tokens.len() - 1] || found.text != text {
+                other.push(found.text.clone());
+            }
+            assert_eq!(found.suppressed, None, "{file}");
+            assert!(
+                (-0.7..0.0).contains(&found.mean_log_probability) && found.no_speech_probability < 0.6,
+                "{found:?}"
+            );
+        }
+        let allowed = usize::from(precision == Precision::Int8);
+        assert!(other.len() <= allowed, "{precision:?}: {other:?}");
     }
 }
 

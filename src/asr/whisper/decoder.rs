@@ -70,7 +70,7 @@ impl CpuForward {
         let Self { model, level, team, segments, scratch, .. } = self;
         let (config, layers, level) = (&model.config, &model.layers, *level);
         let width = config.d_model;
-        let size = width / config.decoder_attention_heads;
+        let heads = config.decoder_attention_heads;
         let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
         let Scratch { x, mixed, logits: padded } = scratch;
         x.resize(tokens * width);
@@ -85,7 +85,9 @@ impl CpuForward {
             let segment = &mut segments[step.segment];
             segment.cached.resize_with(config.decoder_layers, Floats::default);
             let blocks = (segment.tokens + step.tokens.len()).div_ceil(LANES);
-            segment.cached.iter_mut().for_each(|layer| layer.resize(blocks * Keys::block(width)));
+            for (cached, layer) in segment.cached.iter_mut().zip(&layers.decoder) {
+                cached.resize(blocks * layer.attention.layout(heads).block());
+            }
             for (i, (&token, x)) in step.tokens.iter().zip(rows.by_ref()).enumerate() {
                 layers.embedding.row(token as usize, x);
                 let place = segment.tokens + i;
@@ -104,17 +106,19 @@ impl CpuForward {
             own.query.apply(level, &work.acts, Finish::Store, &mut work.queries);
             own.key.apply(level, &work.acts, Finish::Store, &mut work.keys);
             own.value.apply(level, &work.acts, Finish::Store, &mut work.values);
+            let layout = own.layout(heads);
             let mut from = 0;
             for step in steps {
                 let segment = &mut segments[step.segment];
                 let cached = &mut segment.cached[index];
                 let part = from * width..(from + step.tokens.len()) * width;
-                Keys::file(cached, segment.tokens, size, width, &work.keys[part.clone()], &work.values[part.clone()]);
+                let (keys, values) = (&work.keys[part.clone()], &work.values[part.clone()]);
+                layout.file(level, &mut work.filed, cached, segment.tokens, keys, values);
                 // Each token sees those before it and itself.
                 let rows = work.queries[part.clone()].chunks_exact(width).zip(mixed[part].chunks_exact_mut(width));
                 for (i, (query, out)) in rows.enumerate() {
                     let keys = Keys { blocks: cached, count: segment.tokens + i + 1, bias: &[] };
-                    attend(level, query, width, size, &[keys], &mut work.scores, out, None);
+                    attend(level, layout, query, &[keys], &mut work.attention, out, None);
                 }
                 from += step.tokens.len();
             }
@@ -122,6 +126,7 @@ impl CpuForward {
 
             layer.cross_norm.apply(level, x, &mut work.normed);
             layer.cross.query.run(level, &mut work.acts, &work.normed, Finish::Store, &mut work.queries);
+            let layout = layer.cross.layout(heads);
             let (mut from, mut weights_from) = (0, 0);
             for step in steps {
                 let part = from * width..(from + step.tokens.len()) * width;
@@ -132,7 +137,9 @@ impl CpuForward {
                         let positions = segment.positions;
                         for slot in (0..asked).filter(|&slot| attention.heads[slot] == (index, head)) {
                             let at = weights_from + (row * asked + slot) * positions;
-                            attention.weights[at..at + positions].copy_from_slice(&weights[..positions]);
+                            let total: f32 = weights.iter().sum();
+                            let to = &mut attention.weights[at..at + positions];
+                            to.iter_mut().zip(weights).for_each(|(to, weight)| *to = weight / total);
                         }
                     }
                 };
@@ -140,7 +147,7 @@ impl CpuForward {
                 let sets = cross_keys(segment, index, config.decoder_layers, model.tail.as_ref());
                 let count = if segment.silence.is_empty() { 1 } else { 2 };
                 let (queries, out) = (&work.queries[part.clone()], &mut mixed[part]);
-                attend(level, queries, width, size, &sets[..count], &mut work.scores, out, file);
+                attend(level, layout, queries, &sets[..count], &mut work.attention, out, file);
                 from += step.tokens.len();
                 weights_from += step.tokens.len() * asked * segment.positions;
             }

@@ -87,8 +87,9 @@ impl Encoder {
             self.x.copy_from_slice(x);
         }
         self.queries.resize(positions * width);
+        let layout = model.layers.encoder[0].attention.layout(model.config.encoder_attention_heads);
         for blocks in &mut self.blocks {
-            blocks.resize(positions.div_ceil(LANES) * Keys::block(width));
+            blocks.resize(positions.div_ceil(LANES) * layout.block());
         }
         positions
     }
@@ -110,10 +111,10 @@ impl Encoder {
         let positions = self.take(model, input);
         let (layers, config) = (&model.layers, &model.config);
         let width = config.d_model;
-        let (size, cross_size) = (width / config.encoder_attention_heads, width / config.decoder_attention_heads);
-        let block = Keys::block(width);
+        let layout = layers.encoder[0].attention.layout(config.encoder_attention_heads);
+        let cross_layout = layers.decoder[0].cross.layout(config.decoder_attention_heads);
         let part_rows = rows_of_a_part(positions);
-        let all_blocks = positions.div_ceil(LANES) * block;
+        let all_blocks = positions.div_ceil(LANES) * cross_layout.block();
         cross.resize(config.decoder_layers * all_blocks);
         let bias = if let Input::Rows { bias, .. } = input { bias } else { &[] };
         for pass in 0..=layers.encoder.len() {
@@ -142,7 +143,7 @@ impl Encoder {
                         _ => &[own],
                     };
                     work.normed.resize(x.len());
-                    attend(level, queries, width, size, sets, &mut work.scores, &mut work.normed, None);
+                    attend(level, layout, queries, sets, &mut work.attention, &mut work.normed, None);
                     let (normed, acts, hidden) = (&mut work.normed, &mut work.acts, &mut work.hidden);
                     layer.attention.out.run(level, acts, normed, Finish::Add, x);
                     let feed_forward = &layer.feed_forward;
@@ -156,7 +157,7 @@ impl Encoder {
                     x.iter_mut().zip(places).for_each(|(x, place)| *x += place);
                 }
                 // Queries, keys and values of the next layer, or of cross-attention behind the last.
-                let Work { acts, normed, keys, values, .. } = work;
+                let Work { acts, normed, keys, values, filed, .. } = work;
                 normed.resize(x.len());
                 keys.resize(x.len());
                 values.resize(x.len());
@@ -167,8 +168,8 @@ impl Encoder {
                     attention.key.apply(level, acts, Finish::Store, keys);
                     attention.value.apply(level, acts, Finish::Store, values);
                     // SAFETY: as for the rows.
-                    let to = unsafe { next.part(blocks.start * block..blocks.end * block) };
-                    Keys::file(to, 0, size, width, keys, values);
+                    let to = unsafe { next.part(blocks.start * layout.block()..blocks.end * layout.block()) };
+                    layout.file(level, filed, to, 0, keys, values);
                 } else {
                     layers.encoder_norm.apply(level, x, normed);
                     x.copy_from_slice(normed);
@@ -179,10 +180,10 @@ impl Encoder {
                         }
                         attention.key.apply(level, acts, Finish::Store, keys);
                         attention.value.apply(level, acts, Finish::Store, values);
-                        let first = index * all_blocks;
+                        let (first, block) = (index * all_blocks, cross_layout.block());
                         // SAFETY: as for the rows, within this layer's blocks.
                         let to = unsafe { cross.part(first + blocks.start * block..first + blocks.end * block) };
-                        Keys::file(to, 0, cross_size, width, keys, values);
+                        cross_layout.file(level, filed, to, 0, keys, values);
                     }
                 }
             });

@@ -2,7 +2,7 @@
 //!
 //! In: rows of activations `[rows, inputs]`. Out: `[rows, outputs]`.
 
-use super::kernels::{self, Activations, Finish, Floats, Level, Packed};
+use super::kernels::{self, Activations, AttentionScratch, Finish, Floats, Level, Packed};
 
 /// `x · weightᵀ + bias`.
 #[derive(Debug)]
@@ -50,5 +50,7 @@ pub(crate) struct Work {
     pub(crate) values: Floats,
     /// `[rows, feed-forward width]`, or the output of the first convolution.
     pub(crate) hidden: Floats,
-    pub(crate) scores: Floats,
+    pub(crate) attention: AttentionScratch,
+    /// One position's keys or values on their way into 8 bits.
+    pub(crate) filed: Activations,
 }

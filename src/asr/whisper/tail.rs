@@ -12,7 +12,7 @@
 //! nothing but where they are.
 
 use super::encoder::{Encoder, Input};
-use super::kernels::{Floats, Keys, LANES, Level};
+use super::kernels::{Activations, Floats, Keys, LANES, Layout, Level};
 use super::mel;
 use super::model::WhisperModel;
 use super::team::Team;
@@ -81,15 +81,15 @@ impl Tail {
             x.extend(rows[row * width..(row + 1) * width].iter().zip(places).map(|(x, p)| x + p));
         }
         let mut tail = Self { shape, grouped, encoder: Vec::new(), decoder: Vec::new() };
-        let kept = |blocks: &[f32], heads: usize| -> Floats {
-            let size = width / heads;
+        let mut filed = Activations::default();
+        let mut kept = |blocks: &[f32], layout: Layout| -> Floats {
             let groups = grouped.div_ceil(shape.group);
-            let mut out = Floats::zeros((shape.last + groups).div_ceil(LANES) * Keys::block(width));
+            let mut out = Floats::zeros((shape.last + groups).div_ceil(LANES) * layout.block());
             let (mut key, mut value) = (vec![0.0; width], vec![0.0; width]);
             let (mut keys, mut values) = (vec![0.0; width], vec![0.0; width]);
             for i in 0..shape.last {
-                Keys::read(blocks, i, size, width, &mut key, &mut value);
-                Keys::file(&mut out, i, size, width, &key, &value);
+                layout.read(blocks, i, &mut key, &mut value);
+                layout.file(level, &mut filed, &mut out, i, &key, &value);
             }
             for group in 0..groups {
                 let span = grouped.saturating_sub((group + 1) * shape.group)..grouped - group * shape.group;
@@ -98,24 +98,26 @@ impl Tail {
                 keys.fill(0.0);
                 values.fill(0.0);
                 for member in members {
-                    Keys::read(blocks, member, size, width, &mut key, &mut value);
+                    layout.read(blocks, member, &mut key, &mut value);
                     let weight = found[member].1 as f32 / total as f32;
                     keys.iter_mut().zip(&key).for_each(|(mean, v)| *mean += weight * v);
                     values.iter_mut().zip(&value).for_each(|(mean, v)| *mean += weight * v);
                 }
-                Keys::file(&mut out, shape.last + group, size, width, &keys, &values);
+                layout.file(level, &mut filed, &mut out, shape.last + group, &keys, &values);
             }
             out
         };
         let mut cross = Floats::default();
         let input = Input::Rows { x: &x, bias: &bias };
+        let encoder_layout = model.layers.encoder[0].attention.layout(config.encoder_attention_heads);
+        let decoder_layout = model.layers.decoder[0].cross.layout(config.decoder_attention_heads);
         let mut each_layer = Vec::new();
         encoder.run(model, level, &mut team, input, None, &mut cross, &Cancel::new(), &mut |blocks| {
-            each_layer.push(kept(blocks, config.encoder_attention_heads));
+            each_layer.push(kept(blocks, encoder_layout));
         })?;
         tail.encoder = each_layer;
         let layer = cross.len() / config.decoder_layers;
-        tail.decoder = cross.chunks_exact(layer).map(|blocks| kept(blocks, config.decoder_attention_heads)).collect();
+        tail.decoder = cross.chunks_exact(layer).map(|blocks| kept(blocks, decoder_layout)).collect();
         Ok(Some(tail))
     }
 

@@ -5,7 +5,9 @@
 
 use super::convert::write_gguf;
 use super::error::ModelError;
-use super::kernels::{self, Activations, Finish, Floats, Keys, LANES, Level, Packed, Packing};
+use super::kernels::{
+    self, Activations, AttentionScratch, Finish, Floats, Keys, LANES, Layout, Level, Packed, Packing,
+};
 use super::load::Form;
 use super::model::{CONFIG_KEY, TOKENIZER_KEY};
 
@@ -178,7 +180,10 @@ pub struct Probe {
     packed: Packed,
     x: Vec<f32>,
     out: Vec<f32>,
-    scores: Floats,
+    /// Keys and values, and how many.
+    blocks: Floats,
+    keys: usize,
+    attention: AttentionScratch,
 }
 
 /// Which kernel.
@@ -220,7 +225,7 @@ impl Probe {
         let mut acts = Activations::default();
         acts.load(level, packing, &x, inputs, inputs);
         let out = vec![0.0; rows * outputs];
-        Self { level, acts, packed, x, out, scores: Floats::default() }
+        Self { level, acts, packed, x, out, blocks: Floats::default(), keys: 0, attention: AttentionScratch::default() }
     }
 
     /// The product, its rows quantised already.
@@ -247,26 +252,24 @@ impl Probe {
         kernels::layer_norm(self.level, &self.x, weight, weight, &mut self.out);
     }
 
-    /// Attention of the rows over `keys` keys, heads of 64.
-    pub fn attention(&mut self, keys: usize, blocks: &Blocks) {
-        let inputs = self.packed.inputs;
-        let keys = [Keys { blocks: &blocks.0, count: keys, bias: &[] }];
-        self.out.resize(self.x.len(), 0.0);
-        kernels::attend(self.level, &self.x, inputs, 64, &keys, &mut self.scores, &mut self.out, None);
+    /// Files so many keys and values for [`Probe::attention`], in heads of 64, held as the weights are.
+    pub fn file(&mut self, keys: usize) {
+        let (width, layout) = (self.packed.inputs, self.layout());
+        self.blocks = Floats::zeros(keys.div_ceil(LANES) * layout.block());
+        self.keys = keys;
+        let x = noise(keys * width);
+        layout.file(self.level, &mut Activations::default(), &mut self.blocks, 0, &x, &x);
     }
-}
 
-/// Keys and values for [`Probe::attention`].
-pub struct Blocks(Floats);
+    /// Attention of the rows over all keys.
+    pub fn attention(&mut self) {
+        let keys = [Keys { blocks: &self.blocks, count: self.keys, bias: &[] }];
+        self.out.resize(self.x.len(), 0.0);
+        kernels::attend(self.level, self.layout(), &self.x, &keys, &mut self.attention, &mut self.out, None);
+    }
 
-impl Blocks {
-    /// So many positions of this width.
-    #[must_use]
-    pub fn new(positions: usize, width: usize) -> Self {
-        let mut blocks = Floats::zeros(positions.div_ceil(LANES) * Keys::block(width));
-        let noise = noise(blocks.len());
-        blocks.copy_from_slice(&noise);
-        Self(blocks)
+    fn layout(&self) -> Layout {
+        Layout::new(self.packed.inputs, self.packed.inputs / 64, self.packed.packing())
     }
 }
 

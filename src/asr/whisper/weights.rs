@@ -5,7 +5,7 @@
 
 use super::config::WhisperConfig;
 use super::error::ModelError;
-use super::kernels::{self, LANES, Level, Packed, Packing};
+use super::kernels::{self, LANES, Layout, Level, Packed, Packing};
 use super::linear::{Linear, Norm};
 use super::load::{Form, Store};
 
@@ -35,6 +35,13 @@ pub(crate) struct Attention {
     pub(crate) key: Linear,
     pub(crate) value: Linear,
     pub(crate) out: Linear,
+}
+
+impl Attention {
+    /// How its keys and values are kept.
+    pub(crate) fn layout(&self, heads: usize) -> Layout {
+        Layout::new(self.key.weight.outputs, heads, self.key.weight.packing())
+    }
 }
 
 /// The feed-forward part of a layer.

@@ -50,3 +50,15 @@ impl DerefMut for Floats {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u8; 64]);
+
+/// The bytes that floats are made of.
+pub(super) fn bytes(floats: &[f32]) -> &[u8] {
+    // SAFETY: every byte of a float may be read as one, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
+}
+
+/// The same, to be changed.
+pub(super) fn bytes_mut(floats: &mut [f32]) -> &mut [u8] {
+    // SAFETY: as above; a float may be made of any bytes, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), size_of_val(floats)) }
+}

@@ -14,7 +14,7 @@ mod product;
 mod simd;
 
 pub(crate) use aligned::Floats;
-pub(crate) use attention::{Keys, OnWeights, attend};
+pub(crate) use attention::{Keys, Layout, OnWeights, Scratch as AttentionScratch, attend};
 pub(crate) use dequantise::{dequantise, half};
 pub(crate) use float::{layer_norm, masked_max, masked_sum_exp};
 pub(crate) use packed::{LANES, Packed, Packing};

@@ -68,6 +68,24 @@ impl Activations {
         (self.packing, self.rows, self.inputs) = (Some(packing), rows, inputs);
     }
 
+    /// A row's bytes, and the scale of a row that has only one.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> (&[i8], f32) {
+        (&self.bytes[row * self.inputs..(row + 1) * self.inputs], self.scales[row])
+    }
+
+    /// All rows' bytes, `[rows, inputs]`.
+    #[inline(always)]
+    pub(super) fn bytes(&self) -> *const i8 {
+        self.bytes.as_ptr()
+    }
+
+    /// What the sums of a row start from where weights keep their offset.
+    #[inline(always)]
+    pub(super) fn correction(&self, row: usize) -> i32 {
+        self.corrections[row]
+    }
+
     /// The bytes and their corrections: what must be the same on every level.
     #[cfg(test)]
     pub(super) fn integers(&self) -> (&[i8], &[i32]) {
@@ -101,32 +119,30 @@ fn quantise_body<S: Simd>(
             let Some(((bytes, scale), correction)) = blocks.next() else { return };
             // By their bits: in them infinity is above every number and NaN above infinity, so that what is not finite
             // makes the scale, and with it the product, not finite either.
-            let magnitude = |v: f32| v.to_bits() & !(1 << 31);
-            let mut top = [0u32; LANES];
             let (whole, rest) = x.as_chunks::<LANES>();
-            for x in whole {
-                for i in 0..LANES {
-                    top[i] = top[i].max(magnitude(x[i]));
-                }
+            // SAFETY: the level's instructions exist, and each pointer is good for sixteen floats.
+            let mut top = unsafe {
+                let top = whole.iter().fold(S::splat_i(0), |top, x| S::max_bits(top, x.as_ptr()));
+                S::greatest(top)
+            };
+            for x in rest {
+                top = top.max(x.to_bits() & !(1 << 31));
             }
-            let top = rest.iter().fold(top.into_iter().fold(0, u32::max), |a, v| a.max(magnitude(*v)));
             let top = f32::from_bits(top);
             // What is nothing beside a weight counts as zero: its scale would be denormal, its inverse infinite.
             let (step, inverse) = if top < 1e-30 { (0.0, 0.0) } else { (top / 127.0, 127.0 / top) };
             *scale = step;
-            let mut lanes = [0i32; LANES];
             // SAFETY: both pointers are good for sixteen elements: `x` and `bytes` are as long, cut into sixteens.
-            unsafe {
+            let mut sum = unsafe {
                 let mut sums = S::splat_i(0);
                 let inverse = S::splat(inverse);
                 for (x, bytes) in whole.iter().zip(bytes.chunks_exact_mut(LANES)) {
                     let scaled = S::mul(S::load(x.as_ptr()), inverse);
                     sums = S::add_i(sums, S::round_i8(bytes.as_mut_ptr(), scaled));
                 }
-                S::store_i(lanes.as_mut_ptr(), sums);
-            }
+                S::sum(sums)
+            };
             // Wrapping: what is not finite gives bytes beyond ±127, and no panic.
-            let mut sum = lanes.iter().fold(0i32, |sum, v| sum.wrapping_add(*v));
             for (x, byte) in rest.iter().zip(&mut bytes[whole.len() * LANES..]) {
                 *byte = round_i8(x * inverse);
                 sum = sum.wrapping_add(i32::from(*byte));

@@ -33,12 +33,19 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Sixteen half-precision numbers, 32 bytes.
     unsafe fn halves(p: *const u16) -> Self::F;
+    /// Sixteen signed bytes.
+    unsafe fn bytes(p: *const i8) -> Self::F;
 
     /// 64 bytes of weights, each stored with an offset of 128.
     unsafe fn weights(p: *const u8) -> Self::W;
     unsafe fn splat_i(v: i32) -> Self::I;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
-    unsafe fn store_i(p: *mut i32, v: Self::I);
+    /// The greatest of each lane and the float there without its sign, by their bits.
+    unsafe fn max_bits(a: Self::I, p: *const f32) -> Self::I;
+    /// The greatest lane, unsigned.
+    unsafe fn greatest(v: Self::I) -> u32;
+    /// The sum of all lanes, wrapping.
+    unsafe fn sum(v: Self::I) -> i32;
     /// `sums + w · x` for the four signed bytes in `x`, each within ±127. Exact.
     unsafe fn dot(sums: Self::I, w: Self::W, x: i32) -> Self::I;
     unsafe fn to_f(v: Self::I) -> Self::F;
@@ -95,6 +102,11 @@ impl Simd for Portable {
         unsafe { p.cast::<[u16; 16]>().read_unaligned() }.map(super::dequantise::half)
     }
     #[inline(always)]
+    unsafe fn bytes(p: *const i8) -> [f32; 16] {
+        // SAFETY: the caller's pointer is good for sixteen bytes.
+        unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn weights(p: *const u8) -> [i8; 64] {
         // SAFETY: the caller's pointer is good for 64 bytes.
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }.map(|w| (w ^ 0x80) as i8)
@@ -109,9 +121,20 @@ impl Simd for Portable {
         a
     }
     #[inline(always)]
-    unsafe fn store_i(p: *mut i32, v: [i32; 16]) {
-        // SAFETY: the caller's pointer is good for sixteen integers.
-        unsafe { p.cast::<[i32; 16]>().write_unaligned(v) }
+    unsafe fn max_bits(mut a: [i32; 16], p: *const f32) -> [i32; 16] {
+        // SAFETY: the caller's pointer is good for sixteen floats.
+        let x = unsafe { p.cast::<[f32; 16]>().read_unaligned() };
+        // Without the sign bit, signed and unsigned order are the same.
+        a.iter_mut().zip(x).for_each(|(a, x)| *a = (*a).max((x.to_bits() & !(1 << 31)) as i32));
+        a
+    }
+    #[inline(always)]
+    unsafe fn greatest(v: [i32; 16]) -> u32 {
+        v.into_iter().fold(0, |a, v| a.max(v as u32))
+    }
+    #[inline(always)]
+    unsafe fn sum(v: [i32; 16]) -> i32 {
+        v.into_iter().fold(0, i32::wrapping_add)
     }
     #[inline(always)]
     unsafe fn dot(mut sums: [i32; 16], w: [i8; 64], x: i32) -> [i32; 16] {
@@ -187,6 +210,14 @@ mod x86 {
                 }
             }
             #[inline(always)]
+            unsafe fn bytes(p: *const i8) -> [__m256; 2] {
+                unsafe {
+                    let v = _mm_loadu_si128(p.cast());
+                    let upper = _mm_unpackhi_epi64(v, v);
+                    [_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(upper)].map(|v| _mm256_cvtepi32_ps(v))
+                }
+            }
+            #[inline(always)]
             unsafe fn splat_i(v: i32) -> [__m256i; 2] {
                 unsafe { [_mm256_set1_epi32(v); 2] }
             }
@@ -195,10 +226,29 @@ mod x86 {
                 unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
             }
             #[inline(always)]
-            unsafe fn store_i(p: *mut i32, v: [__m256i; 2]) {
+            unsafe fn max_bits(a: [__m256i; 2], p: *const f32) -> [__m256i; 2] {
                 unsafe {
-                    _mm256_storeu_si256(p.cast(), v[0]);
-                    _mm256_storeu_si256(p.add(8).cast(), v[1]);
+                    let (p, bits) = (p.cast::<__m256i>(), _mm256_set1_epi32(i32::MAX));
+                    let bits = |i| _mm256_and_si256(_mm256_loadu_si256(p.add(i)), bits);
+                    [_mm256_max_epi32(a[0], bits(0)), _mm256_max_epi32(a[1], bits(1))]
+                }
+            }
+            #[inline(always)]
+            unsafe fn greatest(v: [__m256i; 2]) -> u32 {
+                unsafe {
+                    let v = _mm256_max_epi32(v[0], v[1]);
+                    let v = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                    let v = _mm_max_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+                    _mm_cvtsi128_si32(_mm_max_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v))) as u32
+                }
+            }
+            #[inline(always)]
+            unsafe fn sum(v: [__m256i; 2]) -> i32 {
+                unsafe {
+                    let v = _mm256_add_epi32(v[0], v[1]);
+                    let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+                    _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
                 }
             }
             #[inline(always)]
@@ -320,6 +370,10 @@ mod x86 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
+        unsafe fn bytes(p: *const i8) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
         unsafe fn weights(p: *const u8) -> __m512i {
             unsafe { _mm512_loadu_si512(p.cast()) }
         }
@@ -332,8 +386,19 @@ mod x86 {
             unsafe { _mm512_add_epi32(a, b) }
         }
         #[inline(always)]
-        unsafe fn store_i(p: *mut i32, v: __m512i) {
-            unsafe { _mm512_storeu_si512(p.cast(), v) }
+        unsafe fn max_bits(a: __m512i, p: *const f32) -> __m512i {
+            unsafe {
+                let bits = _mm512_and_si512(_mm512_loadu_si512(p.cast()), _mm512_set1_epi32(i32::MAX));
+                _mm512_max_epi32(a, bits)
+            }
+        }
+        #[inline(always)]
+        unsafe fn greatest(v: __m512i) -> u32 {
+            unsafe { _mm512_reduce_max_epu32(v) }
+        }
+        #[inline(always)]
+        unsafe fn sum(v: __m512i) -> i32 {
+            unsafe { _mm512_reduce_add_epi32(v) }
         }
         #[inline(always)]
         unsafe fn dot(sums: __m512i, w: __m512i, x: i32) -> __m512i {
