@@ -246,13 +246,15 @@ impl Run<'_> {
         let recording = &mut self.recordings[number - self.first];
         for (channel, session) in recording.sessions.iter_mut().enumerate() {
             drain(session, (number, channel), &mut self.recognizer, |event| match event {
-                CaptionEvent::Final { start_time, end_time, speaker_id, text, .. } => {
+                CaptionEvent::Final { start_time, end_time, speaker_id, text, language, words, .. } => {
                     self.captions += 1;
                     recording.fragments.push(Fragment {
                         start_time,
                         stop_time: end_time,
                         speaker_id: speaker_id.to_string(),
                         text,
+                        language: Some(language),
+                        words,
                     });
                 }
                 CaptionEvent::Suppressed { .. } => self.suppressed += 1,

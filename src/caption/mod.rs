@@ -12,8 +12,10 @@ use crate::config::Language;
 use crate::time::Timestamp;
 
 mod stable;
+mod word;
 
 pub use stable::StablePrefix;
+pub use word::{Probability, Word};
 
 /// Identifies a caption within its track. Grows in order of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +66,9 @@ pub enum CaptionEvent {
         text: String,
         /// Whether `text` is a translation.
         translated: bool,
+        /// The words with their times; none where they were not asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        words: Vec<Word>,
     },
     /// Interims were shown of a caption that comes to nothing: take them off the screen.
     Retracted {

@@ -528,7 +528,8 @@ impl Session {
         let event = match result {
             Ok(Hypothesis { suppressed: None, text, language, .. }) => {
                 self.accounting.captioned += samples;
-                CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated: false }
+                let (translated, words) = (false, Vec::new());
+                CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated, words }
             }
             Ok(Hypothesis { suppressed: Some(reason), .. }) => {
                 self.accounting.suppressed += samples;

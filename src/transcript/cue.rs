@@ -257,6 +257,8 @@ mod tests {
             stop_time: origin.plus_nanos(2_500_000),
             speaker_id: String::new(),
             text: String::new(),
+            language: None,
+            words: Vec::new(),
         };
         assert_eq!(span_ms(&rounded, origin), (1, 3));
     }

@@ -62,7 +62,7 @@ struct SpeechLineRead {
 /// # Errors
 /// Those of `writer`.
 pub fn write_fragment(writer: &mut impl Write, fragment: &Fragment) -> io::Result<()> {
-    let Fragment { start_time, stop_time, speaker_id, text } = fragment;
+    let Fragment { start_time, stop_time, speaker_id, text, .. } = fragment;
     let line = SpeechLine { kind: SPEECH, start_time: *start_time, stop_time: *stop_time, speaker_id, text };
     let mut bytes = serde_json::to_vec(&line)?;
     bytes.push(b'\n');
@@ -121,7 +121,7 @@ fn fragment(line: &Line<'_>) -> Result<Option<Fragment>, ReadError> {
         return Ok(None);
     }
     let SpeechLineRead { start_time, stop_time, speaker_id, text } = serde_json::from_slice(bytes).map_err(wrong)?;
-    Ok(Some(Fragment { start_time, stop_time, speaker_id, text }))
+    Ok(Some(Fragment { start_time, stop_time, speaker_id, text, language: None, words: Vec::new() }))
 }
 
 /// What is wrong, without serde's own line number: every line is its first.
@@ -155,6 +155,8 @@ mod tests {
             stop_time: "2024-02-28T08:18:22.401031795Z".parse().unwrap(),
             speaker_id: "alice".to_string(),
             text: "hello".to_string(),
+            language: None,
+            words: Vec::new(),
         };
         let mut written = Vec::new();
         write_fragment(&mut written, &fragment).unwrap();

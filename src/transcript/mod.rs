@@ -12,6 +12,8 @@
 
 use std::cmp::Ordering;
 
+use crate::caption::Word;
+use crate::config::Language;
 use crate::time::Timestamp;
 
 mod cue;
@@ -38,6 +40,10 @@ pub struct Fragment {
     pub speaker_id: String,
     /// What was said.
     pub text: String,
+    /// The language of `text`, where it is known: lines are broken by its words.
+    pub language: Option<Language>,
+    /// The words with their times, where they are known; JSONL does not keep them.
+    pub words: Vec<Word>,
 }
 
 impl Fragment {
@@ -69,6 +75,8 @@ pub(crate) mod testing {
             stop_time: at(stop_ms),
             speaker_id: speaker_id.to_string(),
             text: text.to_string(),
+            language: None,
+            words: Vec::new(),
         }
     }
 
@@ -92,6 +100,8 @@ pub(crate) mod testing {
             stop_time: Timestamp::from_nanos(stop),
             speaker_id,
             text,
+            language: None,
+            words: Vec::new(),
         })
     }
 
