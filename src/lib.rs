@@ -77,6 +77,7 @@ pub mod caption;
 pub mod config;
 #[cfg(feature = "engine")]
 pub mod engine;
+mod script;
 pub mod segment;
 pub mod session;
 pub mod time;

@@ -1,15 +1,20 @@
 //! The command line.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
 use cuewire::config::{
-    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, SilenceDurationMs, SpeechSegmentConfig,
+    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, SilenceDurationMs,
+    SpeechSegmentConfig, Task,
 };
 use cuewire::time::Timestamp;
 use cuewire::transcript::Format;
+
+use crate::Failure;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -84,6 +89,34 @@ pub(crate) struct RecognitionArgs {
     #[arg(long, value_name = "MS", default_value_t)]
     pub(crate) silence_duration_ms: SilenceDurationMs,
 
+    /// Say it in English, whatever is spoken
+    #[arg(long)]
+    pub(crate) translate: bool,
+
+    /// Names and terms to expect, separated by commas; @FILE: one a line. They help only where they are spoken
+    #[arg(long, value_name = "TERMS|@FILE")]
+    pub(crate) vocabulary: Option<String>,
+
+    /// Show TO where FROM is recognised, as whole words in any case; can be given again; @FILE: one FROM=TO a line
+    #[arg(long, value_name = "FROM=TO|@FILE")]
+    pub(crate) replace: Vec<String>,
+
+    /// Show English swear words as their first letter and stars
+    #[arg(long)]
+    pub(crate) mask_profanity: bool,
+
+    /// Mask these words too, separated by commas; @FILE: one a line
+    #[arg(long, value_name = "WORDS|@FILE")]
+    pub(crate) mask_words: Option<String>,
+
+    /// Keep names of sounds in brackets: [Music], (applause)
+    #[arg(long)]
+    pub(crate) keep_sound_tags: bool,
+
+    /// Find out when each word was said, for the formats that show it; takes some more time
+    #[arg(long)]
+    pub(crate) word_times: bool,
+
     /// Threads that decode [default: as many as the machine, or its container, has cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -91,7 +124,7 @@ pub(crate) struct RecognitionArgs {
 
 impl RecognitionArgs {
     /// The settings of each track.
-    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs) -> Config {
+    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs) -> Result<Config, Failure> {
         let mut config = Config::default();
         config.speech_segment_config = SpeechSegmentConfig {
             max_speech_caption_ms: self.max_speech_caption_ms,
@@ -99,8 +132,50 @@ impl RecognitionArgs {
         };
         config.language = self.language;
         config.interim_interval_ms = interim_interval_ms;
-        config
+        config.task = if self.translate { Task::Translate } else { Task::Transcribe };
+        config.word_times = self.word_times;
+        config.vocabulary = list("--vocabulary", self.vocabulary.as_slice())?.try_into()?;
+        let rules = &mut config.text_rules;
+        rules.keep_sound_tags = self.keep_sound_tags;
+        rules.mask_profanity = self.mask_profanity;
+        rules.masked_words = list("--mask-words", self.mask_words.as_slice())?.try_into()?;
+        let mut rows = Vec::new();
+        for given in &self.replace {
+            for row in given.strip_prefix('@').map_or(Ok(vec![given.clone()]), |path| lines("--replace", path))? {
+                let (from, to) = row
+                    .split_once('=')
+                    .ok_or_else(|| Failure(format!("--replace: `{row}` has no `=`: FROM=TO is expected")))?;
+                rows.push(Replacement { from: from.trim().to_string(), to: to.trim().to_string() });
+            }
+        }
+        rules.replacements = rows.try_into()?;
+        Ok(config)
     }
+}
+
+/// What is separated by commas, or the lines of a file.
+fn list(option: &str, given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for given in given {
+        match given.strip_prefix('@') {
+            Some(path) => all.extend(lines(option, path)?),
+            None => all.extend(given.split(',').map(|part| part.trim().to_string()).filter(|part| !part.is_empty())),
+        }
+    }
+    Ok(all)
+}
+
+/// The lines of a small file that say something.
+fn lines(option: &str, path: &str) -> Result<Vec<String>, Failure> {
+    const MOST_BYTES: u64 = 1 << 20;
+    let failed = |problem: String| Failure(format!("{option}: {path}: {problem}"));
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut text = String::new();
+    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    if read as u64 > MOST_BYTES {
+        return Err(failed(format!("it is larger than {MOST_BYTES} bytes")));
+    }
+    Ok(text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect())
 }
 
 #[derive(Args)]

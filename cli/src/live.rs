@@ -25,10 +25,12 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
+    let config = args.recognition.config(args.interim_interval_ms)?;
+    model.check_vocabulary(&config.vocabulary)?;
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     let mut live = Live {
         recognizer: Recognizer::start(&model, threads)?,
-        session: Session::new(&args.speaker_id, args.recognition.config(args.interim_interval_ms)),
+        session: Session::new(&args.speaker_id, config),
         rate: args.rate,
         channels: args.channels,
         format: args.sample_format,

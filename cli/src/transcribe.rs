@@ -37,12 +37,13 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     model.check_language(args.recognition.language)?;
     let model_load_s = started.elapsed().as_secs_f64();
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
-    let interims_off = 0.try_into()?;
+    let config = args.recognition.config(0.try_into()?)?;
+    model.check_vocabulary(&config.vocabulary)?;
     // A place that cannot be written is known before the work, not after it.
     let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
     let mut run = Run {
         args,
-        config: args.recognition.config(interims_off),
+        config,
         interrupt,
         recognizer: Recognizer::start(&model, threads)?,
         destination,
@@ -159,9 +160,9 @@ impl Run<'_> {
         };
         let speaker_id = self.args.speaker_id.clone().unwrap_or_else(|| stem(&path));
         let sessions = if self.args.split_channels {
-            (1..=reader.channels()).map(|i| Session::new(&format!("{speaker_id}-{i}"), self.config)).collect()
+            (1..=reader.channels()).map(|i| Session::new(&format!("{speaker_id}-{i}"), self.config.clone())).collect()
         } else {
-            vec![Session::new(&speaker_id, self.config)]
+            vec![Session::new(&speaker_id, self.config.clone())]
         };
         self.progress.begin(&stem(&path), reader.declared_duration());
         self.recordings.push_back(Recording {

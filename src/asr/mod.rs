@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Language, LanguageSetting};
+use crate::config::{Language, LanguageSetting, Task, Vocabulary};
 use crate::time::SampleIndex;
 
 mod features;
@@ -49,6 +49,12 @@ pub struct DecodeJob {
     pub start: SampleIndex,
     /// What is spoken.
     pub language: LanguageSetting,
+    /// What to make of it.
+    pub task: Task,
+    /// Names and terms to expect. They never get into the text by themselves.
+    pub vocabulary: Vocabulary,
+    /// Whether the words' times are wanted.
+    pub word_times: bool,
     /// Tokens of an earlier hypothesis over the beginning of the same speech, or empty. A decoder may verify them
     /// in one pass instead of finding them one by one; the text must not depend on them.
     pub draft: Arc<[u32]>,
@@ -62,7 +68,18 @@ impl DecodeJob {
     #[must_use]
     pub fn new(id: JobId, audio: Arc<[f32]>, language: LanguageSetting) -> Self {
         let features = FeatureCache::default();
-        Self { id, kind: JobKind::Final, audio, start: SampleIndex(0), language, draft: Arc::from([]), features }
+        Self {
+            id,
+            kind: JobKind::Final,
+            audio,
+            start: SampleIndex(0),
+            language,
+            task: Task::default(),
+            vocabulary: Vocabulary::default(),
+            word_times: false,
+            draft: Arc::from([]),
+            features,
+        }
     }
 }
 
@@ -76,6 +93,15 @@ pub struct Hypothesis {
     pub tokens: Vec<u32>,
     /// The language spoken: the job's, or the one detected.
     pub language: Language,
+    /// How likely that is, among the languages that the model and cuewire know; nothing where it was the job's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_probability: Option<f32>,
+    /// Whether `text` is a translation into English.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub translated: bool,
+    /// The words with their places, in order, where the job asked for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<HeardWord>,
     /// Mean natural log-probability of the text's tokens, the end included.
     #[serde(deserialize_with = "null_is_nan")]
     pub mean_log_probability: f32,
@@ -88,6 +114,28 @@ pub struct Hypothesis {
     /// Whether a guard doubted what was heard with less than the whole window, and it was decoded again with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fallback: bool,
+    /// The temperature at which the tokens were drawn, in tenths; 0: the likeliest each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub temperature_tenths: u8,
+}
+
+/// A word of a hypothesis, and where in the job's audio it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeardWord {
+    /// The word as the text has it, without white space at its ends.
+    pub text: String,
+    /// Its first sample (16 kHz), from the beginning of the job's audio.
+    pub start: u32,
+    /// Behind its last sample.
+    pub end: u32,
+    /// Mean probability of its tokens.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub probability: f32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &u8) -> bool {
+    *value == 0
 }
 
 /// JSON has no NaN and no infinity: they are written as null.

@@ -11,9 +11,11 @@ use crate::asr::Suppression;
 use crate::config::Language;
 use crate::time::Timestamp;
 
+mod rules;
 mod stable;
 mod word;
 
+pub(crate) use rules::Rules;
 pub use stable::StablePrefix;
 pub use word::{Probability, Word};
 
@@ -43,12 +45,18 @@ pub enum CaptionEvent {
         end_time: Timestamp,
         /// Who speaks.
         speaker_id: Arc<str>,
-        /// What is spoken.
+        /// The language of `text`.
         language: Language,
+        /// How likely it is what is spoken, where it was detected.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language_probability: Option<Probability>,
         /// The words so far.
         text: String,
         /// How many characters (Unicode scalar values) at the start of `text` no later interim will change.
         stable_chars: usize,
+        /// Whether `text` is a translation into English.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        translated: bool,
     },
     /// A caption, as it stands.
     Final {
@@ -60,11 +68,14 @@ pub enum CaptionEvent {
         end_time: Timestamp,
         /// Who spoke.
         speaker_id: Arc<str>,
-        /// What was spoken.
+        /// The language of `text`.
         language: Language,
+        /// How likely it is what was spoken, where it was detected: in this caption, or in an earlier one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        language_probability: Option<Probability>,
         /// The words.
         text: String,
-        /// Whether `text` is a translation.
+        /// Whether `text` is a translation into English.
         translated: bool,
         /// The words with their times; none where they were not asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -12,10 +12,12 @@ pub struct StablePrefix {
 }
 
 impl StablePrefix {
-    /// Takes the next hypothesis; returns the text to show and how many characters at its start are stable.
-    pub fn advance(&mut self, hypothesis: &str) -> (String, usize) {
+    /// Takes the next hypothesis; returns the text to show and how many characters at its start are stable. Its last
+    /// `undecided` words may still become others, whatever the recogniser says: they are not stable.
+    pub fn advance(&mut self, hypothesis: &str, undecided: usize) -> (String, usize) {
         let words: Vec<String> = hypothesis.split_whitespace().map(str::to_string).collect();
         let agreed = words.iter().zip(&self.last).take_while(|(a, b)| a == b).count();
+        let agreed = agreed.min(words.len().saturating_sub(undecided));
         let contradicts = words.iter().zip(&self.stable).any(|(a, b)| a != b);
         if agreed > self.stable.len() && !contradicts {
             self.stable = words[..agreed].to_vec();
@@ -47,7 +49,7 @@ mod tests {
             ("the cats sat on it", "the cats sat on it", "the cats sat"),
             ("the cats sat on it", "the cats sat on it", "the cats sat on it"),
         ] {
-            assert_eq!(prefix.advance(hypothesis), (text.to_string(), stable.chars().count()), "{hypothesis}");
+            assert_eq!(prefix.advance(hypothesis, 0), (text.to_string(), stable.chars().count()), "{hypothesis}");
         }
     }
 }

@@ -8,8 +8,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 mod language;
+mod text;
 
 pub use language::{Language, LanguageSetting, UnknownLanguage};
+pub use text::{MOST_ENTRIES, Replacement, Replacements, TextError, TextRules, Vocabulary, Words};
 
 /// A setting is outside its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,8 +118,19 @@ pub enum VadMode {
     VeryAggressive,
 }
 
-/// Everything that can be set for one track. Fields missing in JSON take their defaults; unknown ones are errors.
+/// What the recogniser does with speech.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Writes it down.
+    #[default]
+    Transcribe,
+    /// Says it in English: the one language that Whisper translates into.
+    Translate,
+}
+
+/// Everything that can be set for one track. Fields missing in JSON take their defaults; unknown ones are errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
@@ -129,6 +142,22 @@ pub struct Config {
     pub interim_interval_ms: InterimIntervalMs,
     /// How readily sound counts as speech.
     pub vad_mode: VadMode,
+    /// Whether captions are what was said, or its translation into English; default `transcribe`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub task: Task,
+    /// Names and terms to expect.
+    #[serde(skip_serializing_if = "is_default")]
+    pub vocabulary: Vocabulary,
+    /// What is changed in texts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub text_rules: TextRules,
+    /// Whether finals have their words with times; default off: it takes time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub word_times: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@
 //! no caption as long as each piece states the time of its own first sample. (Interims also depend on how much audio
 //! was pushed before the answer to the one before came.)
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::asr::{DecodeError, DecodeJob, FeatureCache, Hypothesis, JobId, JobKind, Suppression};
+use crate::asr::{DecodeError, DecodeJob, FeatureCache, HeardWord, Hypothesis, JobId, JobKind, Suppression};
 use crate::audio::{Pcm, Placement, Resampler, TimeWentBack, Timeline};
-use crate::caption::{CaptionEvent, CaptionId, GapReason, Retraction, StablePrefix};
-use crate::config::Config;
+use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, StablePrefix, Word};
+use crate::config::{Config, Language, LanguageSetting};
 use crate::segment::{Boundary, Segment, Segmenter};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples_of_ms, samples_of_nanos};
 use crate::vad::{FRAME, Vad, WebRtcVad};
@@ -26,6 +26,11 @@ use buffer::SampleBuffer;
 
 /// A stream counts as stalled when nothing came for `silence_duration_ms` and this much more.
 const STALL_GRACE_MS: u32 = 500;
+/// A detected language is believed from this probability on; below it the next caption is asked again.
+const LANGUAGE_BELIEVED: f32 = 0.5;
+/// A mean log-probability below this, half-way to the guards' own threshold, makes a caption's language doubtful: text in
+/// the wrong language is unlikely text.
+const LANGUAGE_DOUBTED: f32 = -0.5;
 /// Samples handled at a time where there are many, so that no push needs memory of its own size.
 const SLICE: usize = 4096;
 
@@ -132,12 +137,37 @@ struct InterimJob {
 /// A caption that is closed and whose final is awaited.
 struct ClosedCaption {
     id: CaptionId,
-    job: JobId,
     start: Timestamp,
     end: Timestamp,
     samples: u64,
     shown: bool,
-    result: Option<Result<Hypothesis, DecodeError>>,
+    job: DecodeJob,
+    /// When the job's audio begins.
+    heard_at: Timestamp,
+    /// Whether the language is to be detected, or was.
+    auto: bool,
+    /// Of the language setting.
+    epoch: u32,
+    rules: Arc<Rules>,
+    state: FinalState,
+}
+
+enum FinalState {
+    /// The language of the captions before it is not known yet.
+    Held,
+    Asked,
+    /// Asked once more, the language being doubtful.
+    AskedAgain,
+    Answered(Result<Hypothesis, DecodeError>),
+}
+
+/// What was found to be spoken.
+#[derive(Clone, Copy)]
+struct Detected {
+    language: Language,
+    probability: Probability,
+    /// Of the language setting: what was found before it changed does not count.
+    epoch: u32,
 }
 
 /// What is still to be said, in order of time.
@@ -170,6 +200,13 @@ pub struct Session {
     /// Every sample before this is counted in `accounting`.
     accounted_to: SampleIndex,
     accounting: Accounting,
+    suppressions: BTreeMap<Suppression, u64>,
+    /// The rules of `config`.
+    rules: Arc<Rules>,
+    /// Counts the changes of the language setting.
+    epoch: u32,
+    /// What is spoken, where it is to be detected and was.
+    detected: Option<Detected>,
     /// The end of the last caption: where the anchor slews back, the next one still begins no earlier.
     last_end: Option<Timestamp>,
     ended: bool,
@@ -180,21 +217,23 @@ impl Session {
     /// A track that has not begun, with WebRTC's voice activity detector.
     #[must_use]
     pub fn new(speaker_id: &str, config: Config) -> Self {
-        Self::with_vad(speaker_id, config, Box::new(WebRtcVad::new(config.vad_mode)))
+        let vad = Box::new(WebRtcVad::new(config.vad_mode));
+        Self::with_vad(speaker_id, config, vad)
     }
 
     /// A track with another voice activity detector.
     #[must_use]
     pub fn with_vad(speaker_id: &str, config: Config, mut vad: Box<dyn Vad>) -> Self {
         vad.reset(config.vad_mode);
+        let rules = Arc::new(Rules::new(&config.text_rules));
         Self {
             speaker_id: Arc::from(speaker_id),
+            segmenter: Segmenter::new(config.speech_segment_config),
             config,
             next_config: None,
             timeline: Timeline::new(),
             resampler: None,
             vad,
-            segmenter: Segmenter::new(config.speech_segment_config),
             buffer: SampleBuffer::default(),
             framed: SampleIndex(0),
             mono: Vec::with_capacity(SLICE),
@@ -206,6 +245,10 @@ impl Session {
             next_job: 0,
             accounted_to: SampleIndex(0),
             accounting: Accounting::default(),
+            suppressions: BTreeMap::new(),
+            rules,
+            epoch: 0,
+            detected: None,
             last_end: None,
             ended: false,
             outputs: VecDeque::new(),
@@ -234,6 +277,12 @@ impl Session {
         let waiting: u64 = self.awaited.iter().map(samples).sum();
         let pending = waiting + self.buffer.end().since(self.accounted_to);
         Accounting { pending, ..self.accounting }
+    }
+
+    /// Captions that the guards suppressed, by reason.
+    #[must_use]
+    pub fn suppressions(&self) -> &BTreeMap<Suppression, u64> {
+        &self.suppressions
     }
 
     /// Takes one input. Drain [`Session::poll_output`] afterwards.
@@ -406,7 +455,8 @@ impl Session {
         if let Some(interim) = &open.interim {
             self.outputs.push_back(Output::Cancel(interim.job));
         }
-        let job = self.ask(JobKind::Final, segment.heard_from, segment.heard_to, open.draft, open.features);
+        let audio = (segment.heard_from, segment.heard_to);
+        let job = self.job(JobKind::Final, audio, open.draft, open.features);
         let samples = segment.end.since(segment.start);
         // Where the anchor slewed meanwhile, the caption is no longer than its samples, and may be a little shorter.
         let longest = open.start.plus_nanos(nanos_of_samples(samples, SAMPLE_RATE));
@@ -416,29 +466,94 @@ impl Session {
         self.accounted_to = segment.end;
         self.awaited.push_back(Awaited::Caption(ClosedCaption {
             id: open.id,
-            job,
             start: open.start,
             end,
             samples,
             shown: open.revision > 0,
-            result: None,
+            heard_at: self.timeline.time_of(segment.heard_from),
+            auto: job.language == LanguageSetting::Auto,
+            epoch: self.epoch,
+            rules: self.rules.clone(),
+            job,
+            state: FinalState::Held,
         }));
+        self.ask_for_finals();
     }
 
-    fn ask(
-        &mut self,
+    /// A job over the audio from one sample to another, not asked yet.
+    fn job(
+        &self,
         kind: JobKind,
-        from: SampleIndex,
-        to: SampleIndex,
+        (from, to): (SampleIndex, SampleIndex),
         draft: Arc<[u32]>,
         features: FeatureCache,
-    ) -> JobId {
-        let id = JobId(self.next_job);
-        self.next_job += 1;
-        let audio = self.buffer.copy(from, to);
-        let language = self.config.language;
-        self.outputs.push_back(Output::Decode(DecodeJob { id, kind, audio, start: from, language, draft, features }));
-        id
+    ) -> DecodeJob {
+        DecodeJob {
+            id: JobId(u64::MAX),
+            kind,
+            audio: self.buffer.copy(from, to),
+            start: from,
+            language: self.config.language,
+            task: self.config.task,
+            vocabulary: self.config.vocabulary.clone(),
+            word_times: self.config.word_times && kind == JobKind::Final,
+            draft,
+            features,
+        }
+    }
+
+    /// Asks for what is awaited and was not asked yet. Where the language is detected, a caption is asked only when those
+    /// before it are answered: it is decoded in the language that they were found in, whenever answers come.
+    fn ask_for_finals(&mut self) {
+        let mut unanswered = false;
+        let detected = self.detected;
+        for awaited in &mut self.awaited {
+            let Awaited::Caption(caption) = awaited else { continue };
+            if matches!(caption.state, FinalState::Held) && !(caption.auto && unanswered) {
+                caption.job.id = JobId(self.next_job);
+                self.next_job += 1;
+                if let Some(Detected { language, .. }) = detected.filter(|d| caption.auto && d.epoch == caption.epoch) {
+                    caption.job.language = LanguageSetting::Fixed(language);
+                }
+                caption.state = FinalState::Asked;
+                self.outputs.push_back(Output::Decode(caption.job.clone()));
+            }
+            unanswered |= !matches!(caption.state, FinalState::Answered(_));
+        }
+    }
+
+    /// Files the answer to a caption's final. One that doubts its language is asked again, to detect it.
+    fn answer(&mut self, place: usize, result: Result<Hypothesis, DecodeError>) {
+        let Some(Awaited::Caption(caption)) = self.awaited.get_mut(place) else { return };
+        if caption.auto
+            && let Ok(hypothesis) = &result
+        {
+            let doubtful = matches!(hypothesis.suppressed, Some(Suppression::LowProbability | Suppression::Repetition))
+                || hypothesis.suppressed.is_none() && hypothesis.mean_log_probability < LANGUAGE_DOUBTED;
+            if doubtful && matches!(caption.state, FinalState::Asked) && caption.job.language != LanguageSetting::Auto {
+                caption.job.id = JobId(self.next_job);
+                self.next_job += 1;
+                caption.job.language = LanguageSetting::Auto;
+                caption.job.draft = Arc::from([]);
+                caption.state = FinalState::AskedAgain;
+                self.detected = None;
+                self.outputs.push_back(Output::Decode(caption.job.clone()));
+                return;
+            }
+            if let Some(probability) = hypothesis.language_probability
+                && hypothesis.suppressed.is_none()
+            {
+                let detected = Detected {
+                    language: hypothesis.language,
+                    probability: Probability::from_f32(probability),
+                    epoch: caption.epoch,
+                };
+                self.detected = Some(detected).filter(|_| probability >= LANGUAGE_BELIEVED && !doubtful);
+            }
+        }
+        caption.state = FinalState::Answered(result);
+        self.ask_for_finals();
+        self.finish_captions();
     }
 
     fn ask_for_interim(&mut self) {
@@ -449,7 +564,15 @@ impl Session {
             return;
         }
         let (heard_from, draft, features) = (open.heard_from, open.draft.clone(), open.features.clone());
-        let job = self.ask(JobKind::Interim, heard_from, framed, draft, features);
+        let mut request = self.job(JobKind::Interim, (heard_from, framed), draft, features);
+        let job = JobId(self.next_job);
+        self.next_job += 1;
+        request.id = job;
+        if let Some(Detected { language, .. }) = self.detected_in(request.language == LanguageSetting::Auto, self.epoch)
+        {
+            request.language = LanguageSetting::Fixed(language);
+        }
+        self.outputs.push_back(Output::Decode(request));
         let end = self.timeline.time_of(framed);
         if let Some(open) = &mut self.open {
             open.interim = Some(InterimJob { job, end });
@@ -461,14 +584,15 @@ impl Session {
         if job.0 >= self.next_job {
             return Err(InputError::UnknownJob(job));
         }
-        for awaited in &mut self.awaited {
-            if let Awaited::Caption(caption) = awaited
-                && caption.job == job
-            {
-                caption.result.get_or_insert(result);
-                self.finish_captions();
-                return Ok(());
+        let is_asked = |awaited: &Awaited| match awaited {
+            Awaited::Caption(ClosedCaption { job: DecodeJob { id, .. }, state, .. }) => {
+                *id == job && matches!(state, FinalState::Asked | FinalState::AskedAgain)
             }
+            Awaited::Gap(_) => false,
+        };
+        if let Some(place) = self.awaited.iter().position(is_asked) {
+            self.answer(place, result);
+            return Ok(());
         }
         // Neither a final nor the interim in progress: its caption closed meanwhile.
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -478,18 +602,25 @@ impl Session {
             && hypothesis.suppressed.is_none()
             && !hypothesis.text.is_empty()
         {
-            open.revision += 1;
             open.draft = Arc::from(hypothesis.tokens);
-            let (text, stable_chars) = open.prefix.advance(&hypothesis.text);
+            let (shown, _) = self.rules.apply(&hypothesis.text, Vec::new());
+            if shown.is_empty() {
+                return Ok(());
+            }
+            open.revision += 1;
+            let (text, stable_chars) = open.prefix.advance(&shown, self.rules.undecided_words());
+            let auto = self.config.language == LanguageSetting::Auto;
             self.outputs.push_back(Output::Event(CaptionEvent::Interim {
                 id: open.id,
                 revision: open.revision,
                 start_time: open.start,
                 end_time: interim.end,
                 speaker_id: self.speaker_id.clone(),
-                language: hypothesis.language,
+                language: if hypothesis.translated { Language::ENGLISH } else { hypothesis.language },
+                language_probability: probability(hypothesis.language_probability, self.detected_in(auto, self.epoch)),
                 text,
                 stable_chars,
+                translated: hypothesis.translated,
             }));
         }
         Ok(())
@@ -500,39 +631,59 @@ impl Session {
         while let Some(awaited) = self.awaited.pop_front() {
             match awaited {
                 Awaited::Gap(gap) => self.outputs.push_back(Output::Event(gap)),
-                Awaited::Caption(ClosedCaption { result: Some(result), id, start, end, samples, shown, .. }) => {
-                    self.finish_caption(id, (start, end), samples, shown, result);
-                }
-                waiting => {
-                    self.awaited.push_front(waiting);
-                    return;
-                }
+                Awaited::Caption(mut caption) => match std::mem::replace(&mut caption.state, FinalState::Asked) {
+                    FinalState::Answered(result) => self.finish_caption(caption, result),
+                    state => {
+                        caption.state = state;
+                        self.awaited.push_front(Awaited::Caption(caption));
+                        return;
+                    }
+                },
             }
         }
     }
 
-    fn finish_caption(
-        &mut self,
-        id: CaptionId,
-        (start_time, end_time): (Timestamp, Timestamp),
-        samples: u64,
-        shown: bool,
-        result: Result<Hypothesis, DecodeError>,
-    ) {
+    fn finish_caption(&mut self, caption: ClosedCaption, result: Result<Hypothesis, DecodeError>) {
+        let ClosedCaption {
+            id, start: start_time, end: end_time, samples, shown, heard_at, auto, epoch, rules, ..
+        } = caption;
         let speaker_id = self.speaker_id.clone();
-        // A decoder that found nothing may say so in either way.
-        let result = result.map(|hypothesis| match hypothesis.text.trim() {
-            "" => Hypothesis { suppressed: hypothesis.suppressed.or(Some(Suppression::Empty)), ..hypothesis },
-            _ => hypothesis,
+        let result = result.map(|mut hypothesis| {
+            let heard = std::mem::take(&mut hypothesis.words);
+            (hypothesis.text, hypothesis.words) = rules.apply(hypothesis.text.trim(), heard);
+            // A decoder that found nothing may say so in either way; and the rules may leave nothing.
+            if hypothesis.text.is_empty() {
+                hypothesis.suppressed = hypothesis.suppressed.or(Some(Suppression::Empty));
+            }
+            hypothesis
         });
         let event = match result {
-            Ok(Hypothesis { suppressed: None, text, language, .. }) => {
+            Ok(Hypothesis { suppressed: None, text, language, language_probability, translated, words, .. }) => {
                 self.accounting.captioned += samples;
-                let (translated, words) = (false, Vec::new());
-                CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated, words }
+                let at = |sample: u32| {
+                    heard_at.plus_nanos(nanos_of_samples(u64::from(sample), SAMPLE_RATE)).clamp(start_time, end_time)
+                };
+                let word = |word: HeardWord| Word {
+                    start_time: at(word.start),
+                    end_time: at(word.end.max(word.start)),
+                    text: word.text,
+                    confidence: Probability::from_f32(word.probability),
+                };
+                CaptionEvent::Final {
+                    id,
+                    start_time,
+                    end_time,
+                    speaker_id,
+                    language: if translated { Language::ENGLISH } else { language },
+                    language_probability: probability(language_probability, self.detected_in(auto, epoch)),
+                    text,
+                    translated,
+                    words: words.into_iter().map(word).collect(),
+                }
             }
             Ok(Hypothesis { suppressed: Some(reason), .. }) => {
                 self.accounting.suppressed += samples;
+                *self.suppressions.entry(reason).or_default() += 1;
                 self.retract(id, shown, Retraction::Suppressed);
                 CaptionEvent::Suppressed { id, start_time, end_time, speaker_id, reason }
             }
@@ -543,6 +694,11 @@ impl Session {
             }
         };
         self.outputs.push_back(Output::Event(event));
+    }
+
+    /// What was found to be spoken, for a caption whose language is to be detected.
+    fn detected_in(&self, auto: bool, epoch: u32) -> Option<Detected> {
+        self.detected.filter(|detected| auto && detected.epoch == epoch)
     }
 
     fn retract(&mut self, id: CaptionId, shown: bool, reason: Retraction) {
@@ -569,6 +725,10 @@ impl Session {
                 self.vad.reset(config.vad_mode);
             }
             self.segmenter.configure(config.speech_segment_config);
+            self.epoch += u32::from(config.language != self.config.language);
+            if config.text_rules != self.config.text_rules {
+                self.rules = Arc::new(Rules::new(&config.text_rules));
+            }
             self.config = config;
         }
     }
@@ -611,4 +771,9 @@ impl Session {
         self.handle_boundaries();
         self.vad.reset(self.config.vad_mode);
     }
+}
+
+/// The probability found with this answer, or else with an earlier one.
+fn probability(found: Option<f32>, detected: Option<Detected>) -> Option<Probability> {
+    found.map(Probability::from_f32).or(detected.map(|detected| detected.probability))
 }

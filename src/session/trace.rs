@@ -88,8 +88,11 @@ impl<W: Write> TraceWriter<W> {
     /// # Errors
     /// [`TraceError::Io`].
     pub fn new(mut writer: W, session: &Session) -> Result<Self, TraceError> {
-        let header =
-            Header { cuewire_trace: VERSION, speaker_id: session.speaker_id().to_string(), config: *session.config() };
+        let header = Header {
+            cuewire_trace: VERSION,
+            speaker_id: session.speaker_id().to_string(),
+            config: session.config().clone(),
+        };
         write_line(&mut writer, &header)?;
         Ok(Self { writer })
     }
@@ -108,7 +111,7 @@ impl<W: Write> TraceWriter<W> {
                 Record::Audio { at: *at, rate: pcm.rate(), channels: pcm.channels(), format, pcm: BASE64.encode(bytes) }
             }
             Input::Decoded { job, result } => Record::Decoded { job: *job, result: result.clone() },
-            Input::Configure(config) => Record::Configure(*config),
+            Input::Configure(config) => Record::Configure(config.clone()),
             Input::Tick(now) => Record::Tick(*now),
             Input::End => Record::End {},
         };
@@ -161,7 +164,8 @@ impl<R: BufRead> TraceReader<R> {
         if header.cuewire_trace != VERSION {
             return Err(this.malformed(format!("version {} is not understood, {VERSION} is", header.cuewire_trace)));
         }
-        this.session = Session::with_vad(&header.speaker_id, header.config, vad(&header.config));
+        let vad = vad(&header.config);
+        this.session = Session::with_vad(&header.speaker_id, header.config, vad);
         Ok(this)
     }
 

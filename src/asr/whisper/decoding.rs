@@ -10,20 +10,27 @@
 use std::sync::Arc;
 
 use super::cpu::CpuForward;
+use super::draws::Draws;
 use super::forward::{CrossAttention, Forward, Step};
 use super::guards::{Guards, loop_start};
 use super::kernels::{self, Level};
 use super::mel::{HOP, LogMel};
 use super::model::WhisperModel;
 use super::team::Assistant;
-use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, Suppression};
-use crate::config::{Language, LanguageSetting};
+use super::vocabulary::looks_like_prompt;
+use super::words::Alignment;
+use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, Suppression};
+use crate::config::{Language, LanguageSetting, Task};
 
 /// Tokens at the end of a text, of which one must have been heard near the end of the speech.
 const LAST_TOKENS: usize = 4;
 
 /// Positions of speech that a text may leave unheard at its end, 1 s. Texts that end early leave far more.
 const UNHEARD: usize = 50;
+
+/// Temperatures at which tokens are drawn, one after the other, where the likeliest ones make no sense: openai/whisper,
+/// `transcribe.py`.
+const TEMPERATURES_TENTHS: [u8; 5] = [2, 4, 6, 8, 10];
 
 /// The segment that jobs are decoded in.
 const SEGMENT: usize = 0;
@@ -37,6 +44,7 @@ pub struct WhisperDecoder<F: Forward = CpuForward> {
     log_mel: Vec<f32>,
     logits: Vec<f32>,
     attention: CrossAttention,
+    alignment: Alignment,
     /// Where each alignment head looks.
     looked_at: Vec<usize>,
     level: Level,
@@ -63,6 +71,8 @@ struct Found {
     log_probabilities: Vec<f32>,
     no_speech: f32,
     language: Language,
+    language_probability: Option<f32>,
+    translated: bool,
     /// It was said three times over, and cut.
     looped: bool,
     /// The position that each token, and the end, was heard at; nothing where nobody knows.
@@ -94,6 +104,7 @@ impl<F: Forward> WhisperDecoder<F> {
             logits: Vec::new(),
             looked_at: Vec::with_capacity(heads.len()),
             attention: CrossAttention { heads, weights: Vec::new() },
+            alignment: Alignment::default(),
             level: Level::detect(),
         }
     }
@@ -124,19 +135,23 @@ impl<F: Forward> WhisperDecoder<F> {
         self.forward.decode(&[step], vocabulary, &mut self.logits, attention)
     }
 
-    /// The probability of `<|nospeech|>` behind the start of transcript, nothing suppressed; and if it is to be
-    /// detected, the language.
-    fn read_start(&self, languages: &[(Language, u32)]) -> Result<(f32, Option<(Language, u32)>), DecodeError> {
+    /// The probability of `<|nospeech|>` behind the start of transcript, of which the first logits are; nothing
+    /// suppressed.
+    fn read_no_speech(&self) -> Result<f32, DecodeError> {
         let logits = &self.logits[..self.model.config.vocab_size];
         let top = logits.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         let total: f32 = logits.iter().map(|v| (v - top).exp()).sum();
         let no_speech = (logits[self.model.tokens.no_speech as usize] - top).exp() / total;
-        if !no_speech.is_finite() {
-            return Err(not_finite());
-        }
-        let score = |id: u32| logits[id as usize];
-        let best = languages.iter().copied().reduce(|a, b| if score(b.1) > score(a.1) { b } else { a });
-        Ok((no_speech, best))
+        if no_speech.is_finite() { Ok(no_speech) } else { Err(not_finite()) }
+    }
+
+    /// The likeliest language there, and its probability among those that are known.
+    fn read_language(&self) -> Option<(Language, u32, f32)> {
+        let languages = &self.model.tokens.languages;
+        let score = |id: u32| self.logits[id as usize];
+        let (language, id) = languages.iter().copied().reduce(|a, b| if score(b.1) > score(a.1) { b } else { a })?;
+        let total: f32 = languages.iter().map(|&(_, other)| (score(other) - score(id)).exp()).sum();
+        Some((language, id, 1.0 / total))
     }
 
     /// The likeliest token of one row of logits, `width` wide, and its log-probability among those not suppressed.
@@ -150,6 +165,28 @@ impl<F: Forward> WhisperDecoder<F> {
             Some(token) if top.is_finite() && log_probability.is_finite() => Ok((token as u32, log_probability)),
             _ => Err(not_finite()),
         }
+    }
+
+    /// A token of one row of logits, drawn, and its log-probability (at temperature 1).
+    fn draw(&self, row: usize, width: usize, first: bool, draws: &mut Draws) -> Result<(u32, f32), DecodeError> {
+        let mask = if first { &self.model.first_mask } else { &self.model.mask };
+        let logits = &self.logits[row * width..row * width + mask.len()];
+        let top = kernels::masked_max(self.level, logits, mask);
+        let total = kernels::masked_sum_exp(self.level, logits, mask, top);
+        let temperature = draws.temperature();
+        let chances = || logits.iter().zip(mask).map(|(v, m)| f64::from((v + m - top) / temperature).exp());
+        let all: f64 = chances().sum();
+        if !(top.is_finite() && total.is_finite() && all.is_finite()) {
+            return Err(not_finite());
+        }
+        let mut left = draws.uniform() * all;
+        let drawn = chances().position(|chance| {
+            left -= chance;
+            left < 0.0
+        });
+        // What rounding leaves over at the end is the likeliest.
+        let token = drawn.or_else(|| logits.iter().zip(mask).position(|(v, m)| v + m >= top)).unwrap_or_default();
+        Ok((token as u32, logits[token] - top - total.ln()))
     }
 
     /// The position at which the alignment heads look from one row of the last step, of `positions` encoded: the median of
@@ -167,27 +204,44 @@ impl<F: Forward> WhisperDecoder<F> {
         self.looked_at.get(heads / 2).copied()
     }
 
-    /// Decodes the segment that was encoded.
-    fn greedy(&mut self, job: &DecodeJob, positions: usize, cancel: &Cancel) -> Result<Found, DecodeError> {
+    /// Decodes the segment that was encoded. `draws` draws tokens instead of taking the likeliest.
+    fn decode_tokens(
+        &mut self,
+        job: &DecodeJob,
+        Attempt { positions, temperature_tenths, prompted }: Attempt,
+        cancel: &Cancel,
+    ) -> Result<Found, DecodeError> {
         let model = self.model.clone();
         let tokens = &model.tokens;
         let (all, text) = (model.config.vocab_size, tokens.end as usize + 1);
-        let transcribe = [tokens.transcribe, tokens.no_timestamps];
         // A draft that could not be said counts up to where it could.
         let capacity = model.config.max_target_positions;
         let draft = &job.draft[..job.draft.len().min(capacity / 2)];
         let draft = &draft[..draft.iter().position(|&token| token >= tokens.end).unwrap_or(draft.len())];
+        let draft = if temperature_tenths == 0 { draft } else { &[] };
+        let mut draws = Draws::new(job.start, temperature_tenths);
         let mut step = Vec::with_capacity(capacity);
-        let (no_speech, language, prompt, mut width);
+        if prompted {
+            let (terms, count) = model.prompt(&job.vocabulary);
+            if count > 0 {
+                step.push(tokens.previous);
+                step.extend(terms);
+            }
+        }
+        let before = step.len();
+        let (no_speech, language, language_token, mut width);
+        let mut language_probability = None;
         match job.language {
             LanguageSetting::Auto if model.is_multilingual() => {
                 self.advance(&[tokens.start], 0, all)?;
-                let (probability, best) = self.read_start(&tokens.languages)?;
-                let (spoken, id) = best.unwrap_or((Language::ENGLISH, tokens.start));
-                step.extend([id, transcribe[0], transcribe[1]]);
-                step.extend(draft);
-                self.advance(&step, 2, text)?;
-                (no_speech, language, prompt, width) = (probability, spoken, 4, text);
+                no_speech = self.read_no_speech()?;
+                let (spoken, id, probability) = self.read_language().unwrap_or((Language::ENGLISH, tokens.start, 0.0));
+                (language, language_probability, language_token) = (spoken, Some(probability), Some(id));
+                if before > 0 {
+                    self.forward.rewind(SEGMENT, 0);
+                    step.push(tokens.start);
+                }
+                width = text;
             }
             setting => {
                 language = match setting {
@@ -195,29 +249,52 @@ impl<F: Forward> WhisperDecoder<F> {
                     LanguageSetting::Fixed(language) => language,
                 };
                 let id = model.language_token(language).map_err(|e| DecodeError::Invalid(e.to_string()))?;
-                match id {
-                    Some(id) => step.extend([tokens.start, id, transcribe[0], transcribe[1]]),
-                    None => step.extend([tokens.start, tokens.no_timestamps]),
-                }
-                prompt = step.len();
-                step.extend(draft);
-                self.advance(&step, 0, all)?;
-                no_speech = self.read_start(&[])?.0;
-                width = all;
+                step.push(tokens.start);
+                (no_speech, language_token, width) = (f32::NAN, id, all);
             }
         }
+        let task = tokens.translate.filter(|_| job.task == Task::Translate && language != Language::ENGLISH);
+        let translated = task.is_some();
+        if let Some(id) = language_token {
+            step.extend([id, task.unwrap_or(tokens.transcribe)]);
+        }
+        step.push(tokens.no_timestamps);
+        let prompt = self.forward.position(SEGMENT) + step.len();
+        if prompt >= capacity {
+            return Err(DecodeError::Invalid(format!("the prompt has {prompt} tokens, the model holds {capacity}")));
+        }
+        let last = step.len() - 1;
+        step.extend(draft);
+        self.advance(&step, if width == all { before } else { last }, width)?;
+        let no_speech = if width == all { self.read_no_speech()? } else { no_speech };
         // Half of the decoder's positions at most: `sample_len` of decoding.py.
         let cap = (capacity / 2).min(capacity - prompt).min(self.guards.token_cap(job.audio.len()));
         let (tokens_found, log_probabilities, heard_at) =
             (Vec::with_capacity(cap), Vec::with_capacity(cap + 1), Vec::with_capacity(cap + 1));
-        let mut found = Found { tokens: tokens_found, log_probabilities, no_speech, language, looped: false, heard_at };
+        let mut found = Found {
+            tokens: tokens_found,
+            log_probabilities,
+            no_speech,
+            language,
+            language_probability,
+            translated,
+            looped: false,
+            heard_at,
+        };
         // Rows of logits, one for each token of the last step from some token of the prompt on.
         let mut row = self.logits.len() / width - draft.len() - 1;
         let mut weights_row = step.len() - draft.len() - 1;
         loop {
-            let (token, log_probability) = self.pick(row, width, found.tokens.is_empty())?;
+            let first = found.tokens.is_empty();
+            let (token, log_probability) = match &mut draws {
+                None => self.pick(row, width, first)?,
+                Some(draws) => self.draw(row, width, first, draws)?,
+            };
             found.log_probabilities.push(log_probability);
             found.heard_at.extend(self.heard_at(weights_row, positions));
+            if job.word_times {
+                self.align(weights_row, positions);
+            }
             if token == tokens.end {
                 break;
             }
@@ -249,24 +326,82 @@ impl<F: Forward> WhisperDecoder<F> {
         Ok(found)
     }
 
-    /// Encodes and decodes once, with so many positions.
-    fn attempt(&mut self, job: &DecodeJob, positions: usize, cancel: &Cancel) -> Result<Found, DecodeError> {
-        self.forward.encode(SEGMENT, &self.log_mel, positions, cancel)?;
-        self.greedy(job, positions, cancel)
+    /// Files where the alignment heads looked from one row of the last step.
+    fn align(&mut self, row: usize, positions: usize) {
+        let row_length = self.attention.heads.len() * positions;
+        if let Some(looked) = self.attention.weights.get(row * row_length..(row + 1) * row_length) {
+            self.alignment.push(looked, positions);
+        }
     }
 
-    fn hypothesis(&self, job: &DecodeJob, found: Found) -> Result<Hypothesis, DecodeError> {
+    /// Decodes once what was encoded, and judges it.
+    fn attempt(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
+        let heard = (job.audio.len().div_ceil(2 * HOP)).min(attempt.positions);
+        self.alignment.clear(self.attention.heads.len(), heard);
+        self.forward.rewind(SEGMENT, 0);
+        let found = self.decode_tokens(job, attempt, cancel)?;
         let text = self.model.tokens.text(&found.tokens).map_err(DecodeError::Failed)?;
         let mean_log_probability = found.mean_log_probability();
-        Ok(Hypothesis {
+        let words = if job.word_times {
+            let probabilities: Vec<f32> = found.log_probabilities.iter().map(|v| v.exp()).collect();
+            self.alignment.words(&self.model.tokens, &found.tokens, &probabilities)
+        } else {
+            Vec::new()
+        };
+        let (heard_to, looped) = (found.heard_to(), found.looped);
+        let hypothesis = Hypothesis {
             suppressed: self.guards.judge(&text, job.audio.len(), found.no_speech, mean_log_probability),
             text,
             tokens: found.tokens,
             language: found.language,
+            language_probability: found.language_probability,
+            translated: found.translated,
+            words,
             mean_log_probability,
             no_speech_probability: found.no_speech,
             fallback: false,
-        })
+            temperature_tenths: attempt.temperature_tenths,
+        };
+        Ok(Tried { hypothesis, heard_to, looped })
+    }
+
+    /// [`WhisperDecoder::attempt`], and where the text may be nothing but the vocabulary, again without it: that says
+    /// whether there was speech, and how much.
+    fn attempt_unprompted(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
+        let tried = self.attempt(job, attempt, cancel)?;
+        let hypothesis = &tried.hypothesis;
+        if hypothesis.suppressed.is_some() || !looks_like_prompt(&hypothesis.text, &job.vocabulary) {
+            return Ok(tried);
+        }
+        let plain = self.attempt(job, Attempt { prompted: false, ..attempt }, cancel)?;
+        let words = |text: &str| text.split_whitespace().count();
+        let spoken =
+            plain.hypothesis.suppressed.is_none() && words(&plain.hypothesis.text) * 2 >= words(&hypothesis.text);
+        Ok(if spoken { tried } else { plain })
+    }
+}
+
+/// One way to decode what was encoded.
+#[derive(Clone, Copy)]
+struct Attempt {
+    positions: usize,
+    temperature_tenths: u8,
+    /// With the vocabulary.
+    prompted: bool,
+}
+
+/// What an attempt gave.
+struct Tried {
+    hypothesis: Hypothesis,
+    /// Where the audio was heard last.
+    heard_to: Option<usize>,
+    looped: bool,
+}
+
+impl Tried {
+    /// Whether another attempt may find better words.
+    fn failed(&self) -> bool {
+        matches!(self.hypothesis.suppressed, Some(Suppression::LowProbability | Suppression::Repetition)) || self.looped
     }
 }
 
@@ -296,29 +431,41 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             return Err(DecodeError::Cancelled);
         }
         let whole = self.model.config.max_source_positions;
+        let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: true };
         let mut fallback = false;
         if let Some(positions) = self.forward.positions(job.audio.len()) {
             let floor = self.hear(job, 2 * positions + 1);
-            let found = self.attempt(job, positions, cancel)?;
-            let unheard = found
-                .heard_to()
+            self.forward.encode(SEGMENT, &self.log_mel, positions, cancel)?;
+            let tried = self.attempt_unprompted(job, Attempt { positions, ..attempt }, cancel)?;
+            let unheard = tried
+                .heard_to
                 .is_some_and(|heard_to| heard_to + UNHEARD < speech_end(&self.log_mel, self.mel.bands(), floor));
-            let (looped, no_speech) = (found.looped, found.no_speech);
-            let hypothesis = self.hypothesis(job, found)?;
-            fallback = match hypothesis.suppressed {
-                Some(Suppression::LowProbability | Suppression::Repetition) => true,
-                // Speech without a word is the earliest end of all; but no window finds words in what is no speech.
-                Some(Suppression::Empty) => unheard && no_speech <= self.guards.no_speech_probability,
-                Some(_) => false,
-                None => unheard || looped,
-            };
+            let no_speech = tried.hypothesis.no_speech_probability;
+            fallback = tried.failed()
+                || match tried.hypothesis.suppressed {
+                    // Speech without a word is the earliest end of all; but no window finds words in what is no speech.
+                    Some(Suppression::Empty) => unheard && no_speech <= self.guards.no_speech_probability,
+                    Some(_) => false,
+                    None => unheard,
+                };
             if !fallback {
-                return Ok(hypothesis);
+                return Ok(tried.hypothesis);
             }
         }
         self.hear(job, window / HOP);
-        let found = self.attempt(job, whole, cancel)?;
-        Ok(Hypothesis { fallback, ..self.hypothesis(job, found)? })
+        self.forward.encode(SEGMENT, &self.log_mel, whole, cancel)?;
+        let greedy = self.attempt_unprompted(job, attempt, cancel)?;
+        // An interim is a look at what comes; the final may try harder.
+        if greedy.failed() && job.kind == JobKind::Final {
+            for tenths in TEMPERATURES_TENTHS {
+                attempt.temperature_tenths = tenths;
+                let drawn = self.attempt_unprompted(job, attempt, cancel)?;
+                if !drawn.failed() && drawn.hypothesis.suppressed.is_none() {
+                    return Ok(Hypothesis { fallback, ..drawn.hypothesis });
+                }
+            }
+        }
+        Ok(Hypothesis { fallback, ..greedy.hypothesis })
     }
 }
 

@@ -37,11 +37,13 @@
 //! A decoder runs on its caller's thread and starts none. One made by [`WhisperDecoder::assisted`] offers shares of its work
 //! to an [`Assistant`], which is how [`engine::Workers`](crate::engine::Workers) let an idle worker help.
 
+mod bytes;
 mod config;
 pub mod convert;
 mod cpu;
 mod decoder;
 mod decoding;
+mod draws;
 mod encoder;
 mod error;
 mod forward;
@@ -56,7 +58,9 @@ mod team;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
+mod vocabulary;
 mod weights;
+mod words;
 
 pub use config::WhisperConfig;
 pub use convert::{Quantization, convert};
@@ -70,4 +74,5 @@ pub use model::{ModelInfo, UnsupportedLanguage, WhisperModel};
 #[doc(hidden)]
 pub use tail::TailShape;
 pub use team::{Assistant, Task};
+pub use vocabulary::VocabularyTooLong;
 pub use weights::Precision;

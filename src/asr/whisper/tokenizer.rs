@@ -10,6 +10,7 @@ use tokenizers::Tokenizer;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
 
+use super::bytes::{byte_of, char_of, pieces};
 use super::error::ModelError;
 use crate::config::Language;
 
@@ -41,6 +42,10 @@ pub(crate) struct Tokens {
     /// Start of transcript.
     pub(crate) start: u32,
     pub(crate) transcribe: u32,
+    /// `None` for a model that does not translate.
+    pub(crate) translate: Option<u32>,
+    /// Start of what was said before, or is told instead.
+    pub(crate) previous: u32,
     pub(crate) no_speech: u32,
     pub(crate) no_timestamps: u32,
     /// The languages that cuewire captions and the model has; empty for a model of English alone.
@@ -82,6 +87,8 @@ impl Tokens {
             end,
             start: find(&["<|startoftranscript|>"])?,
             transcribe: find(&["<|transcribe|>"])?,
+            translate: known("<|translate|>").filter(|_| multilingual),
+            previous: find(&["<|startofprev|>"])?,
             no_speech: find(&["<|nospeech|>", "<|nocaptions|>"])?,
             no_timestamps,
             languages,
@@ -98,5 +105,33 @@ impl Tokens {
     /// The text of `tokens`, none of them special, trimmed.
     pub(crate) fn text(&self, tokens: &[u32]) -> Result<String, String> {
         self.tokenizer.decode(tokens, false).map(|text| text.trim().to_string()).map_err(|e| e.to_string())
+    }
+
+    /// The bytes of a token of text; none of any other.
+    pub(crate) fn bytes(&self, token: u32) -> Vec<u8> {
+        let text = self.tokenizer.id_to_token(token).filter(|_| token < self.end);
+        text.map_or(Vec::new(), |text| text.chars().filter_map(byte_of).collect())
+    }
+
+    /// The tokens of a text. Ids are in the order of the merges that made them, as tiktoken's ranks: of two neighbours
+    /// those are joined first whose token has the lowest id.
+    pub(crate) fn encode(&self, text: &str) -> Vec<u32> {
+        let id = |bytes: &[u8]| {
+            let name: String = bytes.iter().copied().map(char_of).collect();
+            self.tokenizer.token_to_id(&name).filter(|&id| id < self.end)
+        };
+        let mut tokens = Vec::new();
+        for piece in pieces(text) {
+            let piece = piece.as_bytes();
+            // Where parts begin, and the end.
+            let mut cuts: Vec<usize> = (0..=piece.len()).collect();
+            while let Some((_, at)) =
+                (1..cuts.len() - 1).filter_map(|at| Some((id(&piece[cuts[at - 1]..cuts[at + 1]])?, at))).min()
+            {
+                cuts.remove(at);
+            }
+            tokens.extend(cuts.windows(2).filter_map(|part| id(&piece[part[0]..part[1]])));
+        }
+        tokens
     }
 }
