@@ -6,79 +6,20 @@ use std::collections::VecDeque;
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind, ScriptedDecoder, Suppression};
 use cuewire::audio::Pcm;
 use cuewire::caption::{CaptionEvent, CaptionId, GapReason, Retraction};
-use cuewire::config::{Config, InterimIntervalMs, VadMode};
+use cuewire::config::Config;
 use cuewire::session::trace::{TraceReader, TraceWriter};
 use cuewire::session::{Input, InputError, Output, Session};
 use cuewire::time::{Timestamp, nanos_of_samples};
-use cuewire::vad::{FRAME, Vad};
 use proptest::prelude::*;
+use support::*;
 
-const MS: i64 = 1_000_000;
-
-fn at_ms(ms: i64) -> Timestamp {
-    Timestamp::from_nanos(ms * MS)
-}
-
-/// Calls loud frames speech, without hysteresis: boundaries can be computed by hand.
-struct Loudness;
-
-impl Vad for Loudness {
-    fn is_speech(&mut self, frame: &[i16; FRAME]) -> bool {
-        frame.iter().any(|x| x.unsigned_abs() > 3_000)
-    }
-    fn reset(&mut self, _: VadMode) {}
-    fn hangover_frames(&self, _: u64) -> u64 {
-        0
-    }
-}
-
-/// A voice-like sound where `spans` (ms) say so, a soft hiss elsewhere.
-fn sound(rate: u32, total_ms: u64, spans: &[(u64, u64)]) -> Vec<i16> {
-    let mut noise = 1u32;
-    (0..total_ms * u64::from(rate) / 1000)
-        .map(|i| {
-            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let hiss = ((noise >> 24) as f32 - 128.0) * 0.2;
-            let t = i as f32 / rate as f32;
-            let ms = i * 1000 / u64::from(rate);
-            let voiced = spans.iter().any(|&(from, to)| (from..to).contains(&ms));
-            let pulse: f32 = (1..20).map(|h| (t * 140.0 * h as f32 * std::f32::consts::TAU).sin() / h as f32).sum();
-            let syllables = 0.75 + 0.25 * (t * 4.0 * std::f32::consts::TAU).sin();
-            (hiss + if voiced { pulse * 9_000.0 * syllables } else { 0.0 }) as i16
-        })
-        .collect()
-}
-
-fn no_interims() -> Config {
-    let mut config = Config::default();
-    config.interim_interval_ms = InterimIntervalMs::try_from(0).unwrap();
-    config
-}
+#[path = "support/session.rs"]
+mod support;
 
 /// Says how much it heard: wrong audio gives wrong text.
 fn says_length(job: &DecodeJob) -> Result<Hypothesis, DecodeError> {
     let sum: f64 = job.audio.iter().map(|x| f64::from(x.abs())).sum();
     Ok(Hypothesis::certain(&format!("{} samples {sum:.6}", job.audio.len()), job))
-}
-
-/// Drains a session, answering each job at once; returns the events.
-fn drain(session: &mut Session, decoder: &mut dyn Decoder) -> Vec<CaptionEvent> {
-    let mut events = Vec::new();
-    loop {
-        match session.poll_output() {
-            Output::Decode(job) => {
-                let result = decoder.decode(&job, &Cancel::new());
-                session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
-            }
-            Output::Event(event) => events.push(event),
-            Output::Cancel(_) => {}
-            Output::Wait(_) => return events,
-        }
-    }
-}
-
-fn push(session: &mut Session, at: Timestamp, rate: u32, samples: &[i16]) -> Result<(), InputError> {
-    session.handle_input(Input::Audio { at, pcm: Pcm::mono(rate, samples).unwrap() })
 }
 
 /// Pushes `samples` in pieces of the lengths given (repeated), ends the track, and returns its events.

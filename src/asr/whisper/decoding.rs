@@ -45,6 +45,8 @@ pub struct WhisperDecoder<F: Forward = CpuForward> {
     logits: Vec<f32>,
     attention: CrossAttention,
     alignment: Alignment,
+    /// How loud each frame is of what is decoded: the mean of its log-mel.
+    loudness: Vec<f32>,
     /// Where each alignment head looks.
     looked_at: Vec<usize>,
     level: Level,
@@ -105,6 +107,7 @@ impl<F: Forward> WhisperDecoder<F> {
             looked_at: Vec::with_capacity(heads.len()),
             attention: CrossAttention { heads, weights: Vec::new() },
             alignment: Alignment::default(),
+            loudness: Vec::new(),
             level: Level::detect(),
         }
     }
@@ -116,15 +119,17 @@ impl<F: Forward> WhisperDecoder<F> {
         self
     }
 
-    /// The job's log-mel, `[frames, bands]`, to `self.log_mel`. Returns its floor.
+    /// The job's log-mel, `[frames, bands]`, to `self.log_mel`, and how loud each is. Returns its floor.
     fn hear(&mut self, job: &DecodeJob, frames: usize) -> f32 {
-        match job.features.try_lock() {
+        let floor = match job.features.try_lock() {
             Some(mut features) => {
                 let rows = features.rows(&job.audio, &mut self.mel);
                 self.mel.window(&job.audio, rows, frames, &mut self.log_mel)
             }
             None => self.mel.compute(&job.audio, frames, &mut self.log_mel),
-        }
+        };
+        loudness(&self.log_mel, self.mel.bands(), &mut self.loudness);
+        floor
     }
 
     /// Appends tokens; logits of the first `vocabulary` tokens, from the `from`th of those appended on, are in
@@ -344,7 +349,7 @@ impl<F: Forward> WhisperDecoder<F> {
         let mean_log_probability = found.mean_log_probability();
         let words = if job.word_times {
             let probabilities: Vec<f32> = found.log_probabilities.iter().map(|v| v.exp()).collect();
-            self.alignment.words(&self.model.tokens, &found.tokens, &probabilities)
+            self.alignment.words(&self.model.tokens, &found.tokens, &probabilities, &self.loudness)
         } else {
             Vec::new()
         };
@@ -405,12 +410,10 @@ impl Tried {
     }
 }
 
-/// Behind the last position of `log_mel` `[frames, bands]` that is nearer to the loudest than to silence.
-fn speech_end(log_mel: &[f32], bands: usize, floor: f32) -> usize {
-    let loudness = |row: &[f32]| row.iter().sum::<f32>() / bands as f32;
-    let loudest = log_mel.chunks_exact(bands).map(loudness).fold(floor, f32::max);
-    let last = log_mel.chunks_exact(bands).rposition(|row| loudness(row) > (loudest + floor) / 2.0);
-    last.map_or(0, |frame| frame / 2 + 1)
+/// The mean over the bands of each frame of `log_mel` `[frames, bands]`.
+fn loudness(log_mel: &[f32], bands: usize, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend(log_mel.chunks_exact(bands).map(|row| row.iter().sum::<f32>() / bands as f32));
 }
 
 fn not_finite() -> DecodeError {
@@ -435,11 +438,13 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
         let mut fallback = false;
         if let Some(positions) = self.forward.positions(job.audio.len()) {
             let floor = self.hear(job, 2 * positions + 1);
+            // Behind the last position that is nearer to the loudest than to silence.
+            let loudest = self.loudness.iter().copied().fold(floor, f32::max);
+            let last = self.loudness.iter().rposition(|loudness| *loudness > (loudest + floor) / 2.0);
+            let speech_end = last.map_or(0, |frame| frame / 2 + 1);
             self.forward.encode(SEGMENT, &self.log_mel, positions, cancel)?;
             let tried = self.attempt_unprompted(job, Attempt { positions, ..attempt }, cancel)?;
-            let unheard = tried
-                .heard_to
-                .is_some_and(|heard_to| heard_to + UNHEARD < speech_end(&self.log_mel, self.mel.bands(), floor));
+            let unheard = tried.heard_to.is_some_and(|heard_to| heard_to + UNHEARD < speech_end);
             let no_speech = tried.hypothesis.no_speech_probability;
             fallback = tried.failed()
                 || match tried.hypothesis.suppressed {

@@ -17,8 +17,12 @@ use crate::script::is_unspaced;
 
 /// Positions over which the median is taken.
 const MEDIAN: usize = 7;
-/// Samples of a position.
-const POSITION: usize = 2 * HOP;
+/// Soft frames in a row that make a pause: 100 ms, longer than the closure of a stop.
+const PAUSE: usize = 10;
+/// Of the way from the softest tenth of the frames to the loudest, how far a pause may reach.
+const SOFT: f32 = 0.3;
+/// Frames that are left of a word, however soft it is: 60 ms.
+const SHORTEST: usize = 6;
 
 /// The attention of a text's tokens, gathered while it is decoded.
 #[derive(Default)]
@@ -37,10 +41,13 @@ impl Alignment {
         (self.rows, self.heads, self.positions) = (0, heads, positions);
     }
 
-    /// Files where the heads looked when one token was found: `[heads, encoded]`, of which the caption's are the first.
+    /// Files where the heads looked when one token was found: `[heads, encoded]`, of which the caption's positions are the
+    /// first; what they took of the silence behind is left out.
     pub(crate) fn push(&mut self, looked: &[f32], encoded: usize) {
         for head in looked.chunks_exact(encoded.max(1)) {
-            self.weights.extend_from_slice(&head[..self.positions]);
+            let heard = &head[..self.positions];
+            let total = heard.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+            self.weights.extend(heard.iter().map(|weight| weight / total));
         }
         self.rows += 1;
     }
@@ -82,11 +89,19 @@ impl Alignment {
     }
 
     /// The words of `tokens`, whose probabilities are given too. None where nobody knows where they are.
-    pub(crate) fn words(&self, tokens: &Tokens, text: &[u32], probabilities: &[f32]) -> Vec<HeardWord> {
+    /// `loudness` is that of each frame.
+    pub(crate) fn words(
+        &self,
+        tokens: &Tokens,
+        text: &[u32],
+        probabilities: &[f32],
+        loudness: &[f32],
+    ) -> Vec<HeardWord> {
         let Some(starts) = self.starts().filter(|starts| starts.len() > text.len()) else { return Vec::new() };
         let (string, from) = text_of(tokens, text);
         let at = |byte: usize| from.partition_point(|&start| start <= byte) - 1;
-        let place = |position: usize| u32::try_from(position * POSITION).unwrap_or(u32::MAX);
+        let soft = soft_frames(&loudness[..loudness.len().min(2 * self.positions)]);
+        let sample = |frame: usize| u32::try_from(frame * HOP).unwrap_or(u32::MAX);
         let mut words: Vec<HeardWord> = Vec::new();
         for range in word_ranges(&string) {
             let word = &string[range.clone()];
@@ -94,15 +109,42 @@ impl Alignment {
             let spoken = word.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
             let (first, last) = (at(range.start), at(range.start + spoken.max(1) - 1));
             let probabilities = &probabilities[first..=last];
+            let place = without_pauses(2 * starts[first]..2 * starts[last + 1], &soft);
             words.push(HeardWord {
                 text: word.to_string(),
-                start: place(starts[first]),
-                end: place(starts[last + 1]),
+                start: sample(place.start),
+                end: sample(place.end),
                 probability: probabilities.iter().sum::<f32>() / probabilities.len() as f32,
             });
         }
         words
     }
+}
+
+/// Which frames lie in pauses: at least [`PAUSE`] frames in a row that are hardly louder than the softest ones.
+fn soft_frames(loudness: &[f32]) -> Vec<bool> {
+    let mut sorted = loudness.to_vec();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let at = |tenths: usize| sorted.get(sorted.len() * tenths / 10).copied().unwrap_or_default();
+    let threshold = at(1) + (at(9) - at(1)) * SOFT;
+    let mut soft: Vec<bool> = loudness.iter().map(|v| *v < threshold).collect();
+    for run in soft.chunk_by_mut(|a, b| a == b) {
+        if run.len() < PAUSE {
+            run.fill(false);
+        }
+    }
+    soft
+}
+
+/// A word's frames without the soft ones at its ends: attention shares out all of the time, pauses too.
+fn without_pauses(frames: Range<usize>, soft: &[bool]) -> Range<usize> {
+    let is_loud = |frame: &usize| soft.get(*frame).is_some_and(|soft| !*soft);
+    // A word that is soft throughout stays where it is.
+    let (Some(first), Some(last)) = (frames.clone().find(is_loud), frames.clone().rfind(is_loud)) else {
+        return frames;
+    };
+    let start = first.min(frames.end.saturating_sub(SHORTEST)).max(frames.start);
+    start..(last + 1).max(start + SHORTEST).min(frames.end)
 }
 
 /// Index `at − MEDIAN / 2`, reflected at both ends.
