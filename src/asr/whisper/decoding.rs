@@ -28,6 +28,12 @@ const LAST_TOKENS: usize = 4;
 /// Positions of speech that a text may leave unheard at its end, 1 s. Texts that end early leave far more.
 const UNHEARD: usize = 50;
 
+/// From this probability on a detected language is taken at its word; below it the likeliest few are tried.
+const LANGUAGE_SURE: f32 = 0.9;
+/// How many are tried at most, and how likely they must be at least.
+const CANDIDATES: usize = 5;
+const LANGUAGE_POSSIBLE: f32 = 0.01;
+
 /// Temperatures at which tokens are drawn, one after the other, where the likeliest ones make no sense: openai/whisper,
 /// `transcribe.py`.
 const TEMPERATURES_TENTHS: [u8; 5] = [2, 4, 6, 8, 10];
@@ -72,8 +78,6 @@ struct Found {
     /// Of the text's tokens, and of the end where it was reached.
     log_probabilities: Vec<f32>,
     no_speech: f32,
-    language: Language,
-    language_probability: Option<f32>,
     translated: bool,
     /// It was said three times over, and cut.
     looped: bool,
@@ -150,13 +154,55 @@ impl<F: Forward> WhisperDecoder<F> {
         if no_speech.is_finite() { Ok(no_speech) } else { Err(not_finite()) }
     }
 
-    /// The likeliest language there, and its probability among those that are known.
-    fn read_language(&self) -> Option<(Language, u32, f32)> {
-        let languages = &self.model.tokens.languages;
+    /// The languages that are known, the likeliest first, and their probabilities among each other.
+    fn rank_languages(&mut self) -> Result<Vec<(Language, f32)>, DecodeError> {
+        self.forward.rewind(SEGMENT, 0);
+        self.advance(&[self.model.tokens.start], 0, self.model.config.vocab_size)?;
+        self.read_no_speech()?;
         let score = |id: u32| self.logits[id as usize];
-        let (language, id) = languages.iter().copied().reduce(|a, b| if score(b.1) > score(a.1) { b } else { a })?;
-        let total: f32 = languages.iter().map(|&(_, other)| (score(other) - score(id)).exp()).sum();
-        Some((language, id, 1.0 / total))
+        let mut ranked: Vec<(Language, f32)> =
+            self.model.tokens.languages.iter().map(|&(language, id)| (language, score(id))).collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let top = ranked.first().map_or(0.0, |&(_, score)| score);
+        let total: f32 = ranked.iter().map(|&(_, score)| (score - top).exp()).sum();
+        ranked.iter_mut().for_each(|(_, score)| *score = (*score - top).exp() / total);
+        Ok(ranked)
+    }
+
+    /// What is spoken in what was encoded, and how likely that is where it is not given. Where the model hesitates, the
+    /// text itself tells: the likeliest language and text together, P(language) · P(text | language).
+    fn language(
+        &mut self,
+        job: &DecodeJob,
+        positions: usize,
+        cancel: &Cancel,
+    ) -> Result<(Language, Option<f32>), DecodeError> {
+        match job.language {
+            LanguageSetting::Fixed(language) => return Ok((language, None)),
+            LanguageSetting::Auto if !self.model.is_multilingual() => return Ok((Language::ENGLISH, None)),
+            LanguageSetting::Auto => {}
+        }
+        let ranked = self.rank_languages()?;
+        let Some(&(mut language, mut probability)) = ranked.first() else { return Ok((Language::ENGLISH, None)) };
+        if probability < LANGUAGE_SURE {
+            let job = DecodeJob { task: Task::Transcribe, word_times: false, draft: Arc::from([]), ..job.clone() };
+            let mut best = f32::NEG_INFINITY;
+            for &(candidate, likely) in ranked.iter().take(CANDIDATES).filter(|(_, p)| *p >= LANGUAGE_POSSIBLE) {
+                let attempt = Attempt {
+                    positions,
+                    temperature_tenths: 0,
+                    prompted: false,
+                    language: candidate,
+                    probability: None,
+                };
+                let found = self.decode_tokens(&job, attempt, cancel)?;
+                let score = found.log_probabilities.iter().sum::<f32>() + likely.ln();
+                if score > best {
+                    (language, probability, best) = (candidate, likely, score);
+                }
+            }
+        }
+        Ok((language, Some(probability)))
     }
 
     /// The likeliest token of one row of logits, `width` wide, and its log-probability among those not suppressed.
@@ -213,7 +259,7 @@ impl<F: Forward> WhisperDecoder<F> {
     fn decode_tokens(
         &mut self,
         job: &DecodeJob,
-        Attempt { positions, temperature_tenths, prompted }: Attempt,
+        Attempt { positions, temperature_tenths, prompted, language, .. }: Attempt,
         cancel: &Cancel,
     ) -> Result<Found, DecodeError> {
         let model = self.model.clone();
@@ -234,58 +280,29 @@ impl<F: Forward> WhisperDecoder<F> {
             }
         }
         let before = step.len();
-        let (no_speech, language, language_token, mut width);
-        let mut language_probability = None;
-        match job.language {
-            LanguageSetting::Auto if model.is_multilingual() => {
-                self.advance(&[tokens.start], 0, all)?;
-                no_speech = self.read_no_speech()?;
-                let (spoken, id, probability) = self.read_language().unwrap_or((Language::ENGLISH, tokens.start, 0.0));
-                (language, language_probability, language_token) = (spoken, Some(probability), Some(id));
-                if before > 0 {
-                    self.forward.rewind(SEGMENT, 0);
-                    step.push(tokens.start);
-                }
-                width = text;
-            }
-            setting => {
-                language = match setting {
-                    LanguageSetting::Auto => Language::ENGLISH,
-                    LanguageSetting::Fixed(language) => language,
-                };
-                let id = model.language_token(language).map_err(|e| DecodeError::Invalid(e.to_string()))?;
-                step.push(tokens.start);
-                (no_speech, language_token, width) = (f32::NAN, id, all);
-            }
-        }
+        let id = model.language_token(language).map_err(|e| DecodeError::Invalid(e.to_string()))?;
+        step.push(tokens.start);
         let task = tokens.translate.filter(|_| job.task == Task::Translate && language != Language::ENGLISH);
         let translated = task.is_some();
-        if let Some(id) = language_token {
+        if let Some(id) = id {
             step.extend([id, task.unwrap_or(tokens.transcribe)]);
         }
         step.push(tokens.no_timestamps);
-        let prompt = self.forward.position(SEGMENT) + step.len();
+        let prompt = step.len();
         if prompt >= capacity {
             return Err(DecodeError::Invalid(format!("the prompt has {prompt} tokens, the model holds {capacity}")));
         }
-        let last = step.len() - 1;
+        let draft = &draft[..draft.len().min(capacity - prompt)];
         step.extend(draft);
-        self.advance(&step, if width == all { before } else { last }, width)?;
-        let no_speech = if width == all { self.read_no_speech()? } else { no_speech };
+        self.forward.rewind(SEGMENT, 0);
+        self.advance(&step, before, all)?;
+        let (no_speech, mut width) = (self.read_no_speech()?, all);
         // Half of the decoder's positions at most: `sample_len` of decoding.py.
         let cap = (capacity / 2).min(capacity - prompt).min(self.guards.token_cap(job.audio.len()));
         let (tokens_found, log_probabilities, heard_at) =
             (Vec::with_capacity(cap), Vec::with_capacity(cap + 1), Vec::with_capacity(cap + 1));
-        let mut found = Found {
-            tokens: tokens_found,
-            log_probabilities,
-            no_speech,
-            language,
-            language_probability,
-            translated,
-            looped: false,
-            heard_at,
-        };
+        let mut found =
+            Found { tokens: tokens_found, log_probabilities, no_speech, translated, looped: false, heard_at };
         // Rows of logits, one for each token of the last step from some token of the prompt on.
         let mut row = self.logits.len() / width - draft.len() - 1;
         let mut weights_row = step.len() - draft.len() - 1;
@@ -343,7 +360,6 @@ impl<F: Forward> WhisperDecoder<F> {
     fn attempt(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
         let heard = (job.audio.len().div_ceil(2 * HOP)).min(attempt.positions);
         self.alignment.clear(self.attention.heads.len(), heard);
-        self.forward.rewind(SEGMENT, 0);
         let found = self.decode_tokens(job, attempt, cancel)?;
         let text = self.model.tokens.text(&found.tokens).map_err(DecodeError::Failed)?;
         let mean_log_probability = found.mean_log_probability();
@@ -358,8 +374,8 @@ impl<F: Forward> WhisperDecoder<F> {
             suppressed: self.guards.judge(&text, job.audio.len(), found.no_speech, mean_log_probability),
             text,
             tokens: found.tokens,
-            language: found.language,
-            language_probability: found.language_probability,
+            language: attempt.language,
+            language_probability: attempt.probability,
             translated: found.translated,
             words,
             mean_log_probability,
@@ -393,6 +409,10 @@ struct Attempt {
     temperature_tenths: u8,
     /// With the vocabulary.
     prompted: bool,
+    /// What is spoken.
+    language: Language,
+    /// How likely that is, where it was detected.
+    probability: Option<f32>,
 }
 
 /// What an attempt gave.
@@ -434,7 +454,7 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             return Err(DecodeError::Cancelled);
         }
         let whole = self.model.config.max_source_positions;
-        let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: true };
+        let mut detected = None;
         let mut fallback = false;
         if let Some(positions) = self.forward.positions(job.audio.len()) {
             let floor = self.hear(job, 2 * positions + 1);
@@ -443,7 +463,10 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             let last = self.loudness.iter().rposition(|loudness| *loudness > (loudest + floor) / 2.0);
             let speech_end = last.map_or(0, |frame| frame / 2 + 1);
             self.forward.encode(SEGMENT, &self.log_mel, positions, cancel)?;
-            let tried = self.attempt_unprompted(job, Attempt { positions, ..attempt }, cancel)?;
+            let (language, probability) = self.language(job, positions, cancel)?;
+            detected = Some((language, probability));
+            let attempt = Attempt { positions, temperature_tenths: 0, prompted: true, language, probability };
+            let tried = self.attempt_unprompted(job, attempt, cancel)?;
             let unheard = tried.heard_to.is_some_and(|heard_to| heard_to + UNHEARD < speech_end);
             let no_speech = tried.hypothesis.no_speech_probability;
             fallback = tried.failed()
@@ -459,6 +482,11 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
         }
         self.hear(job, window / HOP);
         self.forward.encode(SEGMENT, &self.log_mel, whole, cancel)?;
+        let (language, probability) = match detected {
+            Some(detected) => detected,
+            None => self.language(job, whole, cancel)?,
+        };
+        let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: true, language, probability };
         let greedy = self.attempt_unprompted(job, attempt, cancel)?;
         // An interim is a look at what comes; the final may try harder.
         if greedy.failed() && job.kind == JobKind::Final {
