@@ -73,8 +73,9 @@ pub(crate) enum ModelCommand {
 
 #[derive(Args)]
 pub(crate) struct RecognitionArgs {
-    /// Model: a Hugging Face folder or a GGUF file [default: the built-in Whisper base]
-    #[arg(long, value_name = "PATH")]
+    /// Model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache such as tiny.en [default: the
+    /// built-in Whisper base]
+    #[arg(long, value_name = "PATH|NAME")]
     pub(crate) model: Option<PathBuf>,
 
     /// Spoken language: a code such as en, fr, pt-BR, or auto
@@ -244,13 +245,14 @@ pub(crate) struct LiveArgs {
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// A Hugging Face folder or a GGUF file [default: the built-in model]
+    /// A Hugging Face folder, a GGUF file, or a name from the Hugging Face cache [default: the built-in model]
+    #[arg(value_name = "PATH|NAME")]
     pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// The model: a Hugging Face folder or a GGUF file
+    /// The model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 
