@@ -76,6 +76,47 @@ impl fmt::Display for RepoId {
     }
 }
 
+/// A branch, a tag or a commit. Safe as a file's path below `refs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Revision(String);
+
+impl FromStr for Revision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What git takes (git-check-ref-format), and no more than letters, digits and a few signs of that.
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b))
+                && !part.starts_with('.')
+                && !part.contains("..")
+        };
+        if text.len() <= 200 && text.split('/').all(is_part) {
+            Ok(Self(text.to_string()))
+        } else {
+            Err(format!("`{text}` is no branch, tag or commit"))
+        }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(feature = "hub")]
+impl Revision {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As one part of a URL's path.
+    pub(crate) fn quoted(&self) -> String {
+        self.0.replace('/', "%2F").replace('+', "%2B")
+    }
+}
+
 /// A model as people name it: a short name, or `org/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelName {
@@ -93,6 +134,19 @@ impl FromStr for ModelName {
             None => vec![name.parse()?],
         };
         Ok(Self { name: name.to_string(), repositories })
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl ModelName {
+    /// Where it is fetched from.
+    pub(crate) fn repository(&self) -> &RepoId {
+        &self.repositories[0]
     }
 }
 
@@ -139,9 +193,8 @@ impl Cache {
         let ids: Vec<String> = model.repositories.iter().map(RepoId::to_string).collect();
         Err(Failure(format!(
             "{name}: there is no such file or folder, and the Hugging Face cache {root} has {state}: \
-             `hf download {id}` fetches it",
-            name = model.name,
-            id = model.repositories[0],
+             `cuewire model pull {name}` fetches it",
+            name = model,
             root = self.root.display(),
             state = match partly {
                 Some(id) => format!("only parts of {id}"),
@@ -304,6 +357,12 @@ mod tests {
             ["", "enormous", "a/b/c", "../x", "a/..", "/a", "a/", "a/b c", "a--b/c", ".a/b", "a/b?x=1", "a/b\\c"]
         {
             assert!(ids(wrong).is_err(), "{wrong}");
+        }
+        for right in ["main", "refs/pr/1", "v1.0+x"] {
+            assert!(right.parse::<Revision>().is_ok(), "{right}");
+        }
+        for wrong in ["", "/main", "a/../b", "..", "a b", "a?b", "a\\b", "a//b"] {
+            assert!(wrong.parse::<Revision>().is_err(), "{wrong}");
         }
         for (short, ..) in SHORT_NAMES {
             assert!(ids(short).is_ok(), "{short}");

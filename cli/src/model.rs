@@ -37,6 +37,17 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Arc<WhisperModel>, Failure> {
     Ok(Arc::new(model))
 }
 
+#[cfg(not(feature = "hub"))]
+pub(crate) fn pull(args: &crate::args::PullArgs) -> Result<ExitCode, Failure> {
+    Err(Failure(format!(
+        "this build does not go to the network: build it with the feature `hub`, or \
+         `hf download {} --revision {}` puts the model where --model {} finds it",
+        args.name.repository(),
+        args.revision,
+        args.name
+    )))
+}
+
 pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
     let info = load(args.path.as_deref())?.info();
     let languages: Vec<&str> = info.languages.iter().map(|language| language.code()).collect();

@@ -1,0 +1,210 @@
+//! A hub-shaped server and a "CDN", on the loopback interface: what a hub answers, and how it may fail.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use sha2::Digest as _;
+
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const TOKEN: &str = "hf_secret";
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) range: Option<String>,
+    pub(crate) authorization: Option<String>,
+}
+
+/// How a request goes wrong.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// This status, with these headers.
+    Status(&'static str, &'static str),
+    /// The connection closes after so many bytes of the body.
+    Cut(usize),
+    /// After so many bytes of the body nothing more comes.
+    Hold(usize),
+    /// One bit of the body is another.
+    Corrupt,
+    /// All of the body, whatever range was asked for.
+    NoRange,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Mutex<Vec<Seen>>,
+    faults: Mutex<VecDeque<Fault>>,
+}
+
+/// One listener.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    state: Arc<State>,
+}
+
+struct Reply {
+    status: &'static str,
+    headers: String,
+    body: Vec<u8>,
+}
+
+fn reply(status: &'static str, headers: impl Into<String>, body: impl Into<Vec<u8>>) -> Reply {
+    Reply { status, headers: headers.into(), body: body.into() }
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(State::default());
+        let (answer, shared) = (Arc::new(answer), state.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (answer, state) = (answer.clone(), shared.clone());
+                // A client that goes away in the middle is part of the tests.
+                std::thread::spawn(move || serve(stream.unwrap(), &state, &*answer));
+            }
+        });
+        Self { url, state }
+    }
+
+    pub(crate) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+}
+
+fn serve(mut stream: TcpStream, state: &State, answer: &dyn Fn(&Seen) -> Reply) -> Option<()> {
+    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+    let first = lines.next()?.ok()?;
+    let mut words = first.split(' ');
+    let mut seen = Seen { method: words.next()?.into(), path: words.next()?.into(), range: None, authorization: None };
+    for line in lines {
+        let line = line.ok()?;
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => seen.range = Some(value.into()),
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                seen.authorization = Some(value.into());
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    state.seen.lock().unwrap().push(seen.clone());
+    let fault = state.faults.lock().unwrap().pop_front();
+    let Reply { mut status, mut headers, mut body } = answer(&seen);
+    let length = body.len();
+    match (&fault, &seen.range) {
+        (Some(Fault::Status(other, with)), _) => (status, headers, body) = (other, with.to_string(), Vec::new()),
+        (Some(Fault::NoRange), _) | (_, None) => {}
+        (_, Some(range)) if status == "200 OK" => {
+            let start: usize = range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().unwrap();
+            if start >= length {
+                (status, body) = ("416 Range Not Satisfiable", Vec::new());
+                headers += &format!("Content-Range: bytes */{length}\r\n");
+            } else {
+                (status, body) = ("206 Partial Content", body.split_off(start));
+                headers += &format!("Content-Range: bytes {start}-{}/{length}\r\n", length - 1);
+            }
+        }
+        _ => {}
+    }
+    if matches!(fault, Some(Fault::Corrupt)) {
+        *body.last_mut()? ^= 1;
+    }
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).ok()?;
+    if seen.method == "HEAD" {
+        return None;
+    }
+    let sent = match fault {
+        Some(Fault::Cut(n) | Fault::Hold(n)) => n,
+        _ => body.len(),
+    };
+    stream.write_all(&body[..sent]).ok()?;
+    if let Some(Fault::Hold(_)) = fault {
+        // Until the client goes away.
+        let _ = stream.read(&mut [0]);
+    }
+    None
+}
+
+/// A hub with one repository, `org/random`, whose weights lie on another host.
+pub(crate) struct Hub {
+    pub(crate) hub: Server,
+    pub(crate) cdn: Server,
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn git_sha1(bytes: &[u8]) -> String {
+    let hash = sha1::Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Hub {
+    pub(crate) fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
+        let files = Arc::new(files);
+        let on_cdn = files.clone();
+        let cdn = Server::start(move |seen| {
+            let name = seen.path.strip_prefix("/stored/").and_then(|rest| rest.strip_suffix("?signature=x"));
+            match name.and_then(|name| on_cdn.get(name)) {
+                Some(bytes) => reply("200 OK", "ETag: \"of-the-cdn\"\r\n", bytes.clone()),
+                None => reply("404 Not Found", "", ""),
+            }
+        });
+        let elsewhere = cdn.url.clone();
+        let hub = Server::start(move |seen| answer(seen, &files, &elsewhere));
+        Self { hub, cdn }
+    }
+}
+
+fn answer(seen: &Seen, files: &BTreeMap<String, Vec<u8>>, cdn: &str) -> Reply {
+    let path = seen.path.as_str();
+    if path == "/api/models/org/random/revision/main" || path == "/api/models/org/random/revision/refs%2Fpr%2F1" {
+        let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
+        return reply("200 OK", "", serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string());
+    }
+    if path == "/api/models/org/random/refs" {
+        return reply("200 OK", "", r#"{"branches": [{"name": "main"}], "tags": [{"name": "v1"}]}"#);
+    }
+    if path.starts_with("/api/models/org/random/revision/") {
+        return reply("404 Not Found", "X-Error-Code: RevisionNotFound\r\n", "");
+    }
+    if path.starts_with("/api/models/org/gated/") {
+        return reply("403 Forbidden", "X-Error-Code: GatedRepo\r\n", "");
+    }
+    if path.starts_with("/api/models/org/private/") {
+        return reply("401 Unauthorized", "X-Error-Code: RepoNotFound\r\n", "");
+    }
+    let file = |prefix: &str| path.strip_prefix(prefix).and_then(|name| Some((name, files.get(name)?)));
+    if let Some((name, bytes)) = file(&format!("/org/random/resolve/{COMMIT}/")) {
+        return if name.ends_with(".safetensors") || name.ends_with(".bin") {
+            let headers = format!(
+                "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n\
+                 Location: {cdn}/stored/{name}?signature=x\r\n",
+                sha256(bytes),
+                bytes.len()
+            );
+            reply("302 Found", headers, "")
+        } else if name == "config.json" {
+            reply("307 Temporary Redirect", format!("Location: /api/resolve-cache/{name}\r\n"), "")
+        } else {
+            reply("200 OK", format!("ETag: \"{}\"\r\n", git_sha1(bytes)), bytes.clone())
+        };
+    }
+    match file("/api/resolve-cache/") {
+        Some((_, bytes)) => reply("200 OK", format!("ETag: W/\"{}\"\r\n", git_sha1(bytes)), bytes.clone()),
+        None => reply("404 Not Found", "X-Error-Code: RepoNotFound\r\n", ""),
+    }
+}
