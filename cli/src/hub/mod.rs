@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,20 +49,36 @@ pub(crate) fn pull(args: &PullArgs) -> Result<ExitCode, Failure> {
     if let Some(path) = here.as_deref().filter(|_| cache::is_commit(revision.as_str())) {
         return say(path);
     }
-    ctrlc::set_handler(|| {
+    let screen = Screen::new();
+    let bar = screen.bar.clone();
+    ctrlc::set_handler(move || {
+        bar.finish_and_clear();
         complain("interrupted: what is fetched is kept, and the same command goes on from there");
         std::process::exit(INTERRUPTED.into());
     })?;
-    let screen = Screen::new();
     let client = Client::new(settings)?;
-    let listing = match client.listing(id, revision, &screen) {
-        Ok(listing) => listing,
-        Err(Problem::Lasting(failure)) => return Err(failure),
-        Err(Problem::Passing { what, .. }) => {
-            let Some(path) = here else { return Err(Failure(what)) };
+    let found = bring(&cache, &client, id, revision, here, &screen);
+    screen.clear();
+    say(&found?)
+}
+
+/// The snapshot of a revision, from the cache if it is the hub's newest, or if the hub cannot be asked.
+fn bring(
+    cache: &Cache,
+    client: &Client,
+    id: &RepoId,
+    revision: &Revision,
+    here: Option<PathBuf>,
+    screen: &Screen,
+) -> Result<PathBuf, Failure> {
+    let listing = match (client.listing(id, revision, screen), here) {
+        (Ok(listing), _) => listing,
+        (Err(Problem::Passing { what, .. }), Some(path)) => {
+            screen.clear();
             complain(&format!("{what}; what the cache has of {id} is taken"));
-            return say(&path);
+            return Ok(path);
         }
+        (Err(problem), _) => return Err(problem.into_failure()),
     };
     let names = select::files(&listing.files).map_err(|error| Failure(format!("{id}: {error}")))?;
     let repository = cache.repository(id);
@@ -71,14 +87,14 @@ pub(crate) fn pull(args: &PullArgs) -> Result<ExitCode, Failure> {
     if is_here && cache::what_lacks(&snapshot).is_none() {
         // The cache may be read-only, and all that is wanted is there.
         let _ = refer(&repository, revision, &listing.commit);
-        return say(&snapshot);
+        return Ok(snapshot);
     }
-    fetch(&cache, &client, id, &listing.commit, &names, &screen)?;
+    fetch(cache, client, id, &listing.commit, &names, screen)?;
     if let Some(lacking) = cache::what_lacks(&snapshot) {
         return Err(Failure(format!("{id} is not whole on the hub: it lacks {lacking}")));
     }
     refer(&repository, revision, &listing.commit).map_err(disk(&repository))?;
-    say(&snapshot)
+    Ok(snapshot)
 }
 
 /// Fetches the files and then links them, so that a snapshot is there as a whole.
@@ -111,7 +127,6 @@ fn fetch(
         let pointer = snapshot.join(file.name);
         download::link(&blobs, file.checksum.as_str(), &pointer).map_err(disk(&pointer))?;
     }
-    screen.clear();
     Ok(())
 }
 
@@ -159,6 +174,10 @@ struct Screen {
 impl Screen {
     fn new() -> Self {
         let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        bar.set_message("asking the hub");
         Self { bar }
     }
 

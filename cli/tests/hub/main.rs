@@ -329,6 +329,39 @@ fn several_at_once_fetch_once() {
     }
 }
 
+/// Elsewhere the system's own certificates cannot be replaced by a variable.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[test]
+fn over_tls_the_other_side_is_known_and_stays_encrypted() {
+    if !graviola::util::is_cpu_supported() {
+        // Past the test runner's capture.
+        use std::io::Write as _;
+        writeln!(std::io::stderr(), "SKIPPED over_tls: this processor lacks what TLS needs").unwrap();
+        return;
+    }
+    let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub/tls/authority.pem");
+    let world =
+        |cdn_tls| World { server: Hub::start_with(FILES.clone(), true, cdn_tls), home: tempfile::tempdir().unwrap() };
+    let encrypted = world(true);
+    encrypted.server.cdn.fail([Fault::Cut(100_000)]);
+    let (code, _, err) = run(encrypted.pull().env("SSL_CERT_FILE", &authority));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(encrypted.ranges(), [None, range(100_000)]);
+    assert_eq!(std::fs::read(encrypted.snapshot().join("model.safetensors")).unwrap(), weights());
+
+    let half = world(false);
+    let (code, _, err) = run(half.pull().env("SSL_CERT_FILE", &authority));
+    assert_eq!(code, 2);
+    assert!(err.contains("not encrypted: not followed"), "{err}");
+    assert!(half.ranges().is_empty());
+
+    let unknown = world(true);
+    let (code, _, err) = run(unknown.pull().env_remove("SSL_CERT_FILE"));
+    assert_eq!(code, 2);
+    assert!(err.contains("no safe connection to 127.0.0.1"), "{err}");
+    assert!(unknown.server.hub.seen().is_empty());
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_named() {

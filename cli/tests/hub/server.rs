@@ -1,10 +1,13 @@
 //! A hub-shaped server and a "CDN", on the loopback interface: what a hub answers, and how it may fail.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sha2::Digest as _;
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -58,16 +61,29 @@ fn reply(status: &'static str, headers: impl Into<String>, body: impl Into<Vec<u
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    fn start(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::new(State::default());
         let (answer, shared) = (Arc::new(answer), state.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, state) = (answer.clone(), shared.clone());
-                // A client that goes away in the middle is part of the tests.
-                std::thread::spawn(move || serve(stream.unwrap(), &state, &*answer));
+                let (answer, state, tls) = (answer.clone(), shared.clone(), tls.clone());
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    // A client that goes away in the middle is part of the tests.
+                    match tls {
+                        None => serve(&mut stream, &state, &*answer),
+                        Some(tls) => {
+                            let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
+                            let served = serve(&mut stream, &state, &*answer);
+                            stream.conn.send_close_notify();
+                            let _ = stream.flush();
+                            served
+                        }
+                    }
+                });
             }
         });
         Self { url, state }
@@ -82,20 +98,38 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, state: &State, answer: &dyn Fn(&Seen) -> Reply) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let first = lines.next()?.ok()?;
-    let mut words = first.split(' ');
+/// What the server shows, signed by `tls/authority.pem`. The key is of no worth: it guards nothing but these tests.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn certificate() -> Arc<ServerConfig> {
+    let chain = vec![CertificateDer::from_pem_slice(include_bytes!("tls/server.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    Arc::new(config.with_single_cert(chain, key).unwrap())
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn certificate() -> Arc<ServerConfig> {
+    panic!("there is no TLS for this processor")
+}
+
+/// Serves one request.
+fn serve<S: Read + Write>(stream: &mut S, state: &State, answer: &dyn Fn(&Seen) -> Reply) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let mut lines = head.lines();
+    let mut words = lines.next()?.split(' ');
     let mut seen = Seen { method: words.next()?.into(), path: words.next()?.into(), range: None, authorization: None };
-    for line in lines {
-        let line = line.ok()?;
-        match line.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("range") => seen.range = Some(value.into()),
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                seen.authorization = Some(value.into());
-            }
-            Some(_) => {}
-            None => break,
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        match name.to_ascii_lowercase().as_str() {
+            "range" => seen.range = Some(value.into()),
+            "authorization" => seen.authorization = Some(value.into()),
+            _ => {}
         }
     }
     state.seen.lock().unwrap().push(seen.clone());
@@ -154,9 +188,14 @@ fn git_sha1(bytes: &[u8]) -> String {
 
 impl Hub {
     pub(crate) fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
+        Self::start_with(files, false, false)
+    }
+
+    /// With TLS, or without.
+    pub(crate) fn start_with(files: BTreeMap<String, Vec<u8>>, hub_tls: bool, cdn_tls: bool) -> Self {
         let files = Arc::new(files);
         let on_cdn = files.clone();
-        let cdn = Server::start(move |seen| {
+        let cdn = Server::start(cdn_tls.then(certificate), move |seen| {
             let name = seen.path.strip_prefix("/stored/").and_then(|rest| rest.strip_suffix("?signature=x"));
             match name.and_then(|name| on_cdn.get(name)) {
                 Some(bytes) => reply("200 OK", "ETag: \"of-the-cdn\"\r\n", bytes.clone()),
@@ -164,7 +203,7 @@ impl Hub {
             }
         });
         let elsewhere = cdn.url.clone();
-        let hub = Server::start(move |seen| answer(seen, &files, &elsewhere));
+        let hub = Server::start(hub_tls.then(certificate), move |seen| answer(seen, &files, &elsewhere));
         Self { hub, cdn }
     }
 }
