@@ -118,6 +118,12 @@ fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+/// Says so past the test runner's capture.
+fn skipped(test: &str, why: &str) {
+    use std::io::Write as _;
+    std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes()).unwrap();
+}
+
 fn range(start: usize) -> Option<String> {
     Some(format!("bytes={start}-"))
 }
@@ -164,6 +170,29 @@ fn a_model_is_pulled_into_the_cache_and_goes_by_its_name() {
     let mut convert = world.cuewire(&["model", "convert", "org/random", gguf.to_str().unwrap(), "--quantize", "f16"]);
     assert_eq!(run(&mut convert).0, 0);
     assert!(gguf.is_file());
+}
+
+#[test]
+fn the_hub_s_own_library_finds_what_was_pulled() {
+    let Some(python) = std::env::var_os("CUEWIRE_TEST_PYTHON") else {
+        let why = "CUEWIRE_TEST_PYTHON names no Python with huggingface_hub";
+        return skipped("the_hub_s_own_library_finds_what_was_pulled", why);
+    };
+    let world = World::new();
+    world.pull_well();
+    let script = "from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_cache\n\
+                  print(snapshot_download('org/random', local_files_only=True))\n\
+                  print(try_to_load_from_cache('org/random', 'model.safetensors'))\n\
+                  cache = scan_cache_dir()\n\
+                  print([(r.repo_id, r.nb_files, list(r.refs)) for r in cache.repos], cache.warnings)";
+    let mut command = Command::new(python);
+    command.args(["-c", script]).env("HF_HOME", world.home.path()).env("HF_HUB_OFFLINE", "1");
+    let (code, out, err) = run(command.env_remove("HF_HUB_CACHE").env_remove("HUGGINGFACE_HUB_CACHE"));
+    assert_eq!(code, 0, "{err}");
+    let snapshot = world.snapshot();
+    let weights = snapshot.join("model.safetensors");
+    let found = format!("{}\n{}\n[('org/random', 4, ['main'])] []\n", snapshot.display(), weights.display());
+    assert_eq!(out, found, "{err}");
 }
 
 /// An address where nobody listens.
@@ -334,10 +363,7 @@ fn several_at_once_fetch_once() {
 #[test]
 fn over_tls_the_other_side_is_known_and_stays_encrypted() {
     if !graviola::util::is_cpu_supported() {
-        // Past the test runner's capture.
-        use std::io::Write as _;
-        writeln!(std::io::stderr(), "SKIPPED over_tls: this processor lacks what TLS needs").unwrap();
-        return;
+        return skipped("over_tls_the_other_side_is_known_and_stays_encrypted", "this processor lacks what TLS needs");
     }
     let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub/tls/authority.pem");
     let world =
