@@ -100,12 +100,12 @@ impl<'a> Download<'a> {
                 if part.bytes > before {
                     patience.reset();
                 }
-                patience.bear(problem, self.screen).map_err(|problem| {
-                    let Failure(error) = problem.into_failure();
-                    let (id, name, bytes, size) = (remote.id, remote.name, part.bytes, remote.size);
-                    Failure(format!(
-                        "{id}/{name}: {error}. {bytes} of {size} bytes are here; the same command goes on from there"
-                    ))
+                patience.bear(problem, self.screen).map_err(|problem| match problem {
+                    Problem::Lasting(failure) => failure,
+                    Problem::Passing { what, .. } => Failure(format!(
+                        "{}/{}: {what}. {} of {} bytes are here; the same command goes on from there",
+                        remote.id, remote.name, part.bytes, remote.size
+                    )),
                 })?;
             }
         }
