@@ -15,6 +15,7 @@ use cuewire::time::Timestamp;
 use cuewire::transcript::Format;
 
 use crate::Failure;
+use crate::cache::{MAIN, ModelName, Revision};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -29,6 +30,28 @@ Examples:
   cuewire transcribe --language fr --format srt film.mp4 > film.srt
   cuewire transcribe --split-channels --output-dir out calls/*.wav
   ffmpeg -i rtsp://camera/1 -t 60 -f wav - | cuewire transcribe -";
+
+const PULL_NOTES: &str = "\
+Names: tiny, base, small, medium, each also as .en; large (the first), large-v2, large-v3, large-v3-turbo or turbo;
+distil-small.en, distil-medium.en, distil-large-v2, distil-large-v3, distil-large-v3.5; or org/name.
+
+The model goes into the cache that other programs share ($HF_HUB_CACHE, or hub/ in $HF_HOME, or ~/.cache/huggingface/hub),
+and afterwards --model NAME finds it. Its path is the one line on standard output. Only what is needed is fetched:
+settings, tokenizer and model.safetensors (of a CTranslate2 repository model.bin, for programs that read it). A transfer
+that breaks off is gone on with by the same command, and every file is checked against the hub's checksum.
+
+Environment: HF_ENDPOINT (another hub), HF_TOKEN or the file $HF_TOKEN_PATH (private and gated models), HF_HUB_OFFLINE=1
+(take what the cache has), HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence, 10), HTTPS_PROXY, SSL_CERT_FILE.
+
+Examples:
+  cuewire model pull tiny.en && cuewire transcribe --model tiny.en meeting.webm
+  cuewire model pull openai/whisper-small --revision main
+  cuewire model convert $(cuewire model pull turbo) turbo.gguf --quantize q8_0
+
+Exit codes:
+  0    the model is in the cache, whole
+  2    it is not: standard error says why
+  130  interrupted (Ctrl-C); what was fetched is kept";
 
 const LIVE_EXAMPLES: &str = "\
 Standard output is one JSON object a line, as it happens:
@@ -58,13 +81,16 @@ pub(crate) enum Command {
     /// Caption raw PCM on standard input while it is spoken.
     #[command(after_help = LIVE_EXAMPLES)]
     Live(LiveArgs),
-    /// Look into models and convert them.
+    /// Fetch models, look into them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
 }
 
 #[derive(Subcommand)]
 pub(crate) enum ModelCommand {
+    /// Fetch a model from the Hugging Face hub: the one command that goes to the network.
+    #[command(after_help = PULL_NOTES)]
+    Pull(PullArgs),
     /// Print a model's name, sizes and languages.
     Info(InfoArgs),
     /// Write a model as one GGUF file that holds everything: weights, tokenizer, settings.
@@ -73,8 +99,9 @@ pub(crate) enum ModelCommand {
 
 #[derive(Args)]
 pub(crate) struct RecognitionArgs {
-    /// Model: a Hugging Face folder or a GGUF file [default: the built-in Whisper base]
-    #[arg(long, value_name = "PATH")]
+    /// Model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache such as tiny.en [default: the
+    /// built-in Whisper base]
+    #[arg(long, value_name = "PATH|NAME")]
     pub(crate) model: Option<PathBuf>,
 
     /// Spoken language: a code such as en, fr, pt-BR, or auto
@@ -243,14 +270,25 @@ pub(crate) struct LiveArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct PullArgs {
+    /// The model: a short name such as tiny.en, or org/name
+    pub(crate) name: ModelName,
+
+    /// Branch, tag or commit
+    #[arg(long, value_name = "REV", default_value = MAIN)]
+    pub(crate) revision: Revision,
+}
+
+#[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// A Hugging Face folder or a GGUF file [default: the built-in model]
+    /// A Hugging Face folder, a GGUF file, or a name from the Hugging Face cache [default: the built-in model]
+    #[arg(value_name = "PATH|NAME")]
     pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// The model: a Hugging Face folder or a GGUF file
+    /// The model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod cache;
+#[cfg(feature = "hub")]
+mod hub;
 mod live;
 mod model;
 mod output;
@@ -35,6 +38,10 @@ fn main() -> ExitCode {
     let result = match args::Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Live(args) => live::run(&args),
+        #[cfg(feature = "hub")]
+        Command::Model(ModelCommand::Pull(args)) => hub::pull(&args),
+        #[cfg(not(feature = "hub"))]
+        Command::Model(ModelCommand::Pull(args)) => model::pull(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
         Command::Model(ModelCommand::Convert(args)) => model::convert(&args),
     };

@@ -10,6 +10,7 @@ use cuewire::asr::whisper::{self, WhisperModel};
 
 use crate::Failure;
 use crate::args::{ConvertArgs, InfoArgs};
+use crate::cache;
 use crate::output::quit_quietly_if_nobody_reads;
 
 /// The model that is part of the program.
@@ -24,16 +25,27 @@ fn embedded() -> Option<&'static [u8]> {
     None
 }
 
-/// Loads the model at `path`, or the built-in one.
+/// Loads the model at `path` or of that name, or the built-in one.
 pub(crate) fn load(path: Option<&Path>) -> Result<Arc<WhisperModel>, Failure> {
     let model = match (path, embedded()) {
-        (Some(path), _) => WhisperModel::load(path)?,
+        (Some(path), _) => WhisperModel::load(cache::resolve(path)?)?,
         (None, Some(bytes)) => WhisperModel::from_static(bytes)?,
         (None, None) => {
-            return Err(Failure("this build has no model built in: give one with --model PATH".into()));
+            return Err(Failure("this build has no model built in: give one with --model".into()));
         }
     };
     Ok(Arc::new(model))
+}
+
+#[cfg(not(feature = "hub"))]
+pub(crate) fn pull(args: &crate::args::PullArgs) -> Result<ExitCode, Failure> {
+    Err(Failure(format!(
+        "this build does not go to the network: build it with the feature `hub`, or \
+         `hf download {} --revision {}` puts the model where --model {} finds it",
+        args.name.repository(),
+        args.revision,
+        args.name
+    )))
 }
 
 pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
@@ -70,7 +82,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
     if args.output.exists() {
         return Err(Failure(format!("{output} exists: remove it first, or name another file")));
     }
-    let model = WhisperModel::load(&args.input)?;
+    let model = WhisperModel::load(cache::resolve(&args.input)?)?;
     // A conversion that breaks off leaves no file that looks whole.
     let mut part = args.output.clone().into_os_string();
     part.push(".part");

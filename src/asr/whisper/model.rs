@@ -94,6 +94,17 @@ impl fmt::Debug for WhisperModel {
     }
 }
 
+/// What a folder is called: `ORG/NAME` for a snapshot in the Hugging Face hub's cache, whose own name is a commit.
+fn folder_name(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let of_hub = || {
+        let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
+        let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+        Some(repository.replacen("--", "/", 1))
+    };
+    of_hub().or_else(|| Some(path.file_name()?.to_string_lossy().into_owned()))
+}
+
 impl WhisperModel {
     /// Reads a model from a Hugging Face folder (`config.json`, `tokenizer.json`, `model.safetensors` in f32, f16 or
     /// bf16, and if it is there `generation_config.json`), or from one GGUF file that [`convert`](super::convert()) wrote.
@@ -184,7 +195,7 @@ impl WhisperModel {
             },
             tokenizer: text("tokenizer.json")?,
         };
-        let name = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+        let name = folder_name(path);
         let store = load::safetensors(&weights)?;
         Self::assemble(&path.display().to_string(), name, source, store, precision)
     }
