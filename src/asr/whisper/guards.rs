@@ -10,9 +10,9 @@ use flate2::write::ZlibEncoder;
 
 use crate::asr::Suppression;
 
-/// Thresholds of the guards. The defaults are those of openai/whisper, `transcribe.py`, where it has them. There a low
-/// log-probability or a high compression ratio makes the decoder try again at a higher temperature, and the last try
-/// stands; here there is one try, and a text that fails is suppressed with its reason.
+/// Thresholds of the guards. The defaults are those of openai/whisper, `transcribe.py`, where it has them. As there, a low
+/// log-probability or a high compression ratio makes the decoder try again at a higher temperature; there the last try
+/// stands, here a text that fails at every temperature is suppressed with its reason.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Guards {
@@ -28,6 +28,10 @@ pub struct Guards {
     /// few characters are. Default 2: slow speech has about 8, and the mean over the two tokens of a lone "you" says
     /// nothing.
     pub characters_per_second: f32,
+    /// Below this mean log-probability a text of one word, above the probability of no speech, is none. Default −0.5: the
+    /// "you" that Whisper hears in noise has −0.8 to −1 with its end, and a word that was said −0.3 and no such
+    /// probability.
+    pub lone_word_log_probability: f32,
     /// Tokens that a second of audio may give, on top of `tokens_at_least`; decoding stops there. Default 30:
     /// fast English is 7, scripts that take several tokens a character (Tamil, Thai) stay below 25.
     pub tokens_per_second: f32,
@@ -42,6 +46,7 @@ impl Default for Guards {
             mean_log_probability: -1.0,
             compression_ratio: 2.4,
             characters_per_second: 2.0,
+            lone_word_log_probability: -0.5,
             tokens_per_second: 30.0,
             tokens_at_least: 20,
         }
@@ -68,9 +73,10 @@ impl Guards {
         let seconds = samples as f32 / crate::time::SAMPLE_RATE as f32;
         let sparse = (text.chars().count() as f32) < self.characters_per_second * seconds;
         let unlikely = mean_log_probability < self.mean_log_probability;
+        let lone = text.split_whitespace().nth(1).is_none() && mean_log_probability < self.lone_word_log_probability;
         if says_nothing(text) {
             Some(Suppression::Empty)
-        } else if no_speech_probability > self.no_speech_probability && (unlikely || sparse) {
+        } else if no_speech_probability > self.no_speech_probability && (unlikely || sparse || lone) {
             Some(Suppression::NoSpeech)
         } else if compression_ratio(text) > self.compression_ratio {
             Some(Suppression::Repetition)
@@ -167,6 +173,11 @@ mod tests {
         assert_eq!(judge(8, 0.7), Some(Suppression::NoSpeech));
         assert_eq!(judge(8, 0.5), None);
         assert_eq!(judge(1, 0.7), None);
+        // Shortly, in noise: sure that it is no speech, and not sure of the word.
+        let judge = |text: &str, log_probability| Guards::default().judge(text, 11_000, 0.96, log_probability);
+        assert_eq!(judge("you", -0.8), Some(Suppression::NoSpeech));
+        assert_eq!(judge("Yes.", -0.3), None);
+        assert_eq!(judge("Yes, please.", -0.8), None);
     }
 
     #[test]
