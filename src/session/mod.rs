@@ -17,7 +17,7 @@ use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction
 use crate::config::{Config, Language, LanguageSetting};
 use crate::segment::{Boundary, Segment, Segmenter};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples_of_ms, samples_of_nanos};
-use crate::vad::{FRAME, Vad, WebRtcVad};
+use crate::vad::{FRAME, Lift, Vad, WebRtcVad};
 
 mod buffer;
 pub mod trace;
@@ -186,6 +186,7 @@ pub struct Session {
     timeline: Timeline,
     resampler: Option<Resampler>,
     vad: Box<dyn Vad>,
+    lift: Lift,
     segmenter: Segmenter,
     buffer: SampleBuffer,
     /// The first sample that no frame has held.
@@ -234,6 +235,7 @@ impl Session {
             timeline: Timeline::new(),
             resampler: None,
             vad,
+            lift: Lift::default(),
             buffer: SampleBuffer::default(),
             framed: SampleIndex(0),
             mono: Vec::with_capacity(SLICE),
@@ -404,11 +406,12 @@ impl Session {
 
     /// Judges the next frame, of which `held` samples are there and the rest is silence.
     fn hear_frame(&mut self, held: usize) {
+        let lift = self.lift.factor(self.buffer.iter_from(self.framed).take(held));
         let mut frame = [0i16; FRAME];
         let mut energy = 0.0;
         for (quantised, sample) in frame.iter_mut().zip(self.buffer.iter_from(self.framed).take(held)) {
             energy += sample * sample;
-            *quantised = (sample * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16;
+            *quantised = (sample * lift * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16;
         }
         self.framed = self.framed.plus(held as u64);
         let speech = self.vad.is_speech(&frame);

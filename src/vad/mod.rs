@@ -4,8 +4,10 @@
 
 use crate::config::VadMode;
 
+mod lift;
 mod webrtc;
 
+pub(crate) use lift::Lift;
 pub use webrtc::WebRtcVad;
 
 /// Samples in a frame: 20 ms at 16 kHz.
