@@ -68,7 +68,7 @@ pub(crate) enum ModelCommand {
 
 #[derive(Args)]
 pub(crate) struct RecognitionArgs {
-    /// Model: a Hugging Face folder or a GGUF file [default: the built-in Whisper base]
+    /// Model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file [default: the built-in Whisper base]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
 
@@ -169,13 +169,13 @@ pub(crate) struct LiveArgs {
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// A Hugging Face folder or a GGUF file [default: the built-in model]
+    /// A Hugging Face or CTranslate2 folder, a GGUF or ggml file [default: the built-in model]
     pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// The model: a Hugging Face folder or a GGUF file
+    /// The model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 

@@ -40,9 +40,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A GGUF file lacks a text.
-    #[error(
-        "{file} has no metadata `{key}` (a text): it was not written by cuewire; convert the model from its Hugging Face folder"
-    )]
+    #[error("{file} has no metadata `{key}` (a text): it was not written by cuewire; convert the original once more")]
     MissingMetadata {
         /// The file.
         file: String,
@@ -74,7 +72,7 @@ pub enum ModelError {
         source: Box<ModelError>,
     },
     /// A value of the configuration is out of its range.
-    #[error("config.json: `{field}` is {value}, allowed is {allowed}")]
+    #[error("the configuration has `{field}` {value}, allowed is {allowed}")]
     Config {
         /// The field.
         field: &'static str,

@@ -53,7 +53,7 @@ fn every_container_has_the_same_tokens_masks_and_heads() {
     }
 }
 
-/// Encoding by the merges that were told from the ranks is encoding by those of the original.
+/// Every token is encoded as itself, and text by the merges that were told from the ranks as by those of the original.
 #[test]
 fn merges_are_told_from_ranks() {
     for name in ["tiny.en", "base"] {
@@ -63,6 +63,18 @@ fn merges_are_told_from_ranks() {
         let special = openai::special(if name == "base" { 51_865 } else { 51_864 }).unwrap();
         let parse = |json: &str| json.parse::<tokenizers::Tokenizer>().unwrap();
         let (theirs, ours) = (parse(&json), parse(&vocabulary.tokenizer(&special)));
+        // Not the file's merges, of which some copies have lost the first: each token by itself, unless it is several words.
+        for id in 256..special[0].0 {
+            let token = ours.decode(&[id], false).unwrap();
+            let one_word = token.strip_prefix(' ').unwrap_or(&token).chars().all(|c| c.is_ascii_alphabetic());
+            if one_word && !token.is_empty() {
+                assert_eq!(ours.encode(token.as_str(), false).unwrap().get_ids(), [id], "{name}: {token:?}");
+            }
+        }
+        if theirs.encode(" the", false).unwrap().get_ids().len() > 1 {
+            std::io::stderr().write_all(format!("SKIPPED: {name}/tokenizer.json lacks merges\n").as_bytes()).unwrap();
+            continue;
+        }
         for sample in [
             "The quick brown fox jumps over the lazy dog, doesn't it?  Twice\n\n -- 1234567 times!",
             "Ελλάδα, Україна, 日本語の文章、한국어 문장, العربية, हिन्दी, ไทย … ♪♪♪ naïve café 🎉👩‍👩‍👧",
