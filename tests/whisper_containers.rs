@@ -141,6 +141,15 @@ fn every_form_says_the_same_from_every_container() {
 }
 
 #[test]
+fn super_blocks_say_the_same_from_every_container() {
+    use GgmlDType::{Q2K, Q3K, Q4K, Q5K, Q6K};
+    // A super-block is 256 weights of a row.
+    for form in [Q2K, Q3K, Q4K, Q5K, Q6K].map(Form::Blocks) {
+        all_say_the_same(Sizes { width: 256, encoder_layers: 1, decoder_layers: 1, ..ENGLISH }, form);
+    }
+}
+
+#[test]
 fn eight_bits_of_ctranslate2_are_what_they_stand_for() {
     for sizes in [MULTILINGUAL, TURBO] {
         let checkpoint = Checkpoint::new(sizes);

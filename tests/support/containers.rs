@@ -276,6 +276,11 @@ impl Checkpoint {
                         GgmlDType::Q4_1 => 3,
                         GgmlDType::Q5_0 => 6,
                         GgmlDType::Q5_1 => 7,
+                        GgmlDType::Q2K => 10,
+                        GgmlDType::Q3K => 11,
+                        GgmlDType::Q4K => 12,
+                        GgmlDType::Q5K => 13,
+                        GgmlDType::Q6K => 14,
                         _ => 8,
                     };
                     (number, stored.data().unwrap().to_vec())

@@ -93,7 +93,9 @@ impl WhisperModel {
     ///   `tokenizer.json` or `vocabulary.json` or `vocabulary.txt`;
     /// - a GGUF file that [`convert`](super::convert()) wrote, or one of candle's with `config.json` and `tokenizer.json`
     ///   (or such as `config-tiny.json` and `tokenizer-tiny.json`) beside it;
-    /// - a ggml file of whisper.cpp in f32, f16, q8_0, q5_1, q5_0, q4_1 or q4_0, which holds everything.
+    /// - a ggml file of whisper.cpp, which holds everything.
+    ///
+    /// GGUF and ggml files may be in f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 and q2_k to q6_k.
     ///
     /// Which it is, is told by what is there, not by its name. The same weights give the same captions.
     ///

@@ -404,21 +404,26 @@ fn blocks_are_unpacked_as_candle_does() {
     use candle_core::quantized::{GgmlDType, QTensor};
     use candle_core::{Device, Tensor};
 
-    let values: Vec<f32> = noise(8 * 64).iter().enumerate().map(|(i, v)| v * (1.0 + (i / 64) as f32)).collect();
-    let tensor = Tensor::from_vec(values, (8, 64), &Device::Cpu).unwrap();
+    let values: Vec<f32> = noise(8 * 512).iter().enumerate().map(|(i, v)| v * (1.0 + (i / 64) as f32)).collect();
+    let tensor = Tensor::from_vec(values, (8, 512), &Device::Cpu).unwrap();
     for (form, theirs) in [
         (Form::Q8_0, GgmlDType::Q8_0),
         (Form::Q4_0, GgmlDType::Q4_0),
         (Form::Q4_1, GgmlDType::Q4_1),
         (Form::Q5_0, GgmlDType::Q5_0),
         (Form::Q5_1, GgmlDType::Q5_1),
+        (Form::Q2K, GgmlDType::Q2K),
+        (Form::Q3K, GgmlDType::Q3K),
+        (Form::Q4K, GgmlDType::Q4K),
+        (Form::Q5K, GgmlDType::Q5K),
+        (Form::Q6K, GgmlDType::Q6K),
     ] {
         let stored = QTensor::quantize(&tensor, theirs).unwrap();
         let exact = stored.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let bytes = stored.data().unwrap();
-        assert_eq!(bytes.len(), form.bytes(8 * 64));
+        assert_eq!(bytes.len(), form.bytes(8 * 512));
         for level in Level::all() {
-            let mut out = vec![0.0; 8 * 64];
+            let mut out = vec![0.0; 8 * 512];
             dequantise(level, form, &bytes, &mut out);
             assert_eq!(out, exact, "{} on {}", form.name(), level.name());
         }

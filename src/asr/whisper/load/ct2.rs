@@ -206,7 +206,7 @@ fn file(store: &mut Store, variables: &Variables, part: &str, width: usize) -> R
         let (name, theirs) = (format!("layers.{i}"), format!("layer_{i}"));
         // Queries, keys and values are one matrix; keys have no bias (theirs would change no softmax).
         for (at, projection) in ["q", "k", "v"].into_iter().enumerate() {
-            let rows = Some(at * width..(at + 1) * width);
+            let rows = Some(width.saturating_mul(at)..width.saturating_mul(at + 1));
             let name = format!("{name}.self_attn.{projection}_proj");
             linear(&name, &format!("{theirs}/self_attention/linear_0"), rows, projection != "k")?;
         }
@@ -215,7 +215,12 @@ fn file(store: &mut Store, variables: &Variables, part: &str, width: usize) -> R
             let (name, theirs) = (format!("{name}.encoder_attn"), format!("{theirs}/attention"));
             linear(&format!("{name}.q_proj"), &format!("{theirs}/linear_0"), None, true)?;
             linear(&format!("{name}.k_proj"), &format!("{theirs}/linear_1"), Some(0..width), false)?;
-            linear(&format!("{name}.v_proj"), &format!("{theirs}/linear_1"), Some(width..2 * width), true)?;
+            linear(
+                &format!("{name}.v_proj"),
+                &format!("{theirs}/linear_1"),
+                Some(width..width.saturating_mul(2)),
+                true,
+            )?;
             linear(&format!("{name}.out_proj"), &format!("{theirs}/linear_2"), None, true)?;
         }
         linear(&format!("{name}.fc1"), &format!("{theirs}/ffn/linear_0"), None, true)?;

@@ -22,6 +22,16 @@ pub enum Form {
     Q5_0,
     /// GGML's `Q5_1`: blocks of 32 times 5 bits under one scale and above one minimum, 24 bytes each.
     Q5_1,
+    /// GGML's `Q2_K`: super-blocks of 256 weights in 2 bits, 84 bytes each.
+    Q2K,
+    /// GGML's `Q3_K`: super-blocks of 256 weights in 3 bits, 110 bytes each.
+    Q3K,
+    /// GGML's `Q4_K`: super-blocks of 256 weights in 4 bits, 144 bytes each.
+    Q4K,
+    /// GGML's `Q5_K`: super-blocks of 256 weights in 5 bits, 176 bytes each.
+    Q5K,
+    /// GGML's `Q6_K`: super-blocks of 256 weights in 6 bits, 210 bytes each.
+    Q6K,
     /// CTranslate2's `int8`: a row is the single-precision number that its weights were multiplied by, then signed
     /// bytes. In the file the numbers of all rows are a tensor of their own.
     Int8,
@@ -31,33 +41,35 @@ pub enum Form {
 pub(crate) const BLOCK: usize = 32;
 
 /// What is read, for messages.
-pub(crate) const FORMS: &str = "f32, f16, bf16 are read, and for matrices q8_0, q5_1, q5_0, q4_1, q4_0 and int8";
+pub(crate) const FORMS: &str =
+    "f32, f16, bf16 are read, and for matrices q8_0, q5_1, q5_0, q4_1, q4_0, q2_k to q6_k and int8";
 
 impl Form {
-    /// Bytes of a block of 32 weights; `None` for a form without blocks.
-    pub(crate) const fn block(self) -> Option<usize> {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 | Self::Int8 => None,
-            Self::Q8_0 => Some(34),
-            Self::Q4_0 => Some(18),
-            Self::Q4_1 => Some(20),
-            Self::Q5_0 => Some(22),
-            Self::Q5_1 => Some(24),
-        }
+    /// Weights and bytes of a block; `None` for a form without blocks.
+    pub(crate) const fn block(self) -> Option<(usize, usize)> {
+        Some(match self {
+            Self::F32 | Self::F16 | Self::Bf16 | Self::Int8 => return None,
+            Self::Q8_0 => (BLOCK, 34),
+            Self::Q4_0 => (BLOCK, 18),
+            Self::Q4_1 => (BLOCK, 20),
+            Self::Q5_0 => (BLOCK, 22),
+            Self::Q5_1 => (BLOCK, 24),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+        })
     }
 
     /// Bytes of a row of `weights` contiguous weights; a form in blocks takes whole blocks.
     #[must_use]
     pub const fn bytes(self, weights: usize) -> usize {
-        match self {
-            Self::F32 => weights * 4,
-            Self::F16 | Self::Bf16 => weights * 2,
-            Self::Int8 => weights + 4,
-            Self::Q8_0 => weights / BLOCK * 34,
-            Self::Q4_0 => weights / BLOCK * 18,
-            Self::Q4_1 => weights / BLOCK * 20,
-            Self::Q5_0 => weights / BLOCK * 22,
-            Self::Q5_1 => weights / BLOCK * 24,
+        match (self, self.block()) {
+            (_, Some((block, bytes))) => weights / block * bytes,
+            (Self::F32, None) => weights * 4,
+            (Self::Int8, None) => weights + 4,
+            (_, None) => weights * 2,
         }
     }
 
@@ -73,6 +85,11 @@ impl Form {
             Self::Q4_1 => "q4_1",
             Self::Q5_0 => "q5_0",
             Self::Q5_1 => "q5_1",
+            Self::Q2K => "q2_k",
+            Self::Q3K => "q3_k",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
             Self::Int8 => "int8",
         }
     }
@@ -88,12 +105,11 @@ impl Form {
             7 => Self::Q5_1,
             8 => Self::Q8_0,
             30 => Self::Bf16,
-            10 => return Err("q2_k".to_string()),
-            11 => return Err("q3_k".to_string()),
-            12 => return Err("q4_k".to_string()),
-            13 => return Err("q5_k".to_string()),
-            14 => return Err("q6_k".to_string()),
-            15 => return Err("q8_k".to_string()),
+            10 => Self::Q2K,
+            11 => Self::Q3K,
+            12 => Self::Q4K,
+            13 => Self::Q5K,
+            14 => Self::Q6K,
             kind => return Err(format!("ggml type {kind}")),
         })
     }
@@ -108,6 +124,11 @@ impl Form {
             Self::Q5_0 => 6,
             Self::Q5_1 => 7,
             Self::Q8_0 => 8,
+            Self::Q2K => 10,
+            Self::Q3K => 11,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
             Self::Bf16 => 30,
             Self::Int8 => return None,
         })
@@ -116,7 +137,9 @@ impl Form {
     /// Bytes that a tensor of this shape takes in a file, or `None` where they overflow or blocks do not fit its rows.
     pub(super) fn stored(self, shape: &[usize]) -> Option<usize> {
         let weights = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        if self.block().is_some() && !shape.last()?.is_multiple_of(BLOCK) {
+        if let Some((block, _)) = self.block()
+            && !shape.last()?.is_multiple_of(block)
+        {
             return None;
         }
         // Room for what the weights become in memory, and for a scale a row.

@@ -154,6 +154,11 @@ pub(super) fn read(file: &str, bytes: Bytes) -> Result<Container, ModelError> {
             GgmlDType::Q4_1 => Ok(Form::Q4_1),
             GgmlDType::Q5_0 => Ok(Form::Q5_0),
             GgmlDType::Q5_1 => Ok(Form::Q5_1),
+            GgmlDType::Q2K => Ok(Form::Q2K),
+            GgmlDType::Q3K => Ok(Form::Q3K),
+            GgmlDType::Q4K => Ok(Form::Q4K),
+            GgmlDType::Q5K => Ok(Form::Q5K),
+            GgmlDType::Q6K => Ok(Form::Q6K),
             other => Err(format!("{other:?}")),
         };
         let offset = content.tensor_data_offset.saturating_add(info.offset);
