@@ -204,12 +204,14 @@ fn what_is_missing_is_said_and_where() {
     fs::write(ct2.join("vocabulary.txt"), checkpoint.vocabulary(false)).unwrap();
     assert_eq!(load(&ct2).info().container, "CTranslate2", "a folder without config.json is one of the older");
     assert_eq!(load(&ct2.join("model.bin")).info().name, "ct2");
-    for (from, to, part) in [(6u32, 3u32, "4 to 6"), (6, 7, "4 to 6")] {
+    for version in [3u32, 4, 5, 7] {
         let mut bytes = checkpoint.ct2(Form::F16);
-        assert_eq!(bytes[..4], from.to_le_bytes());
-        bytes[..4].copy_from_slice(&to.to_le_bytes());
+        bytes[..4].copy_from_slice(&version.to_le_bytes());
         fs::write(ct2.join("model.bin"), bytes).unwrap();
-        has(&ct2, &[part]);
+        match version {
+            4 | 5 => drop(load(&ct2)),
+            _ => has(&ct2, &["binary version", "4 to 6"]),
+        }
     }
     let mut bytes = checkpoint.ct2(Form::F16);
     bytes[6..13].copy_from_slice(b"Marian_");
@@ -268,7 +270,7 @@ fn hostile_files_are_errors() {
             }
         }
         let mut state = 9u32;
-        for round in 0..600 {
+        for round in 0..400 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // Half of them in names and shapes: those of this name stand after each other.
             let places: &[u8] = if round % 2 == 0 { b"coder" } else { b"" };
@@ -285,7 +287,7 @@ fn hostile_files_are_errors() {
             put(at, &good[at..at + 4]);
         }
         assert!(WhisperModel::load(&path).is_ok(), "all was put back");
-        let mut lengths: Vec<usize> = (0..good.len()).step_by(good.len() / 300).chain(0..300).collect();
+        let mut lengths: Vec<usize> = (0..good.len()).step_by(good.len() / 200).chain(0..200).collect();
         lengths.sort_unstable();
         for length in lengths.into_iter().rev() {
             file.set_len(length as u64).unwrap();

@@ -108,12 +108,13 @@ impl Checkpoint {
             let attentions: &[&str] = if part == "encoder" { &["self_attn"] } else { &["self_attn", "encoder_attn"] };
             for layer in 0..layers {
                 let name = format!("{part_name}.layers.{layer}");
-                let mut norm = |name: &str| {
-                    add(format!("{name}.weight"), &[width], 1.0, 0.1);
-                    add(format!("{name}.bias"), &[width], 0.0, 0.1);
-                };
-                attentions.iter().for_each(|attention| norm(&format!("{name}.{attention}_layer_norm")));
-                norm(&format!("{name}.final_layer_norm"));
+                for attention in attentions {
+                    add(format!("{name}.{attention}_layer_norm.weight"), &[width], 1.0, 0.1);
+                    add(format!("{name}.{attention}_layer_norm.bias"), &[width], 0.0, 0.1);
+                }
+                add(format!("{name}.final_layer_norm.weight"), &[width], 1.0, 0.1);
+                // The same in all layers: CTranslate2 writes such once.
+                add(format!("{name}.final_layer_norm.bias"), &[width], 0.125, 0.0);
                 let mut linear = |name: String, shape: &[usize]| {
                     add(format!("{name}.weight"), shape, 0.0, 0.3);
                     if !name.ends_with("k_proj") {
@@ -361,6 +362,17 @@ impl Checkpoint {
             variables.push((theirs, vec![values.len()], values));
         }
         variables.sort_by(|a, b| a.0.cmp(&b.0));
+        // What is equal is written once, under its first name.
+        let mut aliases = vec![("decoder/projection/weight".to_string(), "decoder/embeddings/weight".to_string())];
+        for i in (0..variables.len()).rev() {
+            if let Some(first) =
+                variables[..i].iter().find(|first| first.1 == variables[i].1 && first.2 == variables[i].2)
+            {
+                aliases.push((variables[i].0.clone(), first.0.clone()));
+                variables.remove(i);
+            }
+        }
+        assert!(aliases.len() > 2 || self.sizes.encoder_layers + self.sizes.decoder_layers < 4);
 
         let mut all: Vec<(String, Vec<usize>, u8, Vec<u8>)> = Vec::new();
         for (name, shape, values) in variables {
@@ -393,8 +405,10 @@ impl Checkpoint {
             out.extend(int(data.len()));
             out.extend(data);
         }
-        out.extend(int(1));
-        out.extend([text("decoder/projection/weight"), text("decoder/embeddings/weight")].concat());
+        out.extend(int(aliases.len()));
+        for (alias, name) in aliases {
+            out.extend([text(&alias), text(&name)].concat());
+        }
         out
     }
 
