@@ -65,7 +65,7 @@ fn write(checkpoint: &Checkpoint, root: &Path, form: Form) -> Vec<(&'static str,
     }
     if matches!(form, Form::F32 | Form::F16 | Form::Blocks(_)) {
         let candle = folder("candle").join("model-small-xyz.gguf");
-        checkpoint.write_candle(&candle, form);
+        checkpoint.write_candle(&candle, form, false);
         checkpoint.write_texts(&root.join("candle"), "-small");
         written.push(("GGUF (candle)", candle));
         // Its name says nothing.
@@ -141,6 +141,21 @@ fn every_form_says_the_same_from_every_container() {
 }
 
 #[test]
+fn positions_may_be_in_blocks() {
+    let checkpoint = Checkpoint::new(MULTILINGUAL);
+    let root = tempfile::tempdir().unwrap();
+    checkpoint.write_texts(root.path(), "");
+    let [with, without] = [true, false].map(|positions| {
+        let path = root.path().join(format!("{positions}.gguf"));
+        checkpoint.write_candle(&path, Form::Blocks(GgmlDType::Q8_0), positions);
+        load(&path);
+        logits(&path)
+    });
+    let most = with.iter().zip(&without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most > 0.0 && most < 0.1, "{most}");
+}
+
+#[test]
 fn super_blocks_say_the_same_from_every_container() {
     use GgmlDType::{Q2K, Q3K, Q4K, Q5K, Q6K};
     // A super-block is 256 weights of a row.
@@ -178,7 +193,7 @@ fn what_is_missing_is_said_and_where() {
     };
 
     let gguf = at("bare.gguf");
-    checkpoint.write_candle(&gguf, Form::F16);
+    checkpoint.write_candle(&gguf, Form::F16, false);
     has(&gguf, &["bare.gguf", "config.json", root.path().to_str().unwrap()]);
     let mut other = checkpoint.config();
     other["vocab_size"] = 51_864.into();

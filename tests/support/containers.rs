@@ -229,14 +229,14 @@ impl Checkpoint {
         }
     }
 
-    /// A GGUF file as candle publishes them: weights alone.
-    pub(crate) fn write_candle(&self, path: &Path, form: Form) {
+    /// A GGUF file as candle publishes them: weights alone. Its tool packs every matrix, that of positions too.
+    pub(crate) fn write_candle(&self, path: &Path, form: Form, positions: bool) {
         let tensors: Vec<(&str, QTensor)> = self
             .tensors
             .iter()
             .map(|(name, shape, values)| {
                 let kind = match form {
-                    Form::Blocks(kind) if shape.len() == 2 && !name.contains("positions") => kind,
+                    Form::Blocks(kind) if shape.len() == 2 && (positions || !name.contains("positions")) => kind,
                     Form::F32 => GgmlDType::F32,
                     _ if shape.len() == 1 => GgmlDType::F32,
                     _ => GgmlDType::F16,
