@@ -125,8 +125,8 @@ const MOST_FILES: usize = 1000;
 fn open_folder(path: &Path) -> Result<Opened, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
     let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
-    // The names that programs look for go first: beside them lie the same weights for other programs.
     let holds = |file: &PathBuf| file.is_file() && start(file).is_ok_and(|start| kind(&start).is_some());
+    // The names that programs look for go first: beside them lie the same weights for other programs.
     let usual = path.join("model.safetensors");
     if usual.is_file() {
         return open_file(&usual, Kind::Safetensors);
