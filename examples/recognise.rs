@@ -27,7 +27,7 @@ const HELP: &str = r#"Recognises every utterance of a folder, whole and one at a
 
 Usage: recognise MODEL SPEECH_DIR OUT_DIR [OPTIONS]
 
-  MODEL           a Whisper model: a GGUF file or a Hugging Face folder
+  MODEL           a Whisper model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file
   SPEECH_DIR      a folder with manifest.jsonl, one JSON object a line: {"file": "name.flac", …}
                   The recordings are mono at 16 kHz, up to 30 s each.
   OUT_DIR         where name.txt goes: what was recognised, nothing where the model's guards suppressed it

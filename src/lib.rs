@@ -64,7 +64,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face folders and GGUF files |
+//! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face, CTranslate2, GGUF and ggml models |
 //! | `files` | yes | `audio::file`, `audio::opus`: recordings and Opus packets to PCM |
 //! | `engine` | yes | `engine`: decode workers, the only threads |
 //!

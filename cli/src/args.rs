@@ -99,8 +99,8 @@ pub(crate) enum ModelCommand {
 
 #[derive(Args)]
 pub(crate) struct RecognitionArgs {
-    /// Model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache such as tiny.en [default: the
-    /// built-in Whisper base]
+    /// Model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file, or a name from the Hugging Face cache such as
+    /// tiny.en [default: the built-in Whisper base]
     #[arg(long, value_name = "PATH|NAME")]
     pub(crate) model: Option<PathBuf>,
 
@@ -281,14 +281,15 @@ pub(crate) struct PullArgs {
 
 #[derive(Args)]
 pub(crate) struct InfoArgs {
-    /// A Hugging Face folder, a GGUF file, or a name from the Hugging Face cache [default: the built-in model]
+    /// A Hugging Face or CTranslate2 folder, a GGUF or ggml file, or a name from the Hugging Face cache [default: the
+    /// built-in model]
     #[arg(value_name = "PATH|NAME")]
     pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct ConvertArgs {
-    /// The model: a Hugging Face folder, a GGUF file, or a name from the Hugging Face cache
+    /// The model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file, or a name from the Hugging Face cache
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 

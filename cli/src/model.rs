@@ -53,6 +53,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
     let languages: Vec<&str> = info.languages.iter().map(|language| language.code()).collect();
     let text = format!(
         "name          {}\n\
+         container     {}\n\
          size          {}\n\
          parameters    {:.1} M\n\
          weights       {:.1} MB, {}\n\
@@ -62,6 +63,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
          vocabulary    {}\n\
          languages     {}\n",
         info.name,
+        info.container,
         info.size,
         info.parameters as f64 / 1e6,
         info.weight_bytes as f64 / 1e6,

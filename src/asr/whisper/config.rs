@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use super::error::ModelError;
+use super::load::alignment_heads;
 
 /// Sizes of a Whisper model, from Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -35,10 +36,25 @@ pub struct WhisperConfig {
     pub max_target_positions: usize,
     /// Tokens never said, where there is no generation config.
     #[serde(default, rename = "suppress_tokens")]
-    suppress: Option<Vec<u32>>,
+    suppress: Option<Suppressed>,
     /// Tokens not said first, where there is no generation config.
     #[serde(default, rename = "begin_suppress_tokens")]
-    suppress_first: Option<Vec<u32>>,
+    suppress_first: Option<Suppressed>,
+}
+
+/// Tokens that are not said. OpenAI's option has -1 for its default list, and so have configurations made from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<i64>")]
+pub(crate) struct Suppressed {
+    pub(crate) tokens: Vec<u32>,
+    /// Whether the default list is meant beside these.
+    pub(crate) default: bool,
+}
+
+impl From<Vec<i64>> for Suppressed {
+    fn from(ids: Vec<i64>) -> Self {
+        Self { tokens: ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect(), default: ids.contains(&-1) }
+    }
 }
 
 impl WhisperConfig {
@@ -118,16 +134,21 @@ pub(crate) struct GenerationConfig {
     #[serde(default)]
     pub(crate) is_multilingual: Option<bool>,
     /// Heads of cross-attention that follow the audio: (layer, head).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub(crate) alignment_heads: Vec<(usize, usize)>,
     #[serde(default)]
-    pub(crate) suppress_tokens: Option<Vec<u32>>,
+    pub(crate) suppress_tokens: Option<Suppressed>,
     #[serde(default)]
-    pub(crate) begin_suppress_tokens: Option<Vec<u32>>,
+    pub(crate) begin_suppress_tokens: Option<Suppressed>,
+}
+
+/// A list that may be `null`.
+fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(usize, usize)>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl GenerationConfig {
-    /// From its own file where there is one, completed from `config`; tokens outside the vocabulary are left out.
+    /// From its own file where there is one, completed from `config`, and from OpenAI's models for the heads.
     pub(crate) fn parse(file: &str, json: Option<&str>, config: &WhisperConfig) -> Result<Self, ModelError> {
         let mut generation: Self = match json {
             None => Self::default(),
@@ -139,6 +160,9 @@ impl GenerationConfig {
         generation
             .alignment_heads
             .retain(|&(layer, head)| layer < config.decoder_layers && head < config.decoder_attention_heads);
+        if generation.alignment_heads.is_empty() {
+            generation.alignment_heads = alignment_heads(config).to_vec();
+        }
         generation.alignment_heads.sort_unstable();
         generation.alignment_heads.dedup();
         Ok(generation)

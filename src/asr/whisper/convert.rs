@@ -7,8 +7,8 @@ use std::io::Write;
 
 use super::error::ModelError;
 use super::kernels::{self, Level, half};
-use super::load::{BLOCK, Form, Matrix};
-use super::model::{CONFIG_KEY, GENERATION_KEY, TOKENIZER_KEY, WhisperModel};
+use super::load::{BLOCK, CONFIG_KEY, Form, GENERATION_KEY, Matrix, TOKENIZER_KEY};
+use super::model::WhisperModel;
 use super::weights::{Role, Spec};
 
 /// How the linear layers and the token embedding of a converted model are stored.
@@ -76,7 +76,8 @@ fn encode(model: &WhisperModel, spec: &Spec, stored: &Matrix, form: Form, out: &
         match form {
             Form::F32 => out.extend(row.iter().flat_map(|v| v.to_le_bytes())),
             Form::F16 | Form::Bf16 => out.extend(row.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes())),
-            Form::Q8_0 => quantise(&row, out),
+            // What `form` chooses beside these is q8_0.
+            _ => quantise(&row, out),
         }
     }
     Ok(())
@@ -131,13 +132,10 @@ pub(crate) fn write_gguf<W: Write>(
         for &d in shape.iter().rev() {
             header.extend((d as u64).to_le_bytes());
         }
-        // ggml_type, ggml.h
-        let kind: u32 = match form {
-            Form::F32 => 0,
-            Form::F16 => 1,
-            Form::Q8_0 => 8,
-            Form::Bf16 => 30,
-        };
+        let kind = form.ggml().ok_or_else(|| ModelError::Form {
+            name: (*name).to_string(),
+            found: format!("{}, which GGUF has not", form.name()),
+        })?;
         header.extend(kind.to_le_bytes());
         header.extend(offset.to_le_bytes());
         offset += size(shape, *form).next_multiple_of(ALIGNMENT);

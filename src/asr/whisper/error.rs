@@ -20,9 +20,10 @@ pub enum ModelError {
     /// The converted model could not be written.
     #[error("cannot write the model: {0}")]
     Write(#[source] std::io::Error),
-    /// The path is neither of the two kinds of model.
+    /// The path is no kind of model that is known.
     #[error(
-        "{path} is no model: {found}; a folder with config.json, tokenizer.json and model.safetensors, or a GGUF file, is expected"
+        "{path} is no model: {found}; read are a Hugging Face folder (config.json, tokenizer.json, model.safetensors in \
+         one file or several), a CTranslate2 folder (model.bin), a GGUF file and a ggml file of whisper.cpp"
     )]
     Unrecognised {
         /// What was looked at.
@@ -39,14 +40,20 @@ pub enum ModelError {
         reason: String,
     },
     /// A GGUF file lacks a text.
-    #[error(
-        "{file} has no metadata `{key}` (a text): it was not written by cuewire; convert the model from its Hugging Face folder"
-    )]
+    #[error("{file} has no metadata `{key}` (a text): it was not written by cuewire; convert the original once more")]
     MissingMetadata {
         /// The file.
         file: String,
         /// The key.
         key: &'static str,
+    },
+    /// A file of weights alone, which needs files beside it.
+    #[error("{file} holds weights alone: {missing}")]
+    Companion {
+        /// The file.
+        file: String,
+        /// What is missing, and where it was looked for.
+        missing: String,
     },
     /// A configuration is not the JSON it should be.
     #[error("{file} cannot be understood: {reason}")]
@@ -65,7 +72,7 @@ pub enum ModelError {
         source: Box<ModelError>,
     },
     /// A value of the configuration is out of its range.
-    #[error("config.json: `{field}` is {value}, allowed is {allowed}")]
+    #[error("the configuration has `{field}` {value}, allowed is {allowed}")]
     Config {
         /// The field.
         field: &'static str,
@@ -91,7 +98,7 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// A tensor is stored in a form that is not read.
-    #[error("tensor `{name}` is stored as {found}; f32, f16, bf16 are read, and q8_0 for matrices")]
+    #[error("tensor `{name}` is stored as {found}; {FORMS}", FORMS = super::load::FORMS)]
     Form {
         /// Its name.
         name: String,

@@ -5,26 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::path::Path;
 
 use super::config::{GenerationConfig, WhisperConfig};
 use super::error::ModelError;
 use super::kernels::Level;
-use super::load::{self, Container, Form, Store};
+use super::load::{self, Form, Opened, Source, Store, Vocabulary};
 use super::tail::{Tail, TailShape};
 use super::tokenizer::Tokens;
 use super::weights::{Layers, Precision, Spec};
 use crate::config::{Language, LanguageSetting};
 
-/// Metadata of our GGUF files: the JSON of a Hugging Face folder, as it was.
-pub(crate) const CONFIG_KEY: &str = "whisper.huggingface.config_json";
-pub(crate) const GENERATION_KEY: &str = "whisper.huggingface.generation_config_json";
-pub(crate) const TOKENIZER_KEY: &str = "tokenizer.huggingface.json";
-
 /// A Whisper model. Immutable; share it through an `Arc`.
 pub struct WhisperModel {
     pub(crate) name: String,
+    container: &'static str,
     pub(crate) config: WhisperConfig,
     pub(crate) generation: GenerationConfig,
     pub(crate) tokens: Tokens,
@@ -41,26 +36,21 @@ pub struct WhisperModel {
     pub(crate) first_mask: Vec<f32>,
 }
 
-/// The texts a model was made from, kept for conversion.
-pub(crate) struct Source {
-    pub(crate) config: String,
-    pub(crate) generation: Option<String>,
-    pub(crate) tokenizer: String,
-}
-
 /// What `cuewire model info` prints.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// Name: of the folder, or as the GGUF file says.
+    /// Name: of the folder or the file, or as the GGUF file says.
     pub name: String,
+    /// What holds it: `Hugging Face folder`, `GGUF`, `GGUF (candle)`, `ggml (whisper.cpp)` or `CTranslate2`.
+    pub container: &'static str,
     /// Size within OpenAI's family: `tiny`, `base`, … or `custom`.
     pub size: &'static str,
     /// Weights.
     pub parameters: u64,
     /// Bytes that the weights take in the file.
     pub weight_bytes: u64,
-    /// How most of the weights are stored: `q8_0`, `f16`, `bf16`, `f32`.
+    /// How most of the weights are stored: `f16`, `q8_0`, `int8` and so on, as [`Form::name`] says.
     pub quantization: &'static str,
     /// Languages that both the model and cuewire know.
     pub languages: Vec<Language>,
@@ -94,21 +84,20 @@ impl fmt::Debug for WhisperModel {
     }
 }
 
-/// What a folder is called: `ORG/NAME` for a snapshot in the Hugging Face hub's cache, whose own name is a commit.
-fn folder_name(path: &Path) -> Option<String> {
-    let path = path.canonicalize().ok()?;
-    let of_hub = || {
-        let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
-        let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
-        Some(repository.replacen("--", "/", 1))
-    };
-    of_hub().or_else(|| Some(path.file_name()?.to_string_lossy().into_owned()))
-}
-
 impl WhisperModel {
-    /// Reads a model from a Hugging Face folder (`config.json`, `tokenizer.json`, `model.safetensors` in f32, f16 or
-    /// bf16, and if it is there `generation_config.json`), or from one GGUF file that [`convert`](super::convert()) wrote.
-    /// Which of the two it is, is told by what is there, not by its name.
+    /// Reads a Whisper model, whatever holds it:
+    ///
+    /// - a Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors` in f32, f16 or bf16, in one file or
+    ///   in several (`model.safetensors.index.json`), and if it is there `generation_config.json`;
+    /// - a CTranslate2 folder, as faster-whisper has them: `model.bin` in f32, f16, bf16 or int8, `config.json`, and
+    ///   `tokenizer.json` or `vocabulary.json` or `vocabulary.txt`;
+    /// - a GGUF file that [`convert`](super::convert()) wrote, or one of candle's with `config.json` and `tokenizer.json`
+    ///   (or such as `config-tiny.json` and `tokenizer-tiny.json`) beside it;
+    /// - a ggml file of whisper.cpp, which holds everything.
+    ///
+    /// GGUF and ggml files may be in f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 and q2_k to q6_k.
+    ///
+    /// Which it is, is told by what is there, not by its name. The same weights give the same captions.
     ///
     /// # Errors
     /// [`ModelError`], whatever the files hold.
@@ -122,28 +111,8 @@ impl WhisperModel {
     /// [`ModelError`], whatever the files hold.
     pub fn load_as(path: impl AsRef<Path>, precision: Precision) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        Self::read(path, precision).map_err(|error| error.within(path))
-    }
-
-    fn read(path: &Path, precision: Precision) -> Result<Self, ModelError> {
-        let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
-        let label = path.display().to_string();
-        let kind = std::fs::metadata(path).map_err(failed)?;
-        if kind.is_dir() {
-            return Self::load_folder(path, precision);
-        }
-        let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
-        if !kind.is_file() {
-            return Err(unrecognised("it is neither a file nor a folder".to_string()));
-        }
-        let mut start = Vec::new();
-        let mut file = std::fs::File::open(path).map_err(failed)?;
-        file.by_ref().take(8).read_to_end(&mut start).map_err(failed)?;
-        if !load::is_gguf(&start) {
-            return Err(unrecognised(format!("it is a file that starts with the bytes {start:02x?}, not with `GGUF`")));
-        }
-        drop(file);
-        Self::from_container(&label, load::gguf(path)?, precision)
+        let opened = load::open(path).map_err(|error| error.within(path))?;
+        Self::assemble(&path.display().to_string(), opened, precision).map_err(|error| error.within(path))
     }
 
     /// A GGUF model that is part of the program (`include_bytes!`).
@@ -152,7 +121,7 @@ impl WhisperModel {
     /// [`ModelError`], whatever the bytes hold.
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, ModelError> {
         let label = "the built-in model";
-        Self::from_container(label, load::gguf_static(label, bytes)?, Precision::default())
+        Self::assemble(label, load::gguf_static(label, bytes)?, Precision::default())
     }
 
     /// A GGUF model in memory.
@@ -169,65 +138,11 @@ impl WhisperModel {
     /// [`ModelError`], whatever the bytes hold.
     pub fn from_bytes_as(bytes: Vec<u8>, precision: Precision) -> Result<Self, ModelError> {
         let label = "the model in memory";
-        Self::from_container(label, load::gguf_bytes(label, bytes)?, precision)
+        Self::assemble(label, load::gguf_bytes(label, bytes)?, precision)
     }
 
-    fn load_folder(path: &Path, precision: Precision) -> Result<Self, ModelError> {
-        let weights = path.join("model.safetensors");
-        if !weights.is_file() {
-            let found = if path.join("model.safetensors.index.json").is_file() {
-                "its weights are split over several files (model.safetensors.index.json), which is not read"
-            } else {
-                "the folder has no model.safetensors"
-            };
-            return Err(ModelError::Unrecognised { path: path.to_path_buf(), found: found.to_string() });
-        }
-        let text = |name: &str| {
-            let path = path.join(name);
-            std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path, source })
-        };
-        let source = Source {
-            config: text("config.json")?,
-            generation: match text("generation_config.json") {
-                Ok(text) => Some(text),
-                Err(ModelError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-                Err(e) => return Err(e),
-            },
-            tokenizer: text("tokenizer.json")?,
-        };
-        let name = folder_name(path);
-        let store = load::safetensors(&weights)?;
-        Self::assemble(&path.display().to_string(), name, source, store, precision)
-    }
-
-    fn from_container(file: &str, container: Container, precision: Precision) -> Result<Self, ModelError> {
-        let Container { store, mut texts } = container;
-        match texts.get("general.architecture").map(String::as_str) {
-            Some("whisper") => {}
-            found => {
-                let found = found.unwrap_or("missing").chars().take(40).collect::<String>();
-                let reason = format!("`general.architecture` is {found}, `whisper` is read");
-                return Err(ModelError::Corrupt { file: file.to_string(), reason });
-            }
-        }
-        let mut text = |key: &'static str| {
-            texts.remove(key).ok_or_else(|| ModelError::MissingMetadata { file: file.to_string(), key })
-        };
-        let source = Source {
-            config: text(CONFIG_KEY)?,
-            tokenizer: text(TOKENIZER_KEY)?,
-            generation: text(GENERATION_KEY).ok(),
-        };
-        Self::assemble(file, texts.remove("general.name"), source, store, precision)
-    }
-
-    fn assemble(
-        file: &str,
-        name: Option<String>,
-        source: Source,
-        store: Store,
-        precision: Precision,
-    ) -> Result<Self, ModelError> {
+    fn assemble(file: &str, opened: Opened, precision: Precision) -> Result<Self, ModelError> {
+        let Opened { container, name, source, store } = opened;
         let label = |part: &str| format!("{part} of {file}");
         let config = WhisperConfig::parse(&label("config.json"), &source.config)?;
         let generation =
@@ -244,11 +159,13 @@ impl WhisperModel {
                 }
             }
         };
-        forbid(&mut mask, generation.suppress_tokens.as_deref().unwrap_or_default());
+        let (always, first) = suppressed(&generation, &source, tokens.end)
+            .map_err(|e| ModelError::Json { file: label("tokenizer.json"), reason: e.to_string() })?;
+        forbid(&mut mask, &always);
         forbid(&mut mask, &tokens.special);
         mask[tokens.end as usize] = 0.0; // or a text could never end
         let mut first_mask = mask.clone();
-        forbid(&mut first_mask, generation.begin_suppress_tokens.as_deref().unwrap_or_default());
+        forbid(&mut first_mask, &first);
         if !first_mask.contains(&0.0) {
             return Err(ModelError::Token {
                 token: "<|endoftext|>".to_string(),
@@ -259,7 +176,8 @@ impl WhisperModel {
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("whisper-{}{}", config.size(), if multilingual { "" } else { ".en" }));
         let tail = None;
-        let model = Self { name, config, generation, tokens, layers, tail, store, specs, source, mask, first_mask };
+        let model =
+            Self { name, container, config, generation, tokens, layers, tail, store, specs, source, mask, first_mask };
         model.with_tail(TailShape::default())
     }
 
@@ -340,6 +258,7 @@ impl WhisperModel {
         let languages = self.tokens.languages.iter().map(|&(language, _)| language);
         ModelInfo {
             name: self.name.clone(),
+            container: self.container,
             size: self.config.size(),
             parameters: forms.values().sum(),
             weight_bytes: self.store.tensor_bytes() as u64,
@@ -352,4 +271,25 @@ impl WhisperModel {
             vocabulary: self.config.vocab_size,
         }
     }
+}
+
+/// Tokens that are never said, and those not said first; OpenAI's lists where a configuration says no more than -1.
+fn suppressed(
+    generation: &GenerationConfig,
+    source: &Source,
+    end: u32,
+) -> Result<(Vec<u32>, Vec<u32>), serde_json::Error> {
+    let always = generation.suppress_tokens.clone().unwrap_or_default();
+    let first = generation.begin_suppress_tokens.clone().unwrap_or_default();
+    let (mut ids, mut first_ids) = (always.tokens, first.tokens);
+    if always.default || first.default {
+        let vocabulary = Vocabulary::parse(&source.tokenizer)?;
+        if always.default {
+            ids.extend(load::non_speech(&vocabulary));
+        }
+        if first.default {
+            first_ids.extend(load::blank(&vocabulary, end));
+        }
+    }
+    Ok((ids, first_ids))
 }

@@ -8,8 +8,7 @@ use super::error::ModelError;
 use super::kernels::{
     self, Activations, AttentionScratch, Finish, Floats, Keys, LANES, Layout, Level, Packed, Packing,
 };
-use super::load::Form;
-use super::model::{CONFIG_KEY, TOKENIZER_KEY};
+use super::load::{CONFIG_KEY, Form, GENERATION_KEY, TOKENIZER_KEY};
 
 /// What the random model is like. `Default` decodes 1.28 s and takes about 300 kB.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +156,7 @@ impl RandomModel {
             ("general.architecture", "whisper"),
             ("general.name", "random"),
             (CONFIG_KEY, config.as_str()),
-            (super::model::GENERATION_KEY, generation.as_str()),
+            (GENERATION_KEY, generation.as_str()),
             (TOKENIZER_KEY, tokenizer.as_str()),
         ];
         let tensors = self.tensors();

@@ -97,6 +97,11 @@ impl Tokens {
         })
     }
 
+    /// The highest id that it names.
+    pub(crate) fn last(&self) -> u32 {
+        self.tokenizer.get_vocab(true).into_values().max().unwrap_or_default()
+    }
+
     /// The id of a token by its name.
     pub(crate) fn id(&self, name: &str) -> Option<u32> {
         self.tokenizer.token_to_id(name)

@@ -7,9 +7,9 @@
     expect(unsafe_code, reason = "calls into code compiled for instructions that were checked for")
 )]
 
-use super::dispatched;
 use super::packed::BLOCK;
 use super::simd::Simd;
+use super::{dispatched, k_quants};
 use crate::asr::whisper::load::Form;
 
 dispatched! {
@@ -49,13 +49,77 @@ fn dequantise_body<S: Simd>(form: Form, bytes: &[u8], out: &mut [f32]) {
                 *v = f32::from_bits(u32::from(u16::from_le_bytes(*two)) << 16);
             }
         }
-        Form::Q8_0 => {
-            for (block, out) in bytes.chunks_exact(BLOCK + 2).zip(out.chunks_exact_mut(BLOCK)) {
-                let scale = half(u16::from_le_bytes([block[0], block[1]]));
-                for (v, &q) in out.iter_mut().zip(&block[2..]) {
-                    *v = scale * f32::from(q as i8);
+        Form::Q8_0 => blocks::<34, BLOCK>(bytes, out, |block, out| {
+            let scale = half(u16::from_le_bytes([block[0], block[1]]));
+            for (v, &q) in out.iter_mut().zip(&block[2..]) {
+                *v = scale * f32::from(q as i8);
+            }
+        }),
+        // The low halves of the bytes are the first sixteen weights: ggml, `dequantize_row_q4_0` and its siblings.
+        Form::Q4_0 => blocks::<18, BLOCK>(bytes, out, |block, out| {
+            let scale = half(u16::from_le_bytes([block[0], block[1]]));
+            for (i, v) in out.iter_mut().enumerate() {
+                *v = (nibble(&block[2..], i) - 8.0) * scale;
+            }
+        }),
+        Form::Q4_1 => blocks::<20, BLOCK>(bytes, out, |block, out| {
+            let scale = half(u16::from_le_bytes([block[0], block[1]]));
+            let least = half(u16::from_le_bytes([block[2], block[3]]));
+            for (i, v) in out.iter_mut().enumerate() {
+                *v = nibble(&block[4..], i) * scale + least;
+            }
+        }),
+        Form::Q5_0 => blocks::<22, BLOCK>(bytes, out, |block, out| {
+            let scale = half(u16::from_le_bytes([block[0], block[1]]));
+            for (i, v) in out.iter_mut().enumerate() {
+                *v = (nibble(&block[6..], i) + fifth(&block[2..6], i) - 16.0) * scale;
+            }
+        }),
+        Form::Q5_1 => blocks::<24, BLOCK>(bytes, out, |block, out| {
+            let scale = half(u16::from_le_bytes([block[0], block[1]]));
+            let least = half(u16::from_le_bytes([block[2], block[3]]));
+            for (i, v) in out.iter_mut().enumerate() {
+                *v = (nibble(&block[8..], i) + fifth(&block[4..8], i)) * scale + least;
+            }
+        }),
+        Form::Q2K => blocks(bytes, out, k_quants::q2),
+        Form::Q3K => blocks(bytes, out, k_quants::q3),
+        Form::Q4K => blocks(bytes, out, k_quants::q4),
+        Form::Q5K => blocks(bytes, out, k_quants::q5),
+        Form::Q6K => blocks(bytes, out, k_quants::q6),
+        Form::Int8 => {
+            // Each row has four bytes more than weights.
+            let rows = bytes.len().saturating_sub(out.len()) / 4;
+            let columns = out.len().checked_div(rows).unwrap_or(0).max(1);
+            for (row, out) in bytes.chunks_exact(columns + 4).zip(out.chunks_exact_mut(columns)) {
+                let scale = f32::from_le_bytes([row[0], row[1], row[2], row[3]]);
+                for (v, &q) in out.iter_mut().zip(&row[4..]) {
+                    *v = f32::from(q as i8) / scale;
                 }
             }
         }
     }
+}
+
+#[inline(always)]
+fn blocks<const N: usize, const W: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    mut each: impl FnMut(&[u8; N], &mut [f32; W]),
+) {
+    for (block, out) in bytes.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<W>().0) {
+        each(block, out);
+    }
+}
+
+/// The four bits of a block's weight.
+#[inline(always)]
+fn nibble(bytes: &[u8], i: usize) -> f32 {
+    f32::from(if i < BLOCK / 2 { bytes[i] & 15 } else { bytes[i - BLOCK / 2] >> 4 })
+}
+
+/// What the fifth bit of a block's weight adds.
+#[inline(always)]
+fn fifth(bytes: &[u8], i: usize) -> f32 {
+    f32::from(bytes[i / 8] >> (i % 8) & 1) * 16.0
 }

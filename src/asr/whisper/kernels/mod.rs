@@ -8,6 +8,7 @@ mod aligned;
 mod attention;
 mod dequantise;
 mod float;
+mod k_quants;
 mod packed;
 mod peak;
 mod product;

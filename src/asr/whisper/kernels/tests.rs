@@ -398,6 +398,49 @@ fn every_form_is_unpacked_alike_on_every_level() {
     }
 }
 
+/// Quantised by candle, unpacked by it and by us.
+#[test]
+fn blocks_are_unpacked_as_candle_does() {
+    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::{Device, Tensor};
+
+    let values: Vec<f32> = noise(8 * 512).iter().enumerate().map(|(i, v)| v * (1.0 + (i / 64) as f32)).collect();
+    let tensor = Tensor::from_vec(values, (8, 512), &Device::Cpu).unwrap();
+    for (form, theirs) in [
+        (Form::Q8_0, GgmlDType::Q8_0),
+        (Form::Q4_0, GgmlDType::Q4_0),
+        (Form::Q4_1, GgmlDType::Q4_1),
+        (Form::Q5_0, GgmlDType::Q5_0),
+        (Form::Q5_1, GgmlDType::Q5_1),
+        (Form::Q2K, GgmlDType::Q2K),
+        (Form::Q3K, GgmlDType::Q3K),
+        (Form::Q4K, GgmlDType::Q4K),
+        (Form::Q5K, GgmlDType::Q5K),
+        (Form::Q6K, GgmlDType::Q6K),
+    ] {
+        let stored = QTensor::quantize(&tensor, theirs).unwrap();
+        let exact = stored.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let bytes = stored.data().unwrap();
+        assert_eq!(bytes.len(), form.bytes(8 * 512));
+        for level in Level::all() {
+            let mut out = vec![0.0; 8 * 512];
+            dequantise(level, form, &bytes, &mut out);
+            assert_eq!(out, exact, "{} on {}", form.name(), level.name());
+        }
+    }
+}
+
+#[test]
+fn rows_of_bytes_are_divided_by_their_scale() {
+    let row = |scale: f32, bytes: [i8; 5]| scale.to_le_bytes().into_iter().chain(bytes.map(|b| b as u8));
+    let bytes: Vec<u8> = row(2.0, [-128, -1, 0, 1, 127]).chain(row(0.5, [1, 2, 3, 4, 5])).collect();
+    for level in Level::all() {
+        let mut out = [0.0; 10];
+        dequantise(level, Form::Int8, &bytes, &mut out);
+        assert_eq!(out, [-64.0, -0.5, 0.0, 0.5, 63.5, 2.0, 4.0, 6.0, 8.0, 10.0]);
+    }
+}
+
 #[test]
 fn what_is_not_finite_neither_panics_nor_wins() {
     for level in Level::all() {

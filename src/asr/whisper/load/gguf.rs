@@ -9,13 +9,20 @@ use std::io::Cursor;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 
-use super::{Bytes, Container, Form, Store};
+use super::form::Form;
+use super::store::{Bytes, Store};
 use crate::asr::whisper::error::ModelError;
 
 /// More metadata entries or tensors than any Whisper has (large: 1 259 tensors).
 const MOST_ENTRIES: u64 = 1 << 14;
 /// Elements of all metadata arrays: candle keeps 32 bytes for each, even for a single byte.
 const MOST_ELEMENTS: u64 = 1 << 20;
+
+/// A GGUF file's contents: its tensors and its texts (metadata).
+pub(super) struct Container {
+    pub(super) store: Store,
+    pub(super) texts: BTreeMap<String, String>,
+}
 
 /// Walks over a header without keeping any of it.
 struct Walk<'a> {
@@ -136,17 +143,28 @@ pub(super) fn read(file: &str, bytes: Bytes) -> Result<Container, ModelError> {
     };
     let content = Content::read(&mut Cursor::new(header))
         .map_err(|e| corrupt(format!("it is no GGUF file that candle reads: {e}")))?;
-    let mut store = Store { file: file.to_string(), bytes, tensors: BTreeMap::new() };
+    let mut store = Store::new(file, bytes);
     for (name, info) in &content.tensor_infos {
         let form = match info.ggml_dtype {
             GgmlDType::F32 => Ok(Form::F32),
             GgmlDType::F16 => Ok(Form::F16),
             GgmlDType::BF16 => Ok(Form::Bf16),
             GgmlDType::Q8_0 => Ok(Form::Q8_0),
+            GgmlDType::Q4_0 => Ok(Form::Q4_0),
+            GgmlDType::Q4_1 => Ok(Form::Q4_1),
+            GgmlDType::Q5_0 => Ok(Form::Q5_0),
+            GgmlDType::Q5_1 => Ok(Form::Q5_1),
+            GgmlDType::Q2K => Ok(Form::Q2K),
+            GgmlDType::Q3K => Ok(Form::Q3K),
+            GgmlDType::Q4K => Ok(Form::Q4K),
+            GgmlDType::Q5K => Ok(Form::Q5K),
+            GgmlDType::Q6K => Ok(Form::Q6K),
             other => Err(format!("{other:?}")),
         };
         let offset = content.tensor_data_offset.saturating_add(info.offset);
-        store.insert(name, form, info.shape.dims().to_vec(), offset)?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let entry = store.entry(name, form, info.shape.dims().to_vec(), offset)?;
+        store.insert(name, entry)?;
     }
     store.check_overlap()?;
     let texts = content

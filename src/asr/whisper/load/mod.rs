@@ -1,254 +1,233 @@
-//! Weights as they are stored: one blob of bytes and an index into it.
+//! Models as they are stored: told apart by their content, and seen as one shape.
 //!
-//! In: a GGUF or safetensors file, from disk or compiled into the program. Out: [`Store`], whose tensors are checked
-//! byte ranges. Of a file on disk only the header is read at once, and a tensor when it is asked for: a model is packed
-//! for its kernels as it is read, and the two are never in memory together. Sizes are believed only after they were
-//! checked against the file.
+//! In: a Hugging Face folder, a GGUF file, a ggml file of whisper.cpp or a CTranslate2 folder, from disk; GGUF also from
+//! memory or compiled into the program. Out: [`Opened`]: a [`Store`] of checked byte ranges under Hugging Face's names,
+//! and the texts of a Hugging Face folder. Of a file on disk only the header is read at once, and a tensor when it is
+//! asked for: a model is packed for its kernels as it is read, and the two are never in memory together.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::ops::Range;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
 
 use super::error::ModelError;
 
+mod beside;
+mod ct2;
+mod form;
+mod ggml;
 mod gguf;
+mod openai;
 mod safetensors;
+mod store;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
 
-/// How weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Form {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of IEEE single precision.
-    Bf16,
-    /// GGML's `Q8_0`: blocks of 32 signed bytes under one half-precision scale, 34 bytes each.
-    Q8_0,
+pub use form::Form;
+pub(crate) use form::{BLOCK, FORMS};
+pub(crate) use openai::{alignment_heads, blank, non_speech};
+pub(crate) use store::{Matrix, Store};
+pub(crate) use vocabulary::Vocabulary;
+
+use store::Bytes;
+
+/// Metadata of our GGUF files: the JSON of a Hugging Face folder, as it was.
+pub(crate) const CONFIG_KEY: &str = "whisper.huggingface.config_json";
+pub(crate) const GENERATION_KEY: &str = "whisper.huggingface.generation_config_json";
+pub(crate) const TOKENIZER_KEY: &str = "tokenizer.huggingface.json";
+
+/// The texts a model is made from, those of a Hugging Face folder; where a container has none, made from what it has.
+pub(crate) struct Source {
+    pub(crate) config: String,
+    pub(crate) generation: Option<String>,
+    pub(crate) tokenizer: String,
 }
 
-/// Weights of one block of [`Form::Q8_0`].
-pub(crate) const BLOCK: usize = 32;
-
-impl Form {
-    /// Bytes of `weights` contiguous weights; a form in blocks takes whole blocks.
-    #[must_use]
-    pub const fn bytes(self, weights: usize) -> usize {
-        match self {
-            Self::F32 => weights * 4,
-            Self::F16 | Self::Bf16 => weights * 2,
-            Self::Q8_0 => weights / BLOCK * (BLOCK + 2),
-        }
-    }
-
-    /// As written in messages and by `general.file_type`'s names.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-        }
-    }
-
-    /// Bytes of a tensor of this shape, or `None` where they overflow or blocks do not fit its rows.
-    fn checked_bytes(self, shape: &[usize]) -> Option<usize> {
-        let weights = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        if self == Self::Q8_0 && !shape.last()?.is_multiple_of(BLOCK) {
-            return None;
-        }
-        weights.checked_mul(4)?;
-        Some(self.bytes(weights))
-    }
-}
-
-/// Where a tensor lies.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// `Err` with its name for what this crate does not read.
-    pub(crate) form: Result<Form, String>,
-    pub(crate) shape: Vec<usize>,
-    range: Range<usize>,
-}
-
-/// A tensor seen as a matrix, its range checked.
-#[derive(Clone, Debug)]
-pub(crate) struct Matrix {
-    pub(crate) form: Form,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    range: Range<usize>,
-}
-
-enum Bytes {
-    Owned(Vec<u8>),
-    Static(&'static [u8]),
-    /// Locked for the time of a seek and a read.
-    File(Mutex<File>, u64),
-}
-
-impl Bytes {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok(Self::File(Mutex::new(file), length))
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Owned(bytes) => bytes.len() as u64,
-            Self::Static(bytes) => bytes.len() as u64,
-            Self::File(_, length) => *length,
-        }
-    }
-
-    /// The bytes of a range that lies within, in `buffer` where they are on disk.
-    fn read<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-        let bytes = match self {
-            Self::Owned(bytes) => bytes,
-            Self::Static(bytes) => *bytes,
-            Self::File(file, _) => {
-                buffer.resize(range.len(), 0);
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(range.start as u64))?;
-                file.read_exact(buffer)?;
-                return Ok(buffer);
-            }
-        };
-        Ok(&bytes[range])
-    }
-}
-
-/// All tensors of a model, in the form they are stored.
-pub(crate) struct Store {
-    /// Its name in messages.
-    file: String,
-    bytes: Bytes,
-    tensors: BTreeMap<String, Entry>,
-}
-
-/// A container's contents: its tensors and its texts (GGUF metadata).
-pub(crate) struct Container {
+/// A model whose weights were not looked at yet.
+pub(crate) struct Opened {
+    /// The kind of container, for people.
+    pub(crate) container: &'static str,
+    pub(crate) name: Option<String>,
+    pub(crate) source: Source,
     pub(crate) store: Store,
-    pub(crate) texts: BTreeMap<String, String>,
 }
 
-impl Store {
-    /// The stored weights of some of a tensor's rows; `buffer` is room for those that are on disk.
-    pub(crate) fn read<'a>(
-        &'a self,
-        matrix: &Matrix,
-        rows: Range<usize>,
-        buffer: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], ModelError> {
-        let (start, row) = (matrix.range.start, matrix.form.bytes(matrix.columns));
-        let range = start + rows.start * row..(start + rows.end * row).min(matrix.range.end);
-        self.bytes.read(range, buffer).map_err(|error| ModelError::Corrupt {
-            file: self.file.clone(),
-            reason: format!("it can no longer be read: {error}"),
-        })
-    }
+/// What a file holds, told by its first bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Safetensors,
+    Gguf,
+    Ggml,
+    Ct2,
+}
 
-    /// The tensor `name`, which must have this shape, as a matrix: all but the first dimension are its columns.
-    pub(crate) fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix, ModelError> {
-        let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_string() })?;
-        if entry.shape != shape {
-            return Err(ModelError::Shape {
-                name: name.to_string(),
-                expected: shape.to_vec(),
-                found: entry.shape.clone(),
-            });
+/// As many bytes as tell a file's kind.
+const START: u64 = 64;
+
+fn kind(start: &[u8]) -> Option<Kind> {
+    if start.starts_with(b"GGUF") {
+        return Some(Kind::Gguf);
+    }
+    if start.starts_with(ggml::MAGIC) {
+        return Some(Kind::Ggml);
+    }
+    if ct2::is(start) {
+        return Some(Kind::Ct2);
+    }
+    let (length, rest) = start.split_first_chunk()?;
+    (u64::from_le_bytes(*length) <= 100_000_000 && rest.first() == Some(&b'{')).then_some(Kind::Safetensors)
+}
+
+fn start(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(START).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// A text file.
+fn text(path: &Path) -> Result<String, ModelError> {
+    std::fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })
+}
+
+/// A text file that may be missing.
+fn optional_text(path: &Path) -> Result<Option<String>, ModelError> {
+    match text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(ModelError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens whatever model is at `path`.
+pub(crate) fn open(path: &Path) -> Result<Opened, ModelError> {
+    let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
+    let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
+    let at = std::fs::metadata(path).map_err(failed)?;
+    if at.is_dir() {
+        return open_folder(path);
+    }
+    if !at.is_file() {
+        return Err(unrecognised("it is neither a file nor a folder".to_string()));
+    }
+    let start = start(path).map_err(failed)?;
+    match kind(&start) {
+        Some(kind) => open_file(path, kind),
+        None => {
+            let start = &start[..start.len().min(8)];
+            Err(unrecognised(format!("it is a file that starts with the bytes {start:02x?}, as none of these does")))
         }
-        let form = match &entry.form {
-            Ok(form) if *form != Form::Q8_0 || shape.len() == 2 => *form,
-            Ok(form) => {
-                return Err(ModelError::Form { name: name.to_string(), found: form.name().to_string() });
+    }
+}
+
+/// More files than any model's folder has: a folder of everything is no model.
+const MOST_FILES: usize = 1000;
+
+fn open_folder(path: &Path) -> Result<Opened, ModelError> {
+    let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
+    let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
+    let holds = |file: &PathBuf| file.is_file() && start(file).is_ok_and(|start| kind(&start).is_some());
+    // The names that programs look for go first: beside them lie the same weights for other programs.
+    let usual = path.join("model.safetensors");
+    if usual.is_file() {
+        return open_file(&usual, Kind::Safetensors);
+    }
+    let index = path.join("model.safetensors.index.json");
+    if index.is_file() {
+        let store = safetensors::read_sharded(&index)?;
+        return huggingface(path, store);
+    }
+    let mut models: Vec<PathBuf> = std::fs::read_dir(path)
+        .map_err(failed)?
+        .take(MOST_FILES)
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(holds)
+        .collect();
+    models.sort_unstable();
+    let names = || models.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy())).collect::<Vec<_>>();
+    match models.as_slice() {
+        [] => Err(unrecognised("the folder has no file of weights that is known".to_string())),
+        [file] => {
+            let start = start(file).map_err(|source| ModelError::Read { path: file.clone(), source })?;
+            let kind = kind(&start).ok_or_else(|| unrecognised("it changes while it is read".to_string()))?;
+            open_file(file, kind)
+        }
+        _ => Err(unrecognised(format!("the folder has several files of weights, name one: {}", names().join(", ")))),
+    }
+}
+
+fn open_file(path: &Path, kind: Kind) -> Result<Opened, ModelError> {
+    let label = path.display().to_string();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match kind {
+        Kind::Safetensors => huggingface(folder, safetensors::read(&label, Bytes::open(path)?)?),
+        Kind::Gguf => {
+            let container = gguf::read(&label, Bytes::open(path)?)?;
+            if container.texts.contains_key("general.architecture") {
+                return from_gguf(&label, container);
             }
-            Err(found) => return Err(ModelError::Form { name: name.to_string(), found: found.clone() }),
-        };
-        let rows = shape.first().copied().unwrap_or(1);
-        let columns = shape.iter().skip(1).product();
-        Ok(Matrix { form, rows, columns, range: entry.range.clone() })
-    }
-
-    /// Bytes of all tensors.
-    pub(crate) fn tensor_bytes(&self) -> usize {
-        self.tensors.values().map(|entry| entry.range.len()).sum()
-    }
-
-    /// Files a tensor whose bytes start at `offset`, all checked.
-    fn insert(
-        &mut self,
-        name: &str,
-        form: Result<Form, String>,
-        shape: Vec<usize>,
-        offset: u64,
-    ) -> Result<(), ModelError> {
-        let corrupt = |reason: String| ModelError::Corrupt { file: self.file.clone(), reason };
-        let size = match &form {
-            Ok(form) => form.checked_bytes(&shape).ok_or_else(|| {
-                corrupt(format!("tensor `{name}` has shape {shape:?}, which no {} tensor can have", form.name()))
-            })?,
-            Err(_) => 0,
-        };
-        let length = usize::try_from(self.bytes.len()).unwrap_or(usize::MAX);
-        let range = usize::try_from(offset)
-            .ok()
-            .and_then(|start| Some(start..start.checked_add(size)?))
-            .filter(|range| range.end <= length)
-            .ok_or_else(|| {
-                corrupt(format!("tensor `{name}` takes {size} bytes at offset {offset}, the file has {length}"))
-            })?;
-        if self.tensors.insert(name.to_string(), Entry { form, shape, range }).is_some() {
-            return Err(corrupt(format!("tensor `{name}` is there twice")));
+            let source = beside::find(path, &container.store)?;
+            Ok(Opened { container: "GGUF (candle)", name: file_name(path), source, store: container.store })
         }
-        Ok(())
-    }
-
-    /// No two tensors share a byte.
-    fn check_overlap(&self) -> Result<(), ModelError> {
-        let mut ranges: Vec<_> = self.tensors.iter().map(|(name, entry)| (&entry.range, name)).collect();
-        ranges.retain(|(range, _)| !range.is_empty());
-        ranges.sort_by_key(|(range, _)| range.start);
-        for pair in ranges.windows(2) {
-            if let [(a, a_name), (b, b_name)] = pair
-                && a.end > b.start
-            {
-                let reason = format!("tensors `{a_name}` and `{b_name}` overlap at byte {}", b.start);
-                return Err(ModelError::Corrupt { file: self.file.clone(), reason });
-            }
+        Kind::Ggml => {
+            let (source, store) = ggml::read(&label, Bytes::open(path)?)?;
+            Ok(Opened { container: "ggml (whisper.cpp)", name: file_name(path), source, store })
         }
-        Ok(())
+        Kind::Ct2 => {
+            let (source, store) = ct2::read(path)?;
+            Ok(Opened { container: "CTranslate2", name: folder_name(folder), source, store })
+        }
     }
 }
 
-/// Whether a file starts as GGUF does.
-pub(crate) fn is_gguf(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"GGUF")
+/// A file's name without its ending.
+fn file_name(path: &Path) -> Option<String> {
+    path.file_stem().map(|name| name.to_string_lossy().into_owned())
 }
 
-/// Reads a GGUF file from disk.
-pub(crate) fn gguf(path: &Path) -> Result<Container, ModelError> {
-    let bytes = Bytes::open(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-    gguf::read(&path.display().to_string(), bytes)
+/// What a folder is called: `ORG/NAME` for a snapshot in the Hugging Face hub's cache, whose own name is a commit.
+fn folder_name(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let of_hub = || {
+        let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
+        let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+        Some(repository.replacen("--", "/", 1))
+    };
+    of_hub().or_else(|| Some(path.file_name()?.to_string_lossy().into_owned()))
 }
 
-/// Reads a GGUF file from memory.
-pub(crate) fn gguf_bytes(file: &str, bytes: Vec<u8>) -> Result<Container, ModelError> {
-    gguf::read(file, Bytes::Owned(bytes))
+fn huggingface(folder: &Path, store: Store) -> Result<Opened, ModelError> {
+    let source = Source {
+        config: text(&folder.join("config.json"))?,
+        generation: optional_text(&folder.join("generation_config.json"))?,
+        tokenizer: text(&folder.join("tokenizer.json"))?,
+    };
+    Ok(Opened { container: "Hugging Face folder", name: folder_name(folder), source, store })
 }
 
-/// Reads a GGUF file that lives as long as the program, borrowing its weights.
-pub(crate) fn gguf_static(file: &str, bytes: &'static [u8]) -> Result<Container, ModelError> {
-    gguf::read(file, Bytes::Static(bytes))
+fn from_gguf(file: &str, container: gguf::Container) -> Result<Opened, ModelError> {
+    let gguf::Container { store, mut texts } = container;
+    match texts.get("general.architecture").map(String::as_str) {
+        Some("whisper") => {}
+        found => {
+            let found = found.unwrap_or("missing").chars().take(40).collect::<String>();
+            let reason = format!("`general.architecture` is {found}, `whisper` is read");
+            return Err(ModelError::Corrupt { file: file.to_string(), reason });
+        }
+    }
+    let mut text = |key: &'static str| {
+        texts.remove(key).ok_or_else(|| ModelError::MissingMetadata { file: file.to_string(), key })
+    };
+    let source =
+        Source { config: text(CONFIG_KEY)?, tokenizer: text(TOKENIZER_KEY)?, generation: text(GENERATION_KEY).ok() };
+    Ok(Opened { container: "GGUF", name: texts.remove("general.name"), source, store })
 }
 
-/// Reads a safetensors file from disk.
-pub(crate) fn safetensors(path: &Path) -> Result<Store, ModelError> {
-    let bytes = Bytes::open(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
-    safetensors::read(&path.display().to_string(), bytes)
+/// A GGUF file in memory.
+pub(crate) fn gguf_bytes(file: &str, bytes: Vec<u8>) -> Result<Opened, ModelError> {
+    from_gguf(file, gguf::read(file, Bytes::Owned(bytes))?)
+}
+
+/// A GGUF file that lives as long as the program, whose weights are borrowed.
+pub(crate) fn gguf_static(file: &str, bytes: &'static [u8]) -> Result<Opened, ModelError> {
+    from_gguf(file, gguf::read(file, Bytes::Static(bytes))?)
 }

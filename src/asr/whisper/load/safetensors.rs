@@ -3,13 +3,16 @@
 //! In: the file's bytes. Out: an index of its tensors.
 //! candle (the `safetensors` crate) checks the header's length, the offsets and that they leave no gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 
 use candle_core::DType;
 use candle_core::safetensors::SliceSafetensors;
+use serde::Deserialize;
 
-use super::{Bytes, Form, Store};
+use super::form::Form;
+use super::store::{Bytes, Store};
 use crate::asr::whisper::error::ModelError;
 
 /// As many bytes as the file has, of which only the header is read: candle wants to see them all and looks at no others.
@@ -33,6 +36,34 @@ fn header(bytes: &Bytes) -> io::Result<Vec<u8>> {
     Ok(all)
 }
 
+/// Reads all files that an index (`model.safetensors.index.json`) names; they lie beside it.
+pub(super) fn read_sharded(index: &Path) -> Result<Store, ModelError> {
+    let label = index.display().to_string();
+    let json = super::text(index)?;
+    let Index { weight_map } =
+        serde_json::from_str(&json).map_err(|e| ModelError::Json { file: label.clone(), reason: e.to_string() })?;
+    let mut store: Option<Store> = None;
+    for file in weight_map.values().collect::<BTreeSet<_>>() {
+        // A name within the folder: an index is no reason to read elsewhere.
+        if Path::new(file).file_name() != Some(file.as_ref()) {
+            let reason = format!("it names the file `{file}`, which is not one beside it");
+            return Err(ModelError::Corrupt { file: label, reason });
+        }
+        let path = index.with_file_name(file);
+        let part = read(&path.display().to_string(), Bytes::open(&path)?)?;
+        match &mut store {
+            None => store = Some(part),
+            Some(store) => store.merge(part)?,
+        }
+    }
+    store.ok_or_else(|| ModelError::Corrupt { file: label, reason: "its `weight_map` is empty".to_string() })
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
 pub(super) fn read(file: &str, bytes: Bytes) -> Result<Store, ModelError> {
     let mut found = Vec::new();
     {
@@ -51,12 +82,13 @@ pub(super) fn read(file: &str, bytes: Bytes) -> Result<Store, ModelError> {
             };
             // The view borrows from `all`: its place is the distance of their addresses.
             let offset = view.data().as_ptr().addr() - all.as_ptr().addr();
-            found.push((name, form, view.shape().to_vec(), offset as u64));
+            found.push((name, form, view.shape().to_vec(), offset));
         }
     }
-    let mut store = Store { file: file.to_string(), bytes, tensors: BTreeMap::new() };
+    let mut store = Store::new(file, bytes);
     for (name, form, shape, offset) in found {
-        store.insert(&name, form, shape, offset)?;
+        let entry = store.entry(&name, form, shape, offset)?;
+        store.insert(&name, entry)?;
     }
     store.check_overlap()?;
     Ok(store)

@@ -1,0 +1,127 @@
+//! A vocabulary without its merges: byte pair encoding by rank alone.
+//!
+//! In: the bytes of each token of text, in the order of their ids. Out: the ids of a piece of text, and a
+//! `tokenizer.json` as Hugging Face has it. OpenAI's vocabularies are in the order in which their tokens were merged, so
+//! that an id is a rank and the merges can be told from the tokens (openai/tiktoken, `educational.py`, `_bpe.rs`).
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// No token is longer: the longest of OpenAI's has 128 bytes. Encoding takes time with the square of it.
+pub(super) const LONGEST: usize = 256;
+
+/// Tokens of text and their ids.
+pub(crate) struct Vocabulary {
+    ranks: HashMap<Vec<u8>, u32>,
+}
+
+impl Vocabulary {
+    /// From tokens in the order of their ids.
+    pub(super) fn new(tokens: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut ranks = HashMap::new();
+        for (id, token) in (0..).zip(tokens) {
+            ranks.entry(token).or_insert(id);
+        }
+        Self { ranks }
+    }
+
+    /// From a `tokenizer.json`.
+    pub(crate) fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct File {
+            model: Model,
+        }
+        #[derive(Deserialize)]
+        struct Model {
+            vocab: HashMap<String, u32>,
+        }
+        let File { model } = serde_json::from_str(json)?;
+        let alphabet = bytes();
+        let token = |text: &str| text.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>();
+        Ok(Self { ranks: model.vocab.iter().filter_map(|(text, id)| Some((token(text)?, *id))).collect() })
+    }
+
+    /// The ids of a piece of text that is not to be split before: a word, or signs, with the space before it.
+    pub(crate) fn encode(&self, piece: &[u8]) -> Vec<u32> {
+        self.parts(piece, u32::MAX).into_iter().filter_map(|part| self.ranks.get(part).copied()).collect()
+    }
+
+    /// What is left of `piece` when all merges of ranks below `limit` were done.
+    fn parts<'a>(&self, piece: &'a [u8], limit: u32) -> Vec<&'a [u8]> {
+        let rank = |part: &[u8]| self.ranks.get(part).copied().filter(|rank| *rank < limit);
+        // Where a part starts, and the rank of it joined with the next.
+        let mut starts: Vec<(usize, Option<u32>)> =
+            (0..piece.len()).map(|at| (at, piece.get(at..at + 2).and_then(rank))).collect();
+        let end = |starts: &[(usize, Option<u32>)], i: usize| starts.get(i).map_or(piece.len(), |(at, _)| *at);
+        while let Some((_, i)) = (0..starts.len()).filter_map(|i| Some((starts[i].1?, i))).min() {
+            starts.remove(i + 1);
+            let joined = |starts: &[(usize, Option<u32>)], i: usize| {
+                if i + 1 < starts.len() { rank(&piece[starts[i].0..end(starts, i + 2)]) } else { None }
+            };
+            starts[i].1 = joined(&starts, i);
+            if i > 0 {
+                starts[i - 1].1 = joined(&starts, i - 1);
+            }
+        }
+        (0..starts.len()).map(|i| &piece[starts[i].0..end(&starts, i + 1)]).collect()
+    }
+
+    /// Hugging Face's `tokenizer.json` with these tokens beside those of text.
+    pub(super) fn tokenizer(&self, special: &[(u32, String)]) -> String {
+        let alphabet = characters();
+        let text = |token: &[u8]| token.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>();
+        let mut tokens: Vec<(&Vec<u8>, u32)> = self.ranks.iter().map(|(token, rank)| (token, *rank)).collect();
+        tokens.sort_unstable_by_key(|(_, rank)| *rank);
+        let merges: Vec<String> = tokens
+            .iter()
+            .filter_map(|(token, rank)| match self.parts(token, *rank)[..] {
+                [left, right] => Some(format!("{} {}", text(left), text(right))),
+                _ => None,
+            })
+            .collect();
+        let vocab: serde_json::Map<String, Value> =
+            tokens.iter().map(|(token, rank)| (text(token), json!(rank))).collect();
+        let added: Vec<Value> = special
+            .iter()
+            .map(|(id, content)| {
+                json!({
+                    "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": true,
+                })
+            })
+            .collect();
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+                "end_of_word_suffix": "", "fuse_unk": false, "vocab": vocab, "merges": merges,
+            },
+        })
+        .to_string()
+    }
+}
+
+/// The character that stands for each byte in a `tokenizer.json`: openai/gpt-2, `encoder.py`, `bytes_to_unicode`.
+fn characters() -> [char; 256] {
+    let mut next = 256;
+    std::array::from_fn(|byte| {
+        let code = match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
+            _ => {
+                next += 1;
+                next - 1
+            }
+        };
+        char::from_u32(code).unwrap_or_default()
+    })
+}
+
+/// The byte that each such character stands for.
+pub(super) fn bytes() -> HashMap<char, u8> {
+    (0..=255u8).zip(characters()).map(|(byte, character)| (character, byte)).collect()
+}
