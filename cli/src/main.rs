@@ -11,6 +11,7 @@ mod output;
 mod recognizer;
 mod run;
 mod stats;
+mod tracks;
 mod transcribe;
 
 use args::{Command, ModelCommand};
