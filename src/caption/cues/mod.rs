@@ -41,6 +41,10 @@ use timing::{Ending, end_of_cue, is_bad_gap};
 /// most, and no rule on gaps reaches beyond one.
 pub const HORIZON_MS: u64 = 3000;
 
+/// A speaker who said nothing for so long is forgotten: the four rows of a CEA-608 caption take seven seconds to be sent
+/// at most.
+const FORGET_MS: u64 = 60_000;
+
 /// One cue as it is shown. Times in milliseconds since the recording began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayCue {
@@ -239,13 +243,13 @@ impl DisplayCues {
     fn settle(&mut self, now_ms: u64) {
         let mut tracks = std::mem::take(&mut self.tracks);
         tracks.retain(|_, track| {
-            let is_past = |ms: u64| ms.saturating_add(HORIZON_MS) <= now_ms;
-            if let Some(pending) = track.pending.take_if(|pending| is_past(pending.stop_ms)) {
+            let is_past = |ms: u64, by_ms: u64| ms.saturating_add(by_ms) <= now_ms;
+            if let Some(pending) = track.pending.take_if(|pending| is_past(pending.stop_ms, HORIZON_MS)) {
                 track.last = Some(self.decide(&pending, track.last, None));
             }
             track.pending.is_some()
-                || !is_past(track.busy_until_ms)
-                || track.last.is_some_and(|(_, end_ms)| !is_past(end_ms))
+                || !is_past(track.busy_until_ms, FORGET_MS)
+                || track.last.is_some_and(|(_, end_ms)| !is_past(end_ms, FORGET_MS))
         });
         self.tracks = tracks;
     }
