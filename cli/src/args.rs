@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
+use cuewire::caption::cues::Profile;
 use cuewire::config::{
     Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, SilenceDurationMs,
     SpeechSegmentConfig, Task,
@@ -16,6 +17,7 @@ use cuewire::transcript::Format;
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
+use crate::tracks::Offset;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -29,6 +31,7 @@ Examples:
   cuewire transcribe meeting.webm
   cuewire transcribe --language fr --format srt film.mp4 > film.srt
   cuewire transcribe --split-channels --output-dir out calls/*.wav
+  cuewire transcribe --merge alice=a.webm bob=b.webm --offset bob=1.5 --output call.vtt --format vtt
   ffmpeg -i rtsp://camera/1 -t 60 -f wav - | cuewire transcribe -";
 
 const PULL_NOTES: &str = "\
@@ -140,7 +143,7 @@ pub(crate) struct RecognitionArgs {
     #[arg(long)]
     pub(crate) keep_sound_tags: bool,
 
-    /// Find out when each word was said, for the formats that show it; takes some more time
+    /// Find the time of each word: json lists them, vtt marks them as they are spoken
     #[arg(long)]
     pub(crate) word_times: bool,
 
@@ -207,9 +210,19 @@ fn lines(option: &str, path: &str) -> Result<Vec<String>, Failure> {
 
 #[derive(Args)]
 pub(crate) struct TranscribeArgs {
-    /// Recordings: WAV, FLAC, MP3, Ogg, WebM, MP4, AIFF; `-` is standard input
+    /// Recordings: WAV, FLAC, MP3, Ogg, WebM, MP4, AIFF; `-` is standard input. With --merge: SPEAKER=FILE
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+
+    /// The recordings are tracks of one conversation: write one transcript, in order of time. What stands before the
+    /// first `=` of each is who speaks, the rest is the file (`=` and `@` may be in its name); without `=`, the file's
+    /// name without its extension is
+    #[arg(long, conflicts_with = "speaker_id")]
+    pub(crate) merge: bool,
+
+    /// With --merge: this speaker's recording began so many seconds after --start-time, or before it (`bob=-0.25`)
+    #[arg(long, value_name = "SPEAKER=SECONDS", requires = "merge")]
+    pub(crate) offset: Vec<Offset>,
 
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
@@ -226,15 +239,23 @@ pub(crate) struct TranscribeArgs {
     #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH)]
     pub(crate) start_time: Timestamp,
 
-    /// What to write: jsonl, srt, vtt or txt
+    /// What to write: jsonl, json, srt, vtt or txt
     #[arg(long, value_name = "FORMAT", default_value_t = Format::Jsonl)]
     pub(crate) format: Format,
 
-    /// Write <name>.<format> for each file into this folder, instead of standard output
+    /// Whose rules the cues of srt and vtt keep: netflix, bbc, dcmp, cea608, or none (one cue a caption)
+    #[arg(long, value_name = "PROFILE", default_value_t)]
+    pub(crate) profile: Profile,
+
+    /// Write to this file, instead of standard output
+    #[arg(long, short, value_name = "FILE", conflicts_with = "output_dir")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Write <name>.<format> for each file into this folder, merged.<format> with --merge
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
 
-    /// Write figures about the run to this file, as JSON
+    /// Write figures about the run to this file, as JSON; how often cues could not keep a rule is among them
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Option<PathBuf>,
 }

@@ -14,6 +14,7 @@ mod output;
 mod recognizer;
 mod run;
 mod stats;
+mod tracks;
 mod transcribe;
 
 use args::{Command, ModelCommand};

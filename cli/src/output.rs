@@ -1,21 +1,33 @@
-//! Where transcripts go: standard output, or one file an input.
+//! Where transcripts go: standard output, one file, or one file an input.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use cuewire::caption::cues::{CueCounts, Profile};
 use cuewire::time::Timestamp;
-use cuewire::transcript::{Format, Fragment, TranscriptWriter};
+use cuewire::transcript::{Finished, Format, Fragment, TranscriptWriter};
+
+use crate::args::TranscribeArgs;
+use crate::tracks::Input;
 
 /// Decides where each input's transcript goes.
 pub(crate) struct Destination {
-    dir: Option<PathBuf>,
+    place: Place,
     format: Format,
+    profile: Profile,
     origin: Timestamp,
+    merged: bool,
 }
 
-/// One input's transcript.
+enum Place {
+    Stdout,
+    File(PathBuf),
+    Dir(PathBuf),
+}
+
+/// One transcript.
 pub(crate) struct Sink {
     name: String,
     writer: TranscriptWriter<Box<dyn Write>>,
@@ -23,28 +35,37 @@ pub(crate) struct Sink {
 
 impl Destination {
     /// Checks what can be known before anything is read.
-    pub(crate) fn new(
-        dir: Option<PathBuf>,
-        format: Format,
-        origin: Timestamp,
-        inputs: &[PathBuf],
-    ) -> Result<Self, String> {
-        match &dir {
-            None if inputs.len() > 1 && matches!(format, Format::Srt | Format::Vtt) => {
-                return Err(format!(
-                    "several files cannot share one {format} on standard output: give --output-dir DIR, or one file at a time"
-                ));
+    pub(crate) fn new(args: &TranscribeArgs, inputs: &[Input]) -> Result<Self, String> {
+        let format = args.format;
+        let place = match (&args.output, &args.output_dir) {
+            (Some(file), _) => Place::File(file.clone()),
+            (None, Some(dir)) => Place::Dir(dir.clone()),
+            (None, None) => Place::Stdout,
+        };
+        let is_one_document = matches!(format, Format::Json | Format::Srt | Format::Vtt);
+        match &place {
+            Place::Stdout | Place::File(_) if inputs.len() > 1 && !args.merge => {
+                let shared = match &place {
+                    Place::File(file) => file.display().to_string(),
+                    _ => "standard output".into(),
+                };
+                if is_one_document || matches!(place, Place::File(_)) {
+                    return Err(format!(
+                        "several files cannot share one {format} on {shared}: give --output-dir DIR, or --merge if they \
+                         are one conversation, or one file at a time"
+                    ));
+                }
             }
-            None => {}
-            Some(dir) => {
+            Place::Stdout | Place::File(_) => {}
+            Place::Dir(dir) => {
                 let mut stems = HashMap::new();
-                for input in inputs {
-                    if let Some(other) = stems.insert(stem(input), input) {
+                for Input { path, .. } in inputs.iter().filter(|_| !args.merge) {
+                    if let Some(other) = stems.insert(stem(path), path) {
                         return Err(format!(
                             "{} and {} would both be written to {}.{format}: caption them into different folders",
                             other.display(),
-                            input.display(),
-                            dir.join(stem(input)).display()
+                            path.display(),
+                            dir.join(stem(path)).display()
                         ));
                     }
                 }
@@ -52,24 +73,28 @@ impl Destination {
                     .map_err(|error| format!("cannot make the folder {}: {error}", dir.display()))?;
             }
         }
-        Ok(Self { dir, format, origin })
+        Ok(Self { place, format, profile: args.profile, origin: args.start_time, merged: args.merge })
     }
 
     /// Whether every input shares standard output, so that one must wait for the other.
     pub(crate) fn is_shared(&self) -> bool {
-        self.dir.is_none()
+        !matches!(self.place, Place::Dir(_))
     }
 
     pub(crate) fn open(&self, input: &Path) -> Result<Sink, String> {
-        let (name, writer): (String, Box<dyn Write>) = match &self.dir {
-            None => ("standard output".into(), Box::new(io::stdout())),
-            Some(dir) => {
-                let path = dir.join(format!("{}.{}", stem(input), self.format));
-                let file = File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-                (path.display().to_string(), Box::new(file))
+        let create = |path: &Path| -> Result<(String, Box<dyn Write>), String> {
+            let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            Ok((path.display().to_string(), Box::new(file)))
+        };
+        let (name, writer) = match &self.place {
+            Place::Stdout => ("standard output".into(), Box::new(io::stdout()) as Box<dyn Write>),
+            Place::File(path) => create(path)?,
+            Place::Dir(dir) => {
+                let stem = if self.merged { "merged".into() } else { stem(input) };
+                create(&dir.join(format!("{stem}.{}", self.format)))?
             }
         };
-        Ok(Sink { name, writer: TranscriptWriter::new(writer, self.format, self.origin) })
+        Ok(Sink { name, writer: TranscriptWriter::new(writer, self.format, self.profile, self.origin) })
     }
 }
 
@@ -78,9 +103,10 @@ impl Sink {
         self.writer.write(fragment).map_err(|error| self.failure(&error))
     }
 
-    pub(crate) fn finish(self) -> Result<(), String> {
+    /// Writes what is left; what became of the cues.
+    pub(crate) fn finish(self) -> Result<Option<CueCounts>, String> {
         let Self { name, writer } = self;
-        writer.finish().and_then(|mut writer| writer.flush()).map_err(|error| failure(&name, &error))
+        writer.finish().map(|Finished { cues, .. }| cues).map_err(|error| failure(&name, &error))
     }
 
     fn failure(&self, error: &io::Error) -> String {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use cuewire::caption::cues::CueCounts;
 use serde::Serialize;
 
 /// What `--stats` writes, as one JSON object. Times in seconds.
@@ -21,8 +22,18 @@ pub(crate) struct Stats {
     pub(crate) captions: u64,
     /// Speech-like spans in which the guards found no words.
     pub(crate) suppressed: u64,
+    /// Cues of srt and vtt, all transcripts together; null for other formats.
+    pub(crate) cues: Option<CueStats>,
     /// Largest resident memory of the process; null where the system does not say.
     pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+/// How many cues there are, and how often each rule of the profile could not be kept.
+#[derive(Serialize)]
+pub(crate) struct CueStats {
+    pub(crate) profile: &'static str,
+    #[serde(flatten)]
+    pub(crate) counts: CueCounts,
 }
 
 /// Where the figures will go.

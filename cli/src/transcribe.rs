@@ -1,7 +1,8 @@
 //! `cuewire transcribe`: recordings in, transcripts out.
 //!
 //! One recording is read at a time, block by block. While its last captions are decoded the next one is read already,
-//! so that the workers always have something to do; transcripts come out in the order of the files.
+//! so that the workers always have something to do; transcripts come out in the order of the files. Tracks that are
+//! merged wait for each other as text: their transcript is written when all of them are finished.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal as _;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use cuewire::audio::Pcm;
 use cuewire::audio::file::{AudioFile, FileError};
 use cuewire::caption::CaptionEvent;
+use cuewire::caption::cues::CueCounts;
 use cuewire::config::Config;
 use cuewire::engine::{Answer, default_threads};
 use cuewire::session::{Input, Session};
@@ -23,13 +25,14 @@ use crate::args::TranscribeArgs;
 use crate::output::{Destination, Sink, stem};
 use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, InterruptibleStdin, drain, warn_of_failure};
-use crate::stats::{Stats, StatsFile, peak_rss_bytes};
-use crate::{FAILED, Failure, INTERRUPTED, complain, model};
+use crate::stats::{CueStats, Stats, StatsFile, peak_rss_bytes};
+use crate::{FAILED, Failure, INTERRUPTED, complain, model, tracks};
 
 pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
-    let destination = Destination::new(args.output_dir.clone(), args.format, args.start_time, &args.files)?;
-    if args.files.iter().filter(|file| file.as_path() == Path::new("-")).count() > 1 {
+    let inputs = tracks::inputs(args)?;
+    let destination = Destination::new(args, &inputs)?;
+    if inputs.iter().filter(|input| input.path == Path::new("-")).count() > 1 {
         return Err(Failure("standard input (`-`) can be read only once".into()));
     }
     let interrupt = Interrupt::listen()?;
@@ -41,13 +44,16 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     model.check_vocabulary(&config.vocabulary)?;
     // A place that cannot be written is known before the work, not after it.
     let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
+    // The place of a merged transcript does not depend on its inputs.
+    let merged = args.merge.then(|| destination.open(Path::new("")).map(Merged::new)).transpose()?;
     let mut run = Run {
         args,
         config,
         interrupt,
         recognizer: Recognizer::start(&model, threads)?,
         destination,
-        waiting: args.files.iter().cloned().collect(),
+        merged,
+        waiting: inputs.into(),
         recordings: VecDeque::new(),
         first: 0,
         progress: Progress::new(),
@@ -55,10 +61,12 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
         audio: Duration::ZERO,
         captions: 0,
         suppressed: 0,
+        cues: None,
     };
     if let Err(Failure(error)) = run.all() {
         run.fail(&error);
     }
+    run.write_merged();
     run.progress.clear();
     if let Some(file) = stats {
         let stats = Stats {
@@ -68,6 +76,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
             wall_s: started.elapsed().as_secs_f64(),
             captions: run.captions,
             suppressed: run.suppressed,
+            cues: run.cues.map(|counts| CueStats { profile: args.profile.name(), counts }),
             peak_rss_bytes: peak_rss_bytes(),
         };
         if let Err(error) = file.write(&stats) {
@@ -87,7 +96,9 @@ struct Run<'a> {
     interrupt: Interrupt,
     recognizer: Recognizer,
     destination: Destination,
-    waiting: VecDeque<PathBuf>,
+    /// Where captions go that wait for every track.
+    merged: Option<Merged>,
+    waiting: VecDeque<tracks::Input>,
     /// Recordings in progress, in their order: all but the last are read to their end.
     recordings: VecDeque<Recording>,
     /// The number of the first of them.
@@ -97,6 +108,19 @@ struct Run<'a> {
     audio: Duration,
     captions: u64,
     suppressed: u64,
+    cues: Option<CueCounts>,
+}
+
+/// One transcript of several tracks.
+struct Merged {
+    sink: Sink,
+    fragments: Vec<Fragment>,
+}
+
+impl Merged {
+    const fn new(sink: Sink) -> Self {
+        Self { sink, fragments: Vec::new() }
+    }
 }
 
 struct Recording {
@@ -106,6 +130,7 @@ struct Recording {
     sessions: Vec<Session>,
     /// The time of the next frame.
     at: Timestamp,
+    began: Timestamp,
     /// Frames since the rate last changed, and that rate: times do not drift by rounding.
     frames: u64,
     rate: u32,
@@ -135,13 +160,14 @@ impl Run<'_> {
                 self.take(answer)?;
             } else if reading {
                 self.read_block()?;
-            } else if let Some(path) = self.waiting.pop_front() {
-                self.open(path);
+            } else if let Some(input) = self.waiting.pop_front() {
+                self.open(input);
             }
         }
     }
 
-    fn open(&mut self, path: PathBuf) {
+    fn open(&mut self, input: tracks::Input) {
+        let tracks::Input { path, speaker_id, offset_nanos } = input;
         let reader = if path == Path::new("-") {
             match InterruptibleStdin::new(&self.interrupt) {
                 Ok(stdin) => AudioFile::from_reader("standard input", Box::new(stdin)),
@@ -154,11 +180,14 @@ impl Run<'_> {
             Ok(reader) => reader,
             Err(error) => return self.fail(&error.to_string()),
         };
-        let sink = match self.destination.open(&path) {
-            Ok(sink) => sink,
-            Err(error) => return self.fail(&error),
+        let sink = match self.merged {
+            Some(_) => None,
+            None => match self.destination.open(&path) {
+                Ok(sink) => Some(sink),
+                Err(error) => return self.fail(&error),
+            },
         };
-        let speaker_id = self.args.speaker_id.clone().unwrap_or_else(|| stem(&path));
+        let began = self.args.start_time.plus_nanos(offset_nanos);
         let sessions = if self.args.split_channels {
             (1..=reader.channels()).map(|i| Session::new(&format!("{speaker_id}-{i}"), self.config.clone())).collect()
         } else {
@@ -170,10 +199,11 @@ impl Run<'_> {
             rate: reader.sample_rate(),
             reader: Some(reader),
             sessions,
-            at: self.args.start_time,
-            rate_since: self.args.start_time,
+            at: began,
+            began,
+            rate_since: began,
             frames: 0,
-            sink: Some(sink),
+            sink,
             fragments: Vec::new(),
         });
     }
@@ -207,7 +237,7 @@ impl Run<'_> {
         }
         recording.frames += (block.samples.len() / block.channels) as u64;
         recording.at = recording.rate_since.plus_nanos(nanos_of_samples(recording.frames, recording.rate));
-        let seconds = recording.at.nanos_since(self.args.start_time) / 1_000_000_000;
+        let seconds = recording.at.nanos_since(recording.began) / 1_000_000_000;
         self.progress.set(u64::try_from(seconds).unwrap_or(0));
         self.drain(self.first + self.recordings.len() - 1)
     }
@@ -216,7 +246,7 @@ impl Run<'_> {
     fn end_reading(&mut self, error: Option<FileError>) -> Result<(), Failure> {
         let Some(recording) = self.recordings.back_mut() else { return Ok(()) };
         let Some(reader) = recording.reader.take() else { return Ok(()) };
-        let lasted = recording.at.nanos_since(self.args.start_time);
+        let lasted = recording.at.nanos_since(recording.began);
         self.audio += Duration::from_nanos(u64::try_from(lasted).unwrap_or(0));
         for session in &mut recording.sessions {
             session.handle_input(Input::End)?;
@@ -263,7 +293,7 @@ impl Run<'_> {
             })?;
         }
         // Where nothing has to wait, a caption is written as soon as it is final.
-        let is_front = number == self.first || !self.destination.is_shared();
+        let is_front = (number == self.first || !self.destination.is_shared()) && self.merged.is_none();
         let written = if is_front && recording.sessions.len() == 1 {
             self.progress.suspend(|| recording.write_captions())
         } else {
@@ -282,20 +312,42 @@ impl Run<'_> {
             }
             let Some(mut recording) = self.recordings.pop_front() else { break };
             self.first += 1;
+            if let Some(merged) = &mut self.merged {
+                merged.fragments.append(&mut recording.fragments);
+                continue;
+            }
             transcript::sort(&mut recording.fragments);
             let written = self
                 .progress
-                .suspend(|| recording.write_captions().and_then(|()| recording.sink.map_or(Ok(()), Sink::finish)));
-            if let Err(error) = written {
-                self.fail(&error);
-            }
+                .suspend(|| recording.write_captions().and_then(|()| recording.sink.map_or(Ok(None), Sink::finish)));
+            self.written(written);
         }
         // The one that is first now may have waited for the others only.
-        if let Some(recording) = self.recordings.front_mut()
+        if self.merged.is_none()
+            && let Some(recording) = self.recordings.front_mut()
             && recording.sessions.len() == 1
             && let Err(error) = self.progress.suspend(|| recording.write_captions())
         {
             self.fail(&error);
+        }
+    }
+
+    fn write_merged(&mut self) {
+        let Some(Merged { mut sink, mut fragments }) = self.merged.take() else { return };
+        transcript::sort(&mut fragments);
+        let written = self.progress.suspend(|| {
+            fragments.iter().try_for_each(|fragment| sink.write(fragment))?;
+            sink.finish()
+        });
+        self.written(written);
+    }
+
+    /// A transcript is written, or could not be.
+    fn written(&mut self, result: Result<Option<CueCounts>, String>) {
+        match result {
+            Ok(Some(counts)) => self.cues.get_or_insert_default().add(&counts),
+            Ok(None) => {}
+            Err(error) => self.fail(&error),
         }
     }
 

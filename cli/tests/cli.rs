@@ -54,13 +54,17 @@ const GREETING_WORDS: &str = "that agent is already logged on please enter your 
 
 #[test]
 fn a_recording_becomes_captions_in_every_format() {
-    let parts: [(&str, &[&str]); 4] = [
+    let parts: [(&str, &[&str]); 5] = [
         (
             "jsonl",
             &[
                 "{\"type\":\"speech\",\"start_time\":\"1970-01-01T00:00:00.",
                 "\"speaker_id\":\"en-agent-alreadyon\",\"text\":\"",
             ],
+        ),
+        (
+            "json",
+            &["{\"captions\":[\n{\"start_time\":", "\"language\":\"en\",\"speakers\":[\"en-agent-alreadyon\"]}\n"],
         ),
         ("srt", &["1\n00:00:00,", " --> 00:00:0"]),
         ("vtt", &["WEBVTT\n\n", "00:00:00.", "<v en-agent-alreadyon>"]),
@@ -75,7 +79,117 @@ fn a_recording_becomes_captions_in_every_format() {
         if format == "txt" {
             assert_eq!(words(&out).join(" "), GREETING_WORDS);
         }
+        if format == "json" {
+            let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+            let texts: Vec<_> = document["captions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|caption| caption["text"].as_str().unwrap())
+                .collect();
+            assert_eq!(words(&texts.join(" ")).join(" "), GREETING_WORDS);
+        }
     }
+}
+
+/// Start, end (ms) and lines of the cues of an SRT file, by another's parser.
+fn srt_cues(text: &str) -> Vec<(u64, u64, Vec<String>)> {
+    let ms = |time: &srtlib::Timestamp| {
+        let (h, m, s, ms) = time.get();
+        ((u64::from(h) * 60 + u64::from(m)) * 60 + u64::from(s)) * 1000 + u64::from(ms)
+    };
+    let cues = srtlib::Subtitles::parse_from_str(text.to_string()).unwrap().to_vec();
+    let lines = |cue: &srtlib::Subtitle| cue.text.lines().map(str::to_string).collect();
+    cues.iter().map(|cue| (ms(&cue.start_time), ms(&cue.end_time), lines(cue))).collect()
+}
+
+#[test]
+fn cues_keep_the_rules_of_their_profile_and_the_figures_say_where_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let stats = dir.path().join("stats.json");
+    let recording = testdata("speech/en-queue-periodic-announce.flac");
+    let plain = run(cuewire().args(["transcribe", "--format", "txt"]).arg(&recording)).1;
+    for (profile, chars, lines, shortest, longest) in [
+        ("netflix", 42, 2, 833, 7000),
+        ("bbc", 37, 2, 1, u64::MAX),
+        ("dcmp", 32, 2, 1333, 6000),
+        ("cea608", 32, 4, 1, u64::MAX),
+        ("none", 42, usize::MAX, 1, u64::MAX),
+    ] {
+        let args = ["transcribe", "--format", "srt", "--profile", profile, "--stats"];
+        let (code, out, err) = run(cuewire().args(args).arg(&stats).arg(&recording));
+        assert_eq!((code, err.as_str()), (0, ""), "{profile}");
+        let cues = srt_cues(&out);
+        let shown: Vec<String> = cues.iter().flat_map(|cue| cue.2.clone()).collect();
+        assert_eq!(words(&shown.join(" ")), words(&plain), "{profile}");
+        let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats).unwrap()).unwrap();
+        let counts = &figures["cues"];
+        assert_eq!((counts["profile"].as_str(), counts["cues"].as_u64()), (Some(profile), Some(cues.len() as u64)));
+        for rule in ["line_too_long", "late", "too_short", "too_long", "gap", "split_phrase", "overlap"] {
+            assert_eq!(counts[rule], 0, "{profile}: {counts}");
+        }
+        assert!(counts["too_fast"].is_u64(), "{counts}");
+        for (start, end, cue) in &cues {
+            assert!(cue.len() <= lines && cue.iter().all(|line| line.chars().count() <= chars), "{profile}: {cue:?}");
+            assert!((shortest..=longest).contains(&(end - start)), "{profile}: {start} to {end}");
+        }
+    }
+    let default = run(cuewire().args(["transcribe", "--format", "srt"]).arg(&recording)).1;
+    let netflix = run(cuewire().args(["transcribe", "--format", "srt", "--profile", "netflix"]).arg(&recording)).1;
+    assert_eq!(default, netflix);
+    run(cuewire().args(["transcribe", "--stats"]).arg(&stats).arg(&recording));
+    let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats).unwrap()).unwrap();
+    assert!(figures["cues"].is_null(), "JSONL has no cues: {figures}");
+}
+
+#[test]
+fn tracks_are_merged_into_one_transcript_in_order_of_time() {
+    let dir = tempfile::tempdir().unwrap();
+    // A name as names are.
+    let bob = dir.path().join("x=y@+1s.flac");
+    std::fs::copy(testdata("speech/en-queue-periodic-announce.flac"), &bob).unwrap();
+    let track = |speaker: &str, path: &Path| format!("{speaker}={}", path.display());
+    let tracks = [track("bob", &bob), track("alice", &testdata(GREETING)), track("eve", &testdata(GREETING))];
+    let merge = |args: &[&str]| {
+        let offsets = ["--offset", "alice=10", "--offset", "eve=10.000"];
+        run(cuewire().args(["transcribe", "--merge"]).args(offsets).args(args).args(&tracks))
+    };
+    let (code, out, err) = merge(&[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let captions: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let order: Vec<_> = captions
+        .iter()
+        .map(|caption| (caption["start_time"].as_str().unwrap(), caption["speaker_id"].as_str().unwrap()))
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
+    let speakers: Vec<_> = order.iter().map(|(_, speaker)| *speaker).collect();
+    assert_eq!((speakers[0], speakers[captions.len() - 2], speakers[captions.len() - 1]), ("bob", "alice", "eve"));
+    assert!(order.iter().all(|(time, speaker)| (*speaker == "bob") == (*time < "1970-01-01T00:00:10")), "{order:?}");
+
+    let file = dir.path().join("call.vtt");
+    let (code, out, _) = merge(&["--format", "vtt", "--output", file.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (0, ""));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let cues: Vec<_> = cuewire::transcript::webvtt::Reader::new(text.as_bytes()).map(Result::unwrap).collect();
+    assert!(cues.is_sorted_by_key(|cue| cue.start_ms), "{text}");
+    for speaker in ["alice", "bob", "eve"] {
+        assert!(cues.iter().any(|cue| cue.speaker_id.as_deref() == Some(speaker)), "{text}");
+    }
+    let folder = dir.path().join("out");
+    for format in ["json", "srt", "txt"] {
+        assert_eq!(merge(&["--format", format, "--output-dir", folder.to_str().unwrap()]).0, 0);
+    }
+    let document = std::fs::read(folder.join("merged.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["speakers"], serde_json::json!(["alice", "bob", "eve"]));
+    assert_eq!(document["captions"].as_array().unwrap().len(), captions.len());
+    assert!(srt_cues(&std::fs::read_to_string(folder.join("merged.srt")).unwrap()).len() > captions.len());
+    assert_eq!(std::fs::read_to_string(folder.join("merged.txt")).unwrap().lines().count(), captions.len());
+
+    // One that cannot be read does not take the others with it.
+    let (code, out, err) = run(cuewire().args(["transcribe", "--merge", "eve=missing.wav"]).arg(&tracks[1]));
+    assert_eq!(code, 1);
+    assert!(err.contains("missing.wav") && out.contains("\"alice\""), "{err}{out}");
 }
 
 #[test]
@@ -189,7 +303,7 @@ fn a_truncated_recording_gives_its_captions_and_then_the_error() {
 fn what_makes_no_sense_is_refused_before_anything_is_read() {
     let recording = testdata(GREETING);
     let recording = recording.to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&["transcribe"], &["FILE"]),
         (
             &["transcribe", "--max-speech-caption-ms", "4999", recording],
@@ -200,6 +314,10 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         (&["transcribe", "--start-time", "noon", recording], &["`noon`", "RFC 3339"]),
         (&["transcribe", "--format", "srt", recording, recording], &["several files", "--output-dir"]),
         (&["transcribe", "--output-dir", "/tmp", recording, recording], &["would both be written"]),
+        (&["transcribe", "--format", "json", recording, recording], &["several files", "--merge"]),
+        (&["transcribe", "--output", "/tmp/x", recording, recording], &["several files", "/tmp/x"]),
+        (&["transcribe", "--profile", "ebu", recording], &["`ebu`", "netflix, bbc, dcmp, cea608, none"]),
+        (&["transcribe", "--merge", "a=1.wav", "a=2.wav"], &["1.wav and 2.wav are both a"]),
         (&["transcribe", "--model", "/nonexistent", recording], &["/nonexistent"]),
         (&["live", "--rate", "7999", "--channels", "1"], &["7999", "8000 – 192000"]),
         (
@@ -278,7 +396,12 @@ fn a_live_stream_shows_interims_and_then_the_final() {
 #[test]
 fn ctrl_c_finalises_the_open_caption() {
     let (rate, speech) = pcm(GREETING);
-    for command in [&["live", "--rate", "RATE", "--channels", "1"][..], &["transcribe", "-"]] {
+    for command in [
+        &["live", "--rate", "RATE", "--channels", "1"][..],
+        &["transcribe", "-"],
+        &["transcribe", "--format", "json", "-"],
+        &["transcribe", "--merge", "--format", "vtt", "caller=-"],
+    ] {
         let rate_text = rate.to_string();
         let mut child = cuewire()
             .args(command.iter().map(|arg| if *arg == "RATE" { rate_text.as_str() } else { arg }))
@@ -303,7 +426,8 @@ fn ctrl_c_finalises_the_open_caption() {
         child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{command:?}: {err}");
-        assert!(out.contains("followed by the pound"), "{command:?}: {out}");
+        assert!(words(&out).join(" ").contains("followed by the pound"), "{command:?}: {out}");
+        assert!(!command.contains(&"json") || serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
         assert!(err.contains("finalising"), "{command:?}: {err}");
         drop(stdin);
     }

@@ -11,6 +11,7 @@ use crate::asr::Suppression;
 use crate::config::Language;
 use crate::time::Timestamp;
 
+pub mod cues;
 mod rules;
 mod stable;
 mod word;

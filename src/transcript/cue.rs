@@ -1,19 +1,13 @@
-//! What SRT and WebVTT share: a cue, its times, and the lines its text is broken into.
+//! What SRT and WebVTT share: times, and a cue as it is read.
 //!
-//! In: a [`Fragment`], or lines of a file. Out: its place in the recording in milliseconds and its text in lines, or a
-//! [`Cue`].
+//! In: milliseconds, or lines of a file. Out: text, or a [`Cue`].
 
 use std::fmt::{self, Write};
 use std::io::BufRead;
 
 use super::lines::Lines;
-use super::{Fragment, MAX_LINE_BYTES, ReadError};
-use crate::time::Timestamp;
-
-/// Most characters that a line of a cue holds, unless a single word is longer.
-///
-/// Netflix, *English (USA) Timed Text Style Guide*, "Character Limitation": 42.
-pub const MAX_LINE_CHARS: usize = 42;
+use super::{MAX_LINE_BYTES, ReadError};
+use crate::caption::cues::words;
 
 /// One cue, as it was read from SRT or WebVTT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +20,6 @@ pub struct Cue {
     pub speaker_id: Option<String>,
     /// The text, its lines joined by spaces.
     pub text: String,
-}
-
-/// Where a fragment lies in the recording that began at `origin`: start and end in milliseconds.
-///
-/// What began before the recording starts with it. WebVTT (4.1, "WebVTT cue timings") wants an end after the start, so
-/// a cue lasts a millisecond at least.
-pub(super) fn span_ms(fragment: &Fragment, origin: Timestamp) -> (u64, u64) {
-    let ms = |time: Timestamp| (time.nanos_since(origin).max(0).unsigned_abs() + 500_000) / 1_000_000;
-    let start = ms(fragment.start_time);
-    (start, ms(fragment.stop_time).max(start + 1))
 }
 
 /// A time of a cue: `hh:mm:ss`, the decimal mark, `mmm`; more digits of hours where they are needed.
@@ -79,16 +63,6 @@ fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// Whether a text may be broken here. What is glued by a no-break space stays together: French « ! » and its word.
-fn is_space(c: char) -> bool {
-    c.is_control() || (c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}'))
-}
-
-/// The words of a text, without the spaces and control characters between them.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(is_space).map(str::trim).filter(|word| !word.is_empty())
-}
-
 /// Writes the words of `text` to `out` with one space between two. Nothing where there are none.
 pub(super) fn write_plain(out: &mut String, text: &str) {
     for (index, word) in words(text).enumerate() {
@@ -97,57 +71,6 @@ pub(super) fn write_plain(out: &mut String, text: &str) {
         }
         out.push_str(word);
     }
-}
-
-/// Breaks a text into lines of at most [`MAX_LINE_CHARS`], each without spaces at its ends.
-///
-/// As few lines as it takes, about equally long, rather broken after punctuation. A word that is longer than a line is
-/// a line of its own: where a script has no spaces, the player breaks.
-pub(super) fn wrap(text: &str) -> Vec<String> {
-    /// What a break in the midst of a phrase costs, in squared characters: a break is moved by up to eight characters
-    /// to come after punctuation.
-    const MID_PHRASE: u64 = 150;
-
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    struct Cost {
-        lines: u64,
-        // Sum of the squares of their lengths, least where they are equally long, and of what their breaks cost.
-        raggedness: u64,
-    }
-
-    let words: Vec<(&str, usize)> = words(text).map(|word| (word, word.chars().count())).collect();
-    // best[n]: the cost of the first n words in whole lines, and the word that begins the last of these lines.
-    let mut best = vec![(Cost { lines: 0, raggedness: 0 }, 0)];
-    for end in 1..=words.len() {
-        let mid_phrase = end < words.len() && !words[end - 1].0.ends_with(|c| ",.;:!?…—、。，！？؟،".contains(c));
-        let break_cost = if mid_phrase { MID_PHRASE } else { 0 };
-        let mut chars = 0;
-        let mut least = None;
-        for begin in (0..end).rev() {
-            chars += words[begin].1 + usize::from(begin + 1 < end);
-            if chars > MAX_LINE_CHARS && begin + 1 < end {
-                break;
-            }
-            let Cost { lines, raggedness } = best[begin].0;
-            let square = (chars as u64).saturating_mul(chars as u64);
-            let cost =
-                Cost { lines: lines + 1, raggedness: raggedness.saturating_add(square).saturating_add(break_cost) };
-            if least.is_none_or(|(other, _)| cost < other) {
-                least = Some((cost, begin));
-            }
-        }
-        best.extend(least);
-    }
-
-    let mut lines = Vec::new();
-    let mut end = words.len();
-    while end > 0 {
-        let begin = best[end].1;
-        lines.push(words[begin..end].iter().map(|word| word.0).collect::<Vec<_>>().join(" "));
-        end = begin;
-    }
-    lines.reverse();
-    lines
 }
 
 /// Writes `start --> end` and a line end.
@@ -234,34 +157,7 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::super::testing::{any_fragment, any_text, fragment, words as words_of};
     use super::*;
-
-    #[test]
-    fn times_are_rounded_clamped_and_never_run_backwards() {
-        let origin = Timestamp::from_nanos(10_000_000_000);
-        for (start_ms, stop_ms, expected) in [
-            (11_000, 12_500, (1000, 2500)),
-            (9_000, 11_000, (0, 1000)),
-            (1_000, 2_000, (0, 1)),
-            (12_000, 12_000, (2000, 2001)),
-            (12_000, 11_000, (2000, 2001)),
-            (400 * 3_600_000 + 10_000, 400 * 3_600_000 + 10_001, (1_440_000_000, 1_440_000_001)),
-        ] {
-            assert_eq!(span_ms(&fragment(start_ms, stop_ms, "", ""), origin), expected, "{start_ms} {stop_ms}");
-        }
-        let rounded = Fragment {
-            start_time: origin.plus_nanos(1_499_999),
-            stop_time: origin.plus_nanos(2_500_000),
-            speaker_id: String::new(),
-            text: String::new(),
-            language: None,
-            words: Vec::new(),
-        };
-        assert_eq!(span_ms(&rounded, origin), (1, 3));
-    }
 
     #[test]
     fn times_are_written_and_read() {
@@ -296,73 +192,5 @@ mod tests {
             assert_eq!(parse_ms(text), None, "{text}");
         }
         assert_eq!(parse_span_ms("00:01.000 -->"), None);
-    }
-
-    #[test]
-    fn a_text_is_broken_into_few_balanced_lines() {
-        let unbroken = "x".repeat(50);
-        for (text, lines) in [
-            ("", &[][..]),
-            (" \n\t\u{7}\u{a0} ", &[]),
-            ("hello", &["hello"]),
-            ("Forty-two characters are exactly one line.", &["Forty-two characters are exactly one line."]),
-            ("Forty-three characters are one and one more.", &["Forty-three characters", "are one and one more."]),
-            (
-                "That agent is already logged on. Please enter your agent number.",
-                &["That agent is already logged on.", "Please enter your agent number."],
-            ),
-            (
-                "Yes, I am certain, we are going to do it all again.",
-                &["Yes, I am certain,", "we are going to do it all again."],
-            ),
-            (
-                "All of our representatives are currently busy. Please stay on the line and your call will be answered by the next \
-                 available representative.",
-                &[
-                    "All of our representatives are",
-                    "currently busy. Please stay on the",
-                    "line and your call will be answered",
-                    "by the next available representative.",
-                ],
-            ),
-            ("Vraiment\u{202f}! \r\n\r\n Oui\u{a0}!", &["Vraiment\u{202f}! Oui\u{a0}!"]),
-            (&format!("a {unbroken} b"), &["a", &unbroken, "b"]),
-        ] {
-            assert_eq!(wrap(text), lines, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn lines_hold_the_words_and_no_more_than_a_line_holds(text in any_text()) {
-            let lines = wrap(&text);
-            prop_assert_eq!(words_of(&lines.join("\n")), words_of(&text));
-            for line in &lines {
-                prop_assert_eq!(line.trim(), line);
-                prop_assert!(!line.is_empty());
-                prop_assert!(line.chars().count() <= MAX_LINE_CHARS || !line.contains(' '), "{}", line);
-            }
-            // The fewest lines are those that are filled one after the other.
-            let mut fewest = 0;
-            let mut room = 0;
-            for chars in words(&text).map(|word| word.chars().count()) {
-                if room < chars + 1 {
-                    fewest += 1;
-                    room = MAX_LINE_CHARS.saturating_sub(chars);
-                } else {
-                    room -= chars + 1;
-                }
-            }
-            prop_assert_eq!(lines.len(), fewest);
-        }
-
-        #[test]
-        fn spans_are_right_to_the_millisecond(fragment in any_fragment(), origin in any::<i64>()) {
-            let (start, end) = span_ms(&fragment, Timestamp::from_nanos(origin));
-            let exact = |time: Timestamp| ((time.as_nanos() as f64 - origin as f64) / 1e6).max(0.0).min(i64::MAX as f64 / 1e6);
-            prop_assert!(start < end);
-            prop_assert!((start as f64 - exact(fragment.start_time)).abs() < 1.0);
-            prop_assert!(end == start + 1 || (end as f64 - exact(fragment.stop_time)).abs() < 1.0);
-        }
     }
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 pub enum Format {
     /// One JSON object a line: [`jsonl`](super::jsonl).
     Jsonl,
+    /// One JSON object: [`json`](super::json).
+    Json,
     /// SubRip: [`srt`](super::srt).
     Srt,
     /// WebVTT: [`webvtt`](super::webvtt).
@@ -19,13 +21,14 @@ pub enum Format {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 4] = [Self::Jsonl, Self::Srt, Self::Vtt, Self::Txt];
+    pub const ALL: [Self; 5] = [Self::Jsonl, Self::Json, Self::Srt, Self::Vtt, Self::Txt];
 
     /// File extension, without the dot. It is the format's name too.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",
+            Self::Json => "json",
             Self::Srt => "srt",
             Self::Vtt => "vtt",
             Self::Txt => "txt",
@@ -69,9 +72,9 @@ mod tests {
                 assert_eq!(text.parse::<Format>().unwrap(), format);
             }
         }
-        for text in ["", "json", ".srt", "webvtt"] {
+        for text in ["", "jso", ".srt", "webvtt"] {
             let error = text.parse::<Format>().unwrap_err().to_string();
-            assert_eq!(error, format!("format is `{text}`: allowed are jsonl, srt, vtt, txt"));
+            assert_eq!(error, format!("format is `{text}`: allowed are jsonl, json, srt, vtt, txt"));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Transcripts: what was said, by whom and when, and the files that say so.
 //!
-//! In: [`Fragment`]s, or a transcript through [`BufRead`](std::io::BufRead). Out: JSONL, SRT, WebVTT or plain text
-//! through [`Write`](std::io::Write), or what was read. Knows no file and no thread, and holds one cue at a time.
+//! In: [`Fragment`]s, or a transcript through [`BufRead`](std::io::BufRead). Out: JSONL, JSON, SRT, WebVTT or plain text
+//! through [`Write`](std::io::Write), or what was read. Knows no file and no thread, and holds a caption a speaker.
 //!
 //! | module | one fragment is | times | speaker |
 //! |---|---|---|---|
-//! | [`jsonl`] | a line of JSON; nothing is lost | UTC, nanoseconds | `speaker_id` |
-//! | [`srt`] | a numbered cue | since the recording began, milliseconds | left out: SRT has no place for it |
-//! | [`webvtt`] | a cue | since the recording began, milliseconds | voice tag |
+//! | [`jsonl`] | a line of JSON | UTC, nanoseconds | `speaker_id` |
+//! | [`json`] | an element of an array; nothing is lost | UTC, nanoseconds | `speaker_id` |
+//! | [`srt`] | numbered [display cues](crate::caption::cues) | since the recording began, milliseconds | left out: SRT has no place for it |
+//! | [`webvtt`] | display cues | since the recording began, milliseconds | voice tag |
 //! | `txt` | a line | left out | left out |
 
 use std::cmp::Ordering;
@@ -18,16 +19,17 @@ use crate::time::Timestamp;
 
 mod cue;
 mod format;
+pub mod json;
 pub mod jsonl;
 mod lines;
 pub mod srt;
 pub mod webvtt;
 mod writer;
 
-pub use cue::{Cue, MAX_LINE_CHARS};
+pub use cue::Cue;
 pub use format::{Format, UnknownFormat};
 pub use lines::{MAX_LINE_BYTES, ReadError};
-pub use writer::TranscriptWriter;
+pub use writer::{Finished, TranscriptWriter};
 
 /// One piece of speech of one speaker: the transcript's side of a final caption.
 #[derive(Clone, Debug, PartialEq, Eq)]

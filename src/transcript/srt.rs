@@ -8,35 +8,42 @@
 //! hello
 //! ```
 //!
+//! A fragment becomes as many cues as its [`Profile`](crate::caption::cues::Profile) asks for.
+//!
 //! SRT has no specification, no escapes and no speakers. What players agree on is written: times with a comma, the text
-//! in lines of up to [`MAX_LINE_CHARS`](super::MAX_LINE_CHARS). The text cannot break the file: it has no blank line,
-//! and a `-->` in it becomes `-- >`. A `<` stays as it is; a player may take it for markup.
+//! in short lines. The text cannot break the file: it has no blank line, and a `-->` in it becomes `-- >`. A `<` stays
+//! as it is; a player may take it for markup.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::io::BufRead;
 
-use super::cue::{Block, Blocks, span_ms, wrap, write_span};
+use super::cue::{Block, Blocks, write_span};
 use super::{Cue, Fragment, ReadError};
-use crate::time::Timestamp;
+use crate::caption::cues::DisplayCue;
 
-/// Appends a cue to `out`; says whether there was text to show.
-pub(super) fn write_cue(
-    out: &mut String,
-    number: u64,
-    fragment: &Fragment,
-    origin: Timestamp,
-) -> Result<bool, fmt::Error> {
-    let lines = wrap(&fragment.text.replace("-->", "-- >"));
-    if lines.is_empty() {
-        return Ok(false);
+/// The fragment as SRT can hold it: a `-->` in its text would be taken for the times of a cue.
+pub(super) fn without_arrows(fragment: &Fragment) -> Cow<'_, Fragment> {
+    if !fragment.text.contains("-->") {
+        return Cow::Borrowed(fragment);
     }
+    let mut fragment = fragment.clone();
+    fragment.text = fragment.text.replace("-->", "-- >");
+    for word in &mut fragment.words {
+        word.text = word.text.replace("-->", "-- >");
+    }
+    Cow::Owned(fragment)
+}
+
+/// Appends a cue to `out`.
+pub(super) fn write_cue(out: &mut String, number: u64, cue: &DisplayCue) -> fmt::Result {
     writeln!(out, "{number}")?;
-    write_span(out, span_ms(fragment, origin), ',')?;
-    for line in lines {
+    write_span(out, (cue.start_ms, cue.end_ms), ',')?;
+    for line in &cue.lines {
         writeln!(out, "{line}")?;
     }
     out.push('\n');
-    Ok(true)
+    Ok(())
 }
 
 /// Reads the cues of an SRT file.

@@ -1,52 +1,59 @@
 //! Transcripts as WebVTT: cues with voice tags.
 //!
-//! In: [`Fragment`]s, or a file. Out: cues as text, or [`Cue`]s and what is wrong between them.
+//! In: [`Fragment`](super::Fragment)s, or a file. Out: cues as text, or [`Cue`]s and what is wrong between them.
 //!
 //! ```text
 //! WEBVTT
 //!
 //! 00:00:01.061 --> 00:00:05.401
-//! <v alice>hello
+//! <v alice>hello <00:00:02.400>there
 //! ```
+//!
+//! A fragment becomes as many cues as its [`Profile`](crate::caption::cues::Profile) asks for. Where the times of its words
+//! are known, they stand before each word behind a cue's first (section 4.2.2, "WebVTT cue timestamp"): players can mark
+//! what is being said.
 //!
 //! Written and read after W3C, *WebVTT: The Web Video Text Tracks Format*, sections 4 and 6. `&`, `<` and `>` are
 //! escaped in the text and in the speaker, which takes care of `-->` too; nothing but spaces and control characters is
-//! lost. Text in lines of up to [`MAX_LINE_CHARS`](super::MAX_LINE_CHARS).
+//! lost.
 //!
 //! WebVTT wants cues in the order of their starts: give the writer fragments in
-//! [`Fragment::transcript_order`].
+//! [`Fragment::transcript_order`](super::Fragment::transcript_order).
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io::BufRead;
 
-use super::cue::{Block, Blocks, span_ms, wrap, write_plain, write_span};
-use super::{Cue, Fragment, ReadError};
-use crate::time::Timestamp;
+use super::cue::{Block, Blocks, CueTime, write_plain, write_span};
+use super::{Cue, ReadError};
+use crate::caption::cues::DisplayCue;
 
 /// The signature, and the blank line behind it.
 pub(super) const HEADER: &str = "WEBVTT\n\n";
 
-/// Appends a cue to `out`; says whether there was text to show.
-pub(super) fn write_cue(out: &mut String, fragment: &Fragment, origin: Timestamp) -> Result<bool, fmt::Error> {
-    let lines = wrap(&fragment.text);
-    if lines.is_empty() {
-        return Ok(false);
-    }
-    write_span(out, span_ms(fragment, origin), '.')?;
+/// Appends a cue to `out`.
+pub(super) fn write_cue(out: &mut String, cue: &DisplayCue) -> fmt::Result {
+    write_span(out, (cue.start_ms, cue.end_ms), '.')?;
     let mut speaker = String::new();
-    write_plain(&mut speaker, &fragment.speaker_id);
+    write_plain(&mut speaker, &cue.speaker_id);
     // A voice needs a name. A cue that has one voice needs no end tag.
     if !speaker.is_empty() {
         out.push_str("<v ");
         escape(out, &speaker);
         out.push('>');
     }
-    for line in lines {
-        escape(out, &line);
+    let mut stamps = cue.stamps.iter().peekable();
+    for (index, line) in cue.lines.iter().enumerate() {
+        let mut written = 0;
+        while let Some(stamp) = stamps.next_if(|stamp| stamp.line == index) {
+            escape(out, &line[written..stamp.byte]);
+            write!(out, "<{}>", CueTime { ms: stamp.ms, mark: '.' })?;
+            written = stamp.byte;
+        }
+        escape(out, &line[written..]);
         out.push('\n');
     }
     out.push('\n');
-    Ok(true)
+    Ok(())
 }
 
 fn escape(out: &mut String, text: &str) {

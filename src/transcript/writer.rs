@@ -1,70 +1,134 @@
 //! A transcript as it is written, in any [`Format`].
 //!
-//! In: [`Fragment`]s, one after the other. Out: the file, through [`Write`], cue by cue.
+//! In: [`Fragment`]s, one after the other. Out: the file, through [`Write`], caption by caption.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::io::{self, Write};
 
 use super::cue::write_plain;
-use super::{Format, Fragment, jsonl, srt, webvtt};
+use super::{Format, Fragment, json, jsonl, srt, webvtt};
+use crate::caption::cues::{CueCounts, DisplayCues, Profile};
 use crate::time::Timestamp;
 
 /// Writes fragments in the order in which they come, each in one `write_all`: a buffer around the [`Write`] is of use
 /// for a finished transcript, and not needed for one that grows with the call.
 ///
+/// JSONL, JSON and plain text are written at once. SRT and WebVTT hold cues, which depend on what follows: see
+/// [`DisplayCues`] for how long a caption is held back. An SRT, WebVTT or JSON file is whole only after
+/// [`finish`](Self::finish).
+///
 /// SRT, WebVTT and plain text show text: a fragment without any has no place there.
 #[derive(Debug)]
 pub struct TranscriptWriter<W: Write> {
     writer: W,
-    format: Format,
-    origin: Timestamp,
-    /// Cues written.
-    cues: u64,
+    kind: Kind,
     /// What waits for the next call: the header, at first.
     pending: String,
 }
 
+#[derive(Debug)]
+enum Kind {
+    Jsonl,
+    Json(json::Document),
+    Srt {
+        cues: DisplayCues,
+        /// The number of the last cue.
+        number: u64,
+    },
+    Vtt(DisplayCues),
+    Txt,
+}
+
+/// A transcript is written to its end.
+#[derive(Debug)]
+pub struct Finished<W> {
+    /// What it was written to, flushed.
+    pub writer: W,
+    /// The cues, and what they could not keep; `None` for a format without cues.
+    pub cues: Option<CueCounts>,
+}
+
 impl<W: Write> TranscriptWriter<W> {
-    /// A writer of `format`. The times of SRT and WebVTT are those since `origin`, the start of the recording; the
-    /// other formats do not use it. Writes nothing yet.
-    pub fn new(writer: W, format: Format, origin: Timestamp) -> Self {
-        let header = if format == Format::Vtt { webvtt::HEADER } else { "" };
-        Self { writer, format, origin, cues: 0, pending: header.to_string() }
+    /// A writer of `format`. The times of SRT and WebVTT are those since `origin`, the start of the recording, and their
+    /// cues are those of `profile`; the other formats use neither. Writes nothing yet.
+    pub fn new(writer: W, format: Format, profile: Profile, origin: Timestamp) -> Self {
+        let mut pending = String::new();
+        let kind = match format {
+            Format::Jsonl => Kind::Jsonl,
+            Format::Json => Kind::Json(json::Document::default()),
+            Format::Srt => Kind::Srt { cues: DisplayCues::new(profile, origin), number: 0 },
+            Format::Vtt => {
+                pending.push_str(webvtt::HEADER);
+                Kind::Vtt(DisplayCues::new(profile, origin))
+            }
+            Format::Txt => Kind::Txt,
+        };
+        Self { writer, kind, pending }
     }
 
-    /// Writes one fragment.
+    /// Writes one fragment, or what of the ones before it was held back for it.
     ///
     /// # Errors
     /// Those of the [`Write`]. How much of the fragment was written is then unknown: give up the file.
     pub fn write(&mut self, fragment: &Fragment) -> io::Result<()> {
-        let shown = match self.format {
-            Format::Jsonl => return jsonl::write_fragment(&mut self.writer, fragment),
-            Format::Srt => srt::write_cue(&mut self.pending, self.cues + 1, fragment, self.origin),
-            Format::Vtt => webvtt::write_cue(&mut self.pending, fragment, self.origin),
-            Format::Txt => {
+        match &mut self.kind {
+            Kind::Jsonl => return jsonl::write_fragment(&mut self.writer, fragment),
+            Kind::Json(document) => document.write_caption(&mut self.pending, fragment)?,
+            Kind::Srt { cues, .. } => cues.push(&srt::without_arrows(fragment)),
+            Kind::Vtt(cues) => cues.push(fragment),
+            Kind::Txt => {
                 write_plain(&mut self.pending, &fragment.text);
-                let shown = !self.pending.is_empty();
-                if shown { self.pending.write_char('\n').map(|()| true) } else { Ok(false) }
+                if !self.pending.is_empty() {
+                    self.pending.push('\n');
+                }
             }
-        };
-        self.cues += u64::from(shown.map_err(io::Error::other)?);
+        }
         self.write_pending()
     }
 
-    /// Writes what a file of the format has even without a cue, flushes, and hands the [`Write`] back.
+    /// Writes what was held back and what a file of the format has even without a cue, flushes, and hands the [`Write`]
+    /// back.
     ///
     /// # Errors
     /// Those of the [`Write`].
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<Finished<W>> {
+        match &mut self.kind {
+            Kind::Json(document) => document.write_end(&mut self.pending)?,
+            Kind::Srt { cues, .. } | Kind::Vtt(cues) => cues.finish(),
+            Kind::Jsonl | Kind::Txt => {}
+        }
         self.write_pending()?;
         self.writer.flush()?;
-        Ok(self.writer)
+        let cues = match self.kind {
+            Kind::Srt { cues, .. } | Kind::Vtt(cues) => Some(cues.counts()),
+            Kind::Jsonl | Kind::Json(_) | Kind::Txt => None,
+        };
+        Ok(Finished { writer: self.writer, cues })
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
+        self.take_cues().map_err(io::Error::other)?;
         if !self.pending.is_empty() {
             self.writer.write_all(self.pending.as_bytes())?;
             self.pending.clear();
+        }
+        Ok(())
+    }
+
+    fn take_cues(&mut self) -> fmt::Result {
+        match &mut self.kind {
+            Kind::Srt { cues, number } => {
+                while let Some(cue) = cues.poll() {
+                    *number += 1;
+                    srt::write_cue(&mut self.pending, *number, &cue)?;
+                }
+            }
+            Kind::Vtt(cues) => {
+                while let Some(cue) = cues.poll() {
+                    webvtt::write_cue(&mut self.pending, &cue)?;
+                }
+            }
+            Kind::Jsonl | Kind::Json(_) | Kind::Txt => {}
         }
         Ok(())
     }
@@ -77,21 +141,27 @@ mod tests {
     use super::super::testing::{any_fragment, fragment, words};
     use super::super::{Cue, ReadError};
     use super::*;
+    use crate::caption::cues::ms_since;
 
     fn written(format: Format, origin: Timestamp, fragments: &[Fragment]) -> String {
-        let mut writer = TranscriptWriter::new(Vec::new(), format, origin);
+        let mut writer = TranscriptWriter::new(Vec::new(), format, Profile::None, origin);
         for fragment in fragments {
             writer.write(fragment).unwrap();
         }
-        String::from_utf8(writer.finish().unwrap()).unwrap()
+        String::from_utf8(writer.finish().unwrap().writer).unwrap()
     }
 
     fn read(format: Format, text: &str) -> Vec<Result<Cue, ReadError>> {
         match format {
             Format::Srt => srt::Reader::new(text.as_bytes()).collect(),
             Format::Vtt => webvtt::Reader::new(text.as_bytes()).collect(),
-            Format::Jsonl | Format::Txt => unreachable!("has no cues"),
+            Format::Jsonl | Format::Json | Format::Txt => unreachable!("has no cues"),
         }
+    }
+
+    /// A line of a script without spaces ends where there is no space.
+    fn unspaced(text: &str) -> String {
+        words(text).replace(' ', "")
     }
 
     fn cue(start_ms: u64, end_ms: u64, speaker_id: Option<&str>, text: &str) -> Cue {
@@ -122,6 +192,23 @@ mod tests {
                 ),
             ),
             (
+                Format::Json,
+                concat!(
+                    r#"{"captions":["#,
+                    "\n",
+                    r#"{"start_time":"1970-01-01T00:00:02.061000000Z","stop_time":"1970-01-01T00:00:06.401000000Z","speaker_id":"alice","language":null,"text":"That agent is already logged on. Please enter your agent number."},"#,
+                    "\n",
+                    r#"{"start_time":"1970-01-01T00:00:06.500000000Z","stop_time":"1970-01-01T00:00:06.600000000Z","speaker_id":"alice","language":null,"text":" \r\n\u0000"},"#,
+                    "\n",
+                    r#"{"start_time":"1970-01-01T00:00:00.500000000Z","stop_time":"1970-01-01T00:00:00.400000000Z","speaker_id":"R&D <bob>","language":null,"text":"a --> b\n\n2\n00:00:09,000 --> 00:00:10,000\nc & d"},"#,
+                    "\n",
+                    r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t"}"#,
+                    "\n",
+                    r#"],"language":null,"speakers":[" ","R&D <bob>","alice"]}"#,
+                    "\n",
+                ),
+            ),
+            (
                 Format::Srt,
                 "1\n00:00:01,061 --> 00:00:05,401\nThat agent is already logged on.\nPlease enter your agent number.\n\n\
                  2\n00:00:00,000 --> 00:00:00,001\na -- > b 2 00:00:09,000\n-- > 00:00:10,000 c & d\n\n\
@@ -146,9 +233,13 @@ mod tests {
 
     #[test]
     fn a_transcript_without_a_word_is_a_valid_file() {
-        for (format, expected) in
-            [(Format::Jsonl, ""), (Format::Srt, ""), (Format::Vtt, "WEBVTT\n\n"), (Format::Txt, "")]
-        {
+        for (format, expected) in [
+            (Format::Jsonl, ""),
+            (Format::Json, "{\"captions\":[],\"language\":null,\"speakers\":[]}\n"),
+            (Format::Srt, ""),
+            (Format::Vtt, "WEBVTT\n\n"),
+            (Format::Txt, ""),
+        ] {
             assert_eq!(written(format, Timestamp::EPOCH, &[]), expected, "{format}");
         }
         for format in [Format::Srt, Format::Vtt] {
@@ -223,11 +314,13 @@ mod tests {
                 let cues: Vec<_> = read(format, &text).into_iter().map(Result::unwrap).collect();
                 prop_assert_eq!(cues.len(), shown.len());
                 for (cue, fragment) in cues.iter().zip(&shown) {
-                    prop_assert_eq!((cue.start_ms, cue.end_ms), super::super::cue::span_ms(fragment, origin));
+                    let start_ms = ms_since(origin, fragment.start_time);
+                    prop_assert_eq!(cue.start_ms, start_ms);
+                    prop_assert_eq!(cue.end_ms, ms_since(origin, fragment.stop_time).max(start_ms + 1));
                     if format == Format::Srt {
-                        prop_assert_eq!(words(&cue.text), words(&fragment.text.replace("-->", "-- >")));
+                        prop_assert_eq!(unspaced(&cue.text), unspaced(&fragment.text));
                     } else {
-                        prop_assert_eq!(words(&cue.text), words(&fragment.text));
+                        prop_assert_eq!(unspaced(&cue.text), unspaced(&fragment.text));
                         let speaker = cue.speaker_id.as_deref().unwrap_or_default();
                         prop_assert_eq!(words(speaker), words(&fragment.speaker_id));
                     }

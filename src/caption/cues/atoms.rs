@@ -1,0 +1,236 @@
+//! A caption's text as atoms: what no line break may divide.
+//!
+//! In: a [`Fragment`]. Out: [`Atom`]s with their widths, times, and how good a break behind each is. A word between
+//! spaces is an atom; in scripts without spaces, what the Unicode line breaking algorithm (UAX #14) keeps together, and
+//! in Thai, Lao, Khmer and Burmese, where that needs a dictionary, a grapheme cluster.
+
+use std::collections::BTreeSet;
+
+use unicode_linebreak::linebreaks;
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use super::phrases::{Break, Phrases, behind_punctuation};
+use crate::time::Timestamp;
+use crate::transcript::Fragment;
+
+/// A piece of text that is never divided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Atom<'a> {
+    pub(super) text: &'a str,
+    /// Characters, full-width ones as two; at least one.
+    pub(super) columns: u64,
+    /// Characters of scripts without spaces, and six for each other word: see [`sixths_of_words`].
+    pub(super) sixths: u64,
+    /// Bytes in CEA-608.
+    pub(super) sent_bytes: u64,
+    /// Whether a space separates it from the atom before.
+    pub(super) spaced: bool,
+    pub(super) start_ms: u64,
+    /// Not before its start, not behind the next atom's start.
+    pub(super) end_ms: u64,
+    /// Where a recognised word begins in this atom: its time.
+    pub(super) stamp_ms: Option<u64>,
+    pub(super) break_after: Break,
+}
+
+/// Whether a text may be broken here. What is glued by a no-break space stays together: French « ! » and its word.
+fn is_space(c: char) -> bool {
+    c.is_control() || (c.is_whitespace() && !matches!(c, '\u{a0}' | '\u{2007}' | '\u{202f}'))
+}
+
+/// Milliseconds from `origin` to `time`, rounded; 0 where it lies before.
+pub(crate) fn ms_since(origin: Timestamp, time: Timestamp) -> u64 {
+    (time.nanos_since(origin).max(0).unsigned_abs() + 500_000) / 1_000_000
+}
+
+/// Scripts that are written without spaces: Thai, Lao, Burmese, Khmer; Chinese and Japanese with their punctuation.
+fn is_unspaced(c: char) -> bool {
+    is_dictionary(c)
+        || matches!(c, '\u{3000}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}'
+            | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ff9f}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Scripts in which UAX #14 leaves breaks to a dictionary (class SA).
+fn is_dictionary(c: char) -> bool {
+    matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
+}
+
+/// Vowels that are written before their consonant, and signs that belong to what is before them (Thai, Lao): grapheme
+/// clusters by Unicode, but no place to break.
+fn is_bound(before: char, after: char) -> bool {
+    matches!(before, '\u{e40}'..='\u{e44}' | '\u{ec0}'..='\u{ec4}')
+        || matches!(after, '\u{e2f}'..='\u{e33}' | '\u{e45}' | '\u{e46}' | '\u{eaf}'..='\u{eb3}' | '\u{ec6}')
+}
+
+/// Words of a text, in sixths: a character of a script without spaces is one (a full-width one two), a run of anything
+/// else six. Six characters, the space with them, are the standard word of typing.
+pub(super) fn sixths_of_words(text: &str) -> u64 {
+    let mut sixths = 0;
+    let mut in_word = false;
+    for c in text.chars() {
+        let other = !is_space(c) && !is_unspaced(c);
+        sixths += match (other, in_word) {
+            (true, false) => 6,
+            (true, true) => 0,
+            (false, _) if is_space(c) => 0,
+            (false, _) => unicode_width::UnicodeWidthChar::width(c).unwrap_or(0) as u64,
+        };
+        in_word = other;
+    }
+    sixths
+}
+
+/// The atoms of a fragment that lies between these milliseconds.
+pub(super) fn atoms(fragment: &Fragment, origin: Timestamp, (start_ms, stop_ms): (u64, u64)) -> Vec<Atom<'_>> {
+    let text = fragment.text.as_str();
+    let clock = Clock::new(fragment, origin, (start_ms, stop_ms));
+    let mut phrases = Phrases::new(fragment.language);
+    let mut atoms: Vec<Atom<'_>> = Vec::new();
+    let mut last_word = "";
+    for word in words(text) {
+        let base = word.as_ptr() as usize - text.as_ptr() as usize;
+        if let Some(last) = atoms.last_mut() {
+            last.break_after = phrases.next(last_word, word);
+        }
+        last_word = word;
+        let mut begin = 0;
+        for (end, break_after) in divisions(word) {
+            let piece = &word[begin..end];
+            let (start_ms, end_ms, stamp_ms) = clock.times(base + begin, base + end);
+            atoms.push(Atom {
+                text: piece,
+                columns: (piece.width() as u64).max(1),
+                sixths: sixths_of_words(piece),
+                sent_bytes: piece.chars().map(super::profile::sent_bytes).sum(),
+                spaced: begin == 0 && !atoms.is_empty(),
+                start_ms,
+                end_ms,
+                stamp_ms,
+                break_after,
+            });
+            begin = end;
+        }
+    }
+    atoms
+}
+
+/// The words of a text, without the spaces and control characters between them.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(is_space).map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// Where a word between spaces may be divided, its end included, and how well.
+fn divisions(word: &str) -> Vec<(usize, Break)> {
+    let mut places = BTreeSet::from([word.len()]);
+    if word.chars().any(is_unspaced) {
+        places.extend(linebreaks(word).map(|(at, _)| at));
+        if word.chars().any(is_dictionary) {
+            places.extend(word.grapheme_indices(true).map(|(at, _)| at).filter(|&at| {
+                let sides = (word[..at].chars().next_back(), word[at..].chars().next());
+                matches!(sides, (Some(a), Some(b)) if is_dictionary(a) && is_dictionary(b) && !is_bound(a, b))
+            }));
+        }
+    }
+    let may_divide = |&at: &usize| {
+        at == word.len()
+            || matches!((word[..at].chars().next_back(), word[at..].chars().next()),
+                        (Some(a), Some(b)) if is_unspaced(a) || is_unspaced(b))
+    };
+    let mut begin = 0;
+    let mut divisions = Vec::new();
+    for at in places.into_iter().filter(may_divide) {
+        divisions.push((at, behind_punctuation(&word[begin..at]).unwrap_or(Break::Awkward)));
+        begin = at;
+    }
+    divisions
+}
+
+/// When each byte of a text is spoken.
+struct Clock {
+    /// Spans of the text in order, without overlap in bytes or time: where and when each begins and ends, and whether
+    /// it is a recognised word.
+    spans: Vec<Span>,
+    /// Characters before each byte, for interpolation; empty for a text of one byte a character.
+    chars: Vec<u32>,
+    known: bool,
+}
+
+struct Span {
+    bytes: (usize, usize),
+    ms: (u64, u64),
+}
+
+impl Clock {
+    fn new(fragment: &Fragment, origin: Timestamp, (start_ms, stop_ms): (u64, u64)) -> Self {
+        let text = fragment.text.as_str();
+        let known = known_spans(fragment, origin, (start_ms, stop_ms));
+        let chars = if text.is_ascii() {
+            Vec::new()
+        } else {
+            let mut count = 0;
+            (0..=text.len())
+                .map(|at| {
+                    let before = count;
+                    count += u32::from(at < text.len() && text.is_char_boundary(at + 1));
+                    before
+                })
+                .collect()
+        };
+        let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
+        let begin = words(text).next().map_or(0, offset);
+        let end = words(text).last().map_or(begin, |word| offset(word) + word.len());
+        let whole = || vec![Span { bytes: (begin, end), ms: (start_ms, stop_ms) }];
+        Self { known: known.is_some(), spans: known.unwrap_or_else(whole), chars }
+    }
+
+    /// Start and end of these bytes, and where a word begins in them.
+    fn times(&self, begin: usize, end: usize) -> (u64, u64, Option<u64>) {
+        let first = self.spans.partition_point(|span| span.bytes.1 <= begin);
+        let last = self.spans.partition_point(|span| span.bytes.0 < end).saturating_sub(1);
+        let (Some(from), Some(to)) = (self.spans.get(first), self.spans.get(last)) else { return (0, 0, None) };
+        let start_ms = self.at(from, begin);
+        let end_ms = self.at(to, end).max(start_ms);
+        let word = self.spans[first..].iter().find(|span| span.bytes.0 >= begin && span.bytes.0 < end);
+        (start_ms, end_ms, word.filter(|_| self.known).map(|span| span.ms.0))
+    }
+
+    fn at(&self, span: &Span, byte: usize) -> u64 {
+        let chars = |byte: usize| self.chars.get(byte).map_or(byte as u128, |&n| u128::from(n));
+        let (begin, end) = (chars(span.bytes.0), chars(span.bytes.1));
+        let place = chars(byte).clamp(begin, end) - begin;
+        let lasts = u128::from(span.ms.1 - span.ms.0);
+        span.ms.0 + u64::try_from(lasts * place / (end - begin).max(1)).unwrap_or(0)
+    }
+}
+
+/// The words of a fragment in its text, their times in order and within the fragment; `None` where there are none, or
+/// they are not its text.
+fn known_spans(fragment: &Fragment, origin: Timestamp, (start_ms, stop_ms): (u64, u64)) -> Option<Vec<Span>> {
+    let text = fragment.text.as_str();
+    let skip =
+        |at: usize| text.len() - text[at..].trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).len();
+    let mut spans: Vec<Span> = Vec::new();
+    let mut at = 0;
+    let mut now = start_ms;
+    for word in &fragment.words {
+        let trimmed = word.text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+        if trimmed.is_empty() {
+            continue;
+        }
+        at = skip(at);
+        if !text[at..].starts_with(trimmed) {
+            return None;
+        }
+        let start = ms_since(origin, word.start_time).clamp(now, stop_ms.max(now));
+        let end = ms_since(origin, word.end_time).clamp(start, stop_ms.max(start));
+        // A word that goes on into the next one ends where that begins.
+        if let Some(last) = spans.last_mut() {
+            last.ms.1 = last.ms.1.min(start).max(last.ms.0);
+        }
+        spans.push(Span { bytes: (at, at + trimmed.len()), ms: (start, end) });
+        now = start;
+        at += trimmed.len();
+    }
+    (!spans.is_empty() && skip(at) == text.len()).then_some(spans)
+}

@@ -1,0 +1,261 @@
+use super::*;
+use crate::caption::{Probability, Word};
+use crate::transcript::testing::fragment;
+
+fn shown(profile: Profile, fragments: &[Fragment]) -> (Vec<DisplayCue>, CueCounts) {
+    let mut cues = DisplayCues::new(profile, Timestamp::EPOCH);
+    let mut shown = Vec::new();
+    for fragment in fragments {
+        cues.push(fragment);
+        shown.extend(std::iter::from_fn(|| cues.poll()));
+    }
+    cues.finish();
+    shown.extend(std::iter::from_fn(|| cues.poll()));
+    assert!(cues.tracks.is_empty() && cues.decided.is_empty());
+    (shown, cues.counts())
+}
+
+fn english(start_ms: i64, stop_ms: i64, text: &str) -> Fragment {
+    Fragment { language: Some(crate::config::Language::ENGLISH), ..fragment(start_ms, stop_ms, "a", text) }
+}
+
+/// `start end line|line` of each cue.
+fn table(cues: &[DisplayCue]) -> Vec<String> {
+    cues.iter().map(|cue| format!("{} {} {}", cue.start_ms, cue.end_ms, cue.lines.join("|"))).collect()
+}
+
+const QUEUE: &str = "All of our representatives are currently busy. Please stay on the line and your call will be \
+                     answered by the next available representative.";
+
+#[test]
+fn each_profile_has_its_cues() {
+    // Two frames between cues; half a second behind the speech is all the time that "Yes." gets.
+    let netflix = [
+        "60 2606 All of our representatives|are currently busy.",
+        "2689 5683 Please stay on the line|and your call will be answered",
+        "5766 8017 by the next available representative.",
+        "8100 8900 Yes.",
+        "12000 13000 Thank you.",
+    ];
+    // No gap, or a second.
+    let bbc = [
+        "60 2689 All of our representatives|are currently busy.",
+        "2689 4032 Please stay on the line",
+        "4032 8100 and your call will be answered|by the next available representative.",
+        "8100 8434 Yes.",
+        "12000 13000 Thank you.",
+    ];
+    // No cue of less than a second and a third.
+    let dcmp = [
+        "60 2689 All of our representatives|are currently busy.",
+        "2689 5766 Please stay on the line|and your call will be answered",
+        "5766 8100 by the next available|representative.",
+        "8100 9433 Yes.",
+        "12000 13333 Thank you.",
+    ];
+    let cea608 = [
+        "60 2689 All of our representatives|are currently busy.",
+        "2689 8100 Please stay on the line|and your call will be answered|by the next available|representative.",
+        "8100 8400 Yes.",
+        "12000 13000 Thank you.",
+    ];
+    let none = [
+        "60 7837 All of our representatives are currently|busy. Please stay on the line|and your call will be \
+         answered|by the next available representative.",
+        "8100 8400 Yes.",
+        "12000 13000 Thank you.",
+    ];
+    let fragments = [english(60, 7837, QUEUE), english(8100, 8400, "Yes."), english(12_000, 13_000, "Thank you.")];
+    for (profile, expected, too_short, too_fast) in [
+        (Profile::Netflix, &netflix[..], 1, 0),
+        (Profile::Bbc, &bbc, 0, 1),
+        (Profile::Dcmp, &dcmp, 0, 1),
+        (Profile::Cea608, &cea608, 0, 0),
+        (Profile::None, &none, 0, 0),
+    ] {
+        let (cues, counts) = shown(profile, &fragments);
+        assert_eq!(table(&cues), expected, "{profile}");
+        let expected = CueCounts { cues: expected.len() as u64, too_short, too_fast, ..CueCounts::default() };
+        assert_eq!(counts, expected, "{profile}");
+    }
+}
+
+#[test]
+fn a_rule_that_cannot_be_kept_is_counted() {
+    let long = "x".repeat(50);
+    let fast = "one two three four five six seven eight nine ten eleven twelve";
+    let zero = CueCounts::default();
+    for (profile, fragments, expected) in [
+        (Profile::Netflix, vec![english(0, 1900, &long)], CueCounts { line_too_long: 1, too_fast: 1, ..zero }),
+        (Profile::Netflix, vec![english(0, 9000, "Gooooal!")], CueCounts { too_long: 1, ..zero }),
+        (Profile::Dcmp, vec![english(0, 500, "No."), english(600, 2600, "Yes.")], CueCounts { too_short: 1, ..zero }),
+        (Profile::Bbc, vec![english(0, 1000, fast)], CueCounts { too_fast: 1, ..zero }),
+        // Four characters are 24 bytes: twelve frames behind the cue before.
+        (Profile::Cea608, vec![english(0, 250, "No."), english(300, 800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (
+            Profile::Netflix,
+            vec![english(0, 9000, "a b c d"), english(3000, 4000, "over")],
+            CueCounts { overlap: 1, ..zero },
+        ),
+        (
+            Profile::None,
+            vec![english(0, 9000, &format!("the {long}"))],
+            CueCounts { line_too_long: 1, split_phrase: 1, ..zero },
+        ),
+    ] {
+        let (cues, counts) = shown(profile, &fragments);
+        assert_eq!(counts, CueCounts { cues: cues.len() as u64, ..expected }, "{profile} {:?}", table(&cues));
+    }
+}
+
+#[test]
+fn cues_come_in_order_of_time_and_nobody_waits_for_a_speaker_who_is_silent() {
+    let mut cues = DisplayCues::new(Profile::Netflix, Timestamp::EPOCH);
+    let mut seen = Vec::new();
+    for (fragment, expected) in [
+        (fragment(0, 9000, "a", QUEUE), 0),
+        (fragment(4000, 5000, "b", "Hello, is anybody there?"), 0),
+        // Bob's next may still change how long his last one stays; what Alice said is out of reach.
+        (fragment(12_000, 12_900, "c", "Who is that?"), 4),
+        (fragment(12_000, 12_900, "d", "Nobody."), 0),
+        (fragment(80_000, 81_000, "d", "Nobody at all."), 2),
+    ] {
+        cues.push(&fragment);
+        let out: Vec<_> = std::iter::from_fn(|| cues.poll()).collect();
+        assert_eq!(out.len(), expected, "{out:?}");
+        seen.extend(out);
+    }
+    assert_eq!(cues.tracks.len(), 1, "who has not spoken for long is forgotten");
+    cues.finish();
+    seen.extend(std::iter::from_fn(|| cues.poll()));
+    let speakers: Vec<_> = seen.iter().map(|cue| cue.speaker_id.as_str()).collect();
+    assert_eq!(speakers, ["a", "a", "b", "a", "c", "d", "d"]);
+    assert!(seen.is_sorted_by_key(|cue| cue.start_ms));
+}
+
+#[test]
+fn times_are_rounded_clamped_and_never_run_backwards() {
+    let origin = Timestamp::from_nanos(10_000_000_000);
+    for (start_ms, stop_ms, expected) in [
+        (11_000, 12_500, (1000, 2500)),
+        (9_000, 11_000, (0, 1000)),
+        (1_000, 2_000, (0, 1)),
+        (12_000, 12_000, (2000, 2001)),
+        (12_000, 11_000, (2000, 2001)),
+        (400 * 3_600_000 + 10_000, 400 * 3_600_000 + 10_001, (1_440_000_000, 1_440_000_001)),
+    ] {
+        let mut cues = DisplayCues::new(Profile::None, origin);
+        cues.push(&fragment(start_ms, stop_ms, "", "x"));
+        let cue = cues.poll().unwrap();
+        assert_eq!((cue.start_ms, cue.end_ms), expected, "{start_ms} {stop_ms}");
+    }
+    assert_eq!(ms_since(origin, origin.plus_nanos(1_499_999)), 1);
+    assert_eq!(ms_since(origin, origin.plus_nanos(2_500_000)), 3);
+}
+
+#[test]
+fn words_are_where_they_were_heard_or_else_where_they_stand() {
+    let word = |start_ms: i64, end_ms: i64, text: &str| {
+        let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+        Word { text: text.into(), start_time: at(start_ms), end_time: at(end_ms), confidence: Probability::default() }
+    };
+    let right = vec![word(1000, 1400, "Wait,"), word(1500, 1700, "a"), word(1700, 2500, " moment ")];
+    let backwards = vec![word(900, 9000, "Wait,"), word(800, 700, "a"), word(1700, 9999, "moment")];
+    let other = vec![word(1000, 1400, "Wait,"), word(1500, 1700, "the"), word(1700, 2500, "moment")];
+    for (words, expected) in [
+        (right, vec![(1000, 1400, Some(1000)), (1500, 1700, Some(1500)), (1700, 2500, Some(1700))]),
+        (backwards, vec![(1000, 1000, Some(1000)), (1000, 1000, Some(1000)), (1700, 3000, Some(1700))]),
+        // Fourteen characters in two seconds.
+        (other, vec![(1000, 1714, None), (1857, 2000, None), (2142, 3000, None)]),
+        (vec![], vec![(1000, 1714, None), (1857, 2000, None), (2142, 3000, None)]),
+    ] {
+        let fragment = Fragment { words, ..english(1000, 3000, "Wait, a moment") };
+        let atoms = atoms(&fragment, Timestamp::EPOCH, (1000, 3000));
+        let seen: Vec<_> = atoms.iter().map(|atom| (atom.start_ms, atom.end_ms, atom.stamp_ms)).collect();
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn lines_break_where_they_should() {
+    let unbroken = "x".repeat(50);
+    for (code, text, lines) in [
+        ("en", "", &[][..]),
+        ("en", " \n\t\u{7}\u{a0} ", &[]),
+        ("en", "hello", &["hello"]),
+        ("en", "Forty-two characters are exactly one line.", &["Forty-two characters are exactly one line."]),
+        ("en", "Forty-three characters are one and one more.", &["Forty-three characters", "are one and one more."]),
+        (
+            "en",
+            "That agent is already logged on. Please enter your agent number.",
+            &["That agent is already logged on.", "Please enter your agent number."],
+        ),
+        (
+            "en",
+            "Yes, I am certain, we are going to do it all again.",
+            &["Yes, I am certain,", "we are going to do it all again."],
+        ),
+        ("fr", "Vraiment\u{202f}! \r\n\r\n Oui\u{a0}!", &["Vraiment\u{202f}! Oui\u{a0}!"]),
+        ("en", &format!("a {unbroken} b"), &["a", &unbroken, "b"]),
+        (
+            "en",
+            "I gave it to Charles Babbage and the others there",
+            &["I gave it to Charles Babbage", "and the others there"],
+        ),
+        (
+            "fr",
+            "Elle a mangé toute la tarte avec les enfants de Marie",
+            &["Elle a mangé toute la tarte", "avec les enfants de Marie"],
+        ),
+        (
+            "es",
+            "Por favor espere en la línea hasta que le atiendan",
+            &["Por favor espere en la línea", "hasta que le atiendan"],
+        ),
+        (
+            "de",
+            "Er hat gesagt, dass das Haus in der Stadt verkauft ist",
+            &["Er hat gesagt, dass das Haus", "in der Stadt verkauft ist"],
+        ),
+        (
+            "it",
+            "Il signore ha chiesto se il treno parte in orario oggi",
+            &["Il signore ha chiesto", "se il treno parte in orario oggi"],
+        ),
+        (
+            "pt",
+            "A senhora vai esperar na linha até que alguém atenda",
+            &["A senhora vai esperar na linha", "até que alguém atenda"],
+        ),
+        (
+            "nl",
+            "De vrouw heeft gevraagd of de trein op tijd vertrekt",
+            &["De vrouw heeft gevraagd", "of de trein op tijd vertrekt"],
+        ),
+        (
+            "ru",
+            "Пожалуйста, введите номер абонента и нажмите решётку",
+            &["Пожалуйста, введите номер", "абонента и нажмите решётку"],
+        ),
+        (
+            "ja",
+            "申し訳ございませんが、ただいま電話に出ることができません。もう一度おかけください。",
+            &["申し訳ございませんが、ただいま電話に出るこ", "とができません。もう一度おかけください。"],
+        ),
+        (
+            "zh",
+            "您好，您拨打的电话暂时无法接通，请稍后再拨。谢谢您的理解和支持。",
+            &["您好，您拨打的电话暂时无法接通，", "请稍后再拨。谢谢您的理解和支持。"],
+        ),
+        (
+            "th",
+            "ขออภัยขณะนี้เจ้าหน้าที่ทุกคนกำลังให้บริการลูกค้าท่านอื่นอยู่ขออภัยขณะนี้เจ้าหน้าที่ทุกคนกำลังให้บริการลูกค้าท่านอื่นอยู่",
+            &["ขออภัยขณะนี้เจ้าหน้าที่ทุกคนกำลังให้บริการลูกค้าท่านอื่นอยู่", "ขออภัยขณะนี้เจ้าหน้าที่ทุกคนกำลังให้บริการลูกค้าท่านอื่นอยู่"],
+        ),
+    ] {
+        let fragment = Fragment { language: Some(code.parse().unwrap()), ..fragment(0, 5000, "a", text) };
+        let (cues, _) = shown(Profile::None, &[fragment]);
+        let seen: Vec<_> = cues.iter().flat_map(|cue| &cue.lines).collect();
+        assert_eq!(seen, lines, "{text}");
+    }
+}

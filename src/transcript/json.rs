@@ -1,0 +1,83 @@
+//! Transcripts as one JSON object a file, for programs that read a whole file: a line a caption, and words with their
+//! times where they are known.
+//!
+//! In: [`Fragment`]s. Out: text. What is written grows with the transcript; the object is whole when it is finished,
+//! and so what is known only then comes last.
+//!
+//! ```json
+//! {"captions":[
+//! {"start_time":"2024-02-28T08:18:18.061031795Z","stop_time":"2024-02-28T08:18:22.401031795Z","speaker_id":"alice","language":"en","text":"hello","words":[{"text":"hello","start_time":"2024-02-28T08:18:18.061031795Z","end_time":"2024-02-28T08:18:18.501031795Z","confidence":0.98}]}
+//! ],"language":"en","speakers":["alice"]}
+//! ```
+//!
+//! | key | value |
+//! |---|---|
+//! | `captions` | the fragments, in the order in which they were written |
+//! | `captions[].start_time`, `stop_time` | RFC 3339 in UTC with nine decimals |
+//! | `captions[].speaker_id`, `text` | as in [`jsonl`](super::jsonl) |
+//! | `captions[].language` | the code of its language; `null` where it is not known |
+//! | `captions[].words` | `text`, `start_time`, `end_time` and `confidence` (0 to 1) of each word; left out where they are not known |
+//! | `language` | the code that all captions share; `null` where they have none or several |
+//! | `speakers` | every `speaker_id`, once, in the order of their bytes |
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::Fragment;
+use crate::caption::Word;
+use crate::config::Language;
+use crate::time::Timestamp;
+
+/// A caption as it is written. The order of the fields is the order of the keys.
+#[derive(Serialize)]
+struct Caption<'a> {
+    start_time: Timestamp,
+    stop_time: Timestamp,
+    speaker_id: &'a str,
+    language: Option<Language>,
+    text: &'a str,
+    #[serde(skip_serializing_if = "<[Word]>::is_empty")]
+    words: &'a [Word],
+}
+
+/// What the end of the object says about all of it.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    /// The language of all captions so far; inner `None` where it is not one.
+    language: Option<Option<Language>>,
+    speakers: BTreeSet<String>,
+}
+
+const BEGIN: &str = "{\"captions\":[";
+
+impl Document {
+    /// Appends a caption to `out`.
+    pub(super) fn write_caption(&mut self, out: &mut String, fragment: &Fragment) -> serde_json::Result<()> {
+        let Fragment { start_time, stop_time, speaker_id, text, language, words } = fragment;
+        let (start_time, stop_time, language) = (*start_time, *stop_time, *language);
+        let caption = Caption { start_time, stop_time, speaker_id, language, text, words };
+        let caption = serde_json::to_string(&caption)?;
+        out.push_str(if self.language.is_none() { BEGIN } else { "," });
+        out.push('\n');
+        out.push_str(&caption);
+        self.language = Some(self.language.unwrap_or(language).filter(|known| language == Some(*known)));
+        if !self.speakers.contains(speaker_id) {
+            self.speakers.insert(speaker_id.clone());
+        }
+        Ok(())
+    }
+
+    /// Appends the end of the object, or all of one without captions.
+    pub(super) fn write_end(&self, out: &mut String) -> serde_json::Result<()> {
+        let language = serde_json::to_string(&self.language.flatten())?;
+        let speakers = serde_json::to_string(&self.speakers)?;
+        out.push_str(if self.language.is_none() { BEGIN } else { "\n" });
+        out.push_str("],\"language\":");
+        out.push_str(&language);
+        out.push_str(",\"speakers\":");
+        out.push_str(&speakers);
+        out.push_str("}\n");
+        Ok(())
+    }
+}

@@ -1,0 +1,419 @@
+//! Display cues against their rules: by a checker that knows the rules as they are published and reads the finished
+//! file through other people's parsers.
+//!
+//! `CUEWIRE_TEST_SPEECH` names a folder that holds `en/manifest.jsonl`, texts and durations of real recordings. Without
+//! it the test that needs it says so and checks nothing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use cuewire::caption::cues::{CueCounts, Profile};
+use cuewire::caption::{Probability, Word};
+use cuewire::time::Timestamp;
+use cuewire::transcript::{Format, Fragment, TranscriptWriter, webvtt};
+use proptest::prelude::*;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// A cue as a parser of others gives it.
+#[derive(Debug)]
+struct Seen {
+    start: i64,
+    end: i64,
+    speaker: String,
+    lines: Vec<String>,
+}
+
+fn written(format: Format, profile: Profile, fragments: &[Fragment]) -> (String, CueCounts) {
+    let mut writer = TranscriptWriter::new(Vec::new(), format, profile, Timestamp::EPOCH);
+    for fragment in fragments {
+        writer.write(fragment).unwrap();
+    }
+    let finished = writer.finish().unwrap();
+    (String::from_utf8(finished.writer).unwrap(), finished.cues.unwrap())
+}
+
+fn parsed_srt(text: &str) -> Vec<Seen> {
+    let cues = srtlib::Subtitles::parse_from_str(text.to_string()).unwrap().to_vec();
+    let ms = |time: &srtlib::Timestamp| {
+        let (h, m, s, ms) = time.get();
+        ((i64::from(h) * 60 + i64::from(m)) * 60 + i64::from(s)) * 1000 + i64::from(ms)
+    };
+    for (index, cue) in cues.iter().enumerate() {
+        assert_eq!(cue.num, index + 1);
+    }
+    let seen = |cue: &srtlib::Subtitle| Seen {
+        start: ms(&cue.start_time),
+        end: ms(&cue.end_time),
+        speaker: String::new(),
+        lines: cue.text.lines().map(str::to_string).collect(),
+    };
+    cues.iter().map(seen).collect()
+}
+
+/// The cues of a WebVTT file, whose inline times are checked and taken out.
+fn parsed_vtt(text: &str) -> Vec<Seen> {
+    use subtp::vtt::{VttBlock, VttTimestamp, WebVtt};
+    let ms = |time: VttTimestamp| {
+        let (h, m, s) = (i64::from(time.hours), i64::from(time.minutes), i64::from(time.seconds));
+        ((h * 60 + m) * 60 + s) * 1000 + i64::from(time.milliseconds)
+    };
+    let mut seen = Vec::new();
+    for block in WebVtt::parse(text).unwrap().blocks {
+        let VttBlock::Que(cue) = block else { panic!("{block:?}") };
+        let (start, end) = (ms(cue.timings.start), ms(cue.timings.end));
+        let mut speaker = String::new();
+        let mut now = start;
+        let mut lines = Vec::new();
+        for line in &cue.payload {
+            let mut plain = String::new();
+            let mut rest = line.as_str();
+            while let Some((before, tagged)) = rest.split_once('<') {
+                let (tag, after) = tagged.split_once('>').unwrap();
+                if let Some(name) = tag.strip_prefix("v ") {
+                    speaker = name.to_string();
+                } else {
+                    let part = |range: std::ops::Range<usize>| tag[range].parse::<i64>().unwrap();
+                    let time = ((part(0..2) * 60 + part(3..5)) * 60 + part(6..8)) * 1000 + part(9..12);
+                    assert!(now < time && time < end, "{line} in {start} to {end}");
+                    now = time;
+                }
+                plain.push_str(before);
+                rest = after;
+            }
+            lines.push(plain + rest);
+        }
+        seen.push(Seen { start, end, speaker, lines });
+    }
+    seen
+}
+
+/// The published rules, once more.
+struct Published {
+    chars: usize,
+    lines: usize,
+    shortest: i64,
+    longest: i64,
+    /// Milliseconds to read a text.
+    reading: fn(&str) -> i64,
+    is_good_gap: fn(i64) -> bool,
+    late: i64,
+    linger: i64,
+}
+
+fn columns(text: &str) -> i64 {
+    text.width() as i64
+}
+
+/// Words between spaces; of scripts without spaces, six columns a word.
+fn spoken_words(text: &str) -> i64 {
+    let (mut sixths, mut inside) = (0, false);
+    for c in text.chars() {
+        let unspaced = matches!(c as u32, 0xe00..=0xeff | 0x3000..=0x30ff | 0x4e00..=0x9fff | 0xff00..=0xff9f);
+        match (c.is_whitespace() && c != '\u{a0}', unspaced) {
+            (true, _) => inside = false,
+            (false, true) => {
+                sixths += c.width().unwrap() as i64;
+                inside = false;
+            }
+            (false, false) => {
+                sixths += if inside { 0 } else { 6 };
+                inside = true;
+            }
+        }
+    }
+    (sixths + 5) / 6
+}
+
+fn published(profile: Profile) -> Published {
+    let none = Published {
+        chars: 42,
+        lines: usize::MAX,
+        shortest: 0,
+        longest: i64::MAX,
+        reading: |_| 0,
+        is_good_gap: |_| true,
+        late: i64::MAX / 2,
+        linger: i64::MAX / 2,
+    };
+    match profile {
+        Profile::Netflix => Published {
+            lines: 2,
+            shortest: 833,
+            longest: 7000,
+            reading: |text| (columns(text) * 1000 + 19) / 20,
+            is_good_gap: |gap| gap == 83 || gap >= 500,
+            late: 83,
+            linger: 500,
+            ..none
+        },
+        Profile::Bbc => Published {
+            chars: 37,
+            lines: 2,
+            reading: |text| (spoken_words(text) * 1000 + 2) / 3,
+            is_good_gap: |gap| gap == 0 || gap >= 1000,
+            late: 2000,
+            linger: 2000,
+            ..none
+        },
+        Profile::Dcmp => Published {
+            chars: 32,
+            lines: 2,
+            shortest: 1333,
+            longest: 6000,
+            reading: |text| spoken_words(text) * 375,
+            late: 0,
+            linger: 2000,
+            ..none
+        },
+        Profile::Cea608 => Published { chars: 32, lines: 4, late: 0, linger: 2000, ..none },
+        _ => none,
+    }
+}
+
+/// A pop-on caption's time on a field: two bytes in 1001/30 ms.
+fn sent_ms(lines: &[String]) -> i64 {
+    let bytes = |c: char| match c {
+        'á' | 'é' | 'í' | 'ó' | 'ú' | 'ç' | 'ñ' => 1,
+        'à' | 'è' | 'â' | 'ê' | 'î' | 'ô' | 'û' => 2,
+        ' '..='~' => 1,
+        _ => 3,
+    };
+    let pairs: i64 = lines.iter().map(|line| 2 + (line.chars().map(bytes).sum::<i64>() + 1) / 2).sum();
+    ((8 + pairs) * 1001 + 29) / 30
+}
+
+fn letters(text: &str) -> Vec<char> {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+/// When each letter of a fragment begins and ends, ms.
+fn letter_times(fragment: &Fragment) -> Vec<(i64, i64)> {
+    let ms = |time: Timestamp| time.as_nanos() / 1_000_000;
+    let spread = |text: &str, start: i64, end: i64| -> Vec<(i64, i64)> {
+        let count = text.chars().count() as i64;
+        let at = |place: i64| start + (end - start) * place / count;
+        let times = text.chars().zip(0..).filter(|(c, _)| !c.is_whitespace());
+        times.map(|(_, place)| (at(place), at(place + 1))).collect()
+    };
+    if fragment.words.is_empty() {
+        return spread(&fragment.text, ms(fragment.start_time), ms(fragment.stop_time));
+    }
+    fragment.words.iter().flat_map(|word| spread(&word.text, ms(word.start_time), ms(word.end_time))).collect()
+}
+
+/// Checks one speaker's cues against the text and the rules; gives what is broken.
+fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts {
+    let rules = published(profile);
+    let mut counts = CueCounts::default();
+    counts.cues = cues.len() as u64;
+    let said: Vec<char> = fragments.iter().flat_map(|fragment| letters(&fragment.text)).collect();
+    let shown: Vec<char> = cues.iter().flat_map(|cue| letters(&cue.lines.concat())).collect();
+    assert_eq!(said, shown, "all the text, in order");
+    let times: Vec<(i64, i64)> = fragments.iter().flat_map(|fragment| letter_times(fragment)).collect();
+    let glue: Vec<&str> = fragments
+        .iter()
+        .flat_map(|fragment| {
+            let code = fragment.language.map_or("", |language| language.code());
+            let glue = if matches!(code, "ja" | "zh" | "th") { "" } else { " " };
+            letters(&fragment.text).into_iter().map(move |_| glue)
+        })
+        .collect();
+    let mut letter = 0;
+    for (index, cue) in cues.iter().enumerate() {
+        assert!(!cue.lines.is_empty() && cue.lines.len() <= rules.lines, "{cue:?}");
+        for line in &cue.lines {
+            assert!(!line.trim().is_empty() && line.trim() == line, "{cue:?}");
+            if line.width() > rules.chars {
+                assert!(!line.contains(' '), "{cue:?}");
+                counts.line_too_long += 1;
+            }
+        }
+        assert!(cue.start < cue.end, "{cue:?}");
+        // In scripts without spaces a line ends where nothing is.
+        let text = cue.lines.join(glue[letter]);
+        let reading = (rules.reading)(&text);
+        let lasts = cue.end - cue.start;
+        counts.too_short += u64::from(lasts < rules.shortest);
+        counts.too_long += u64::from(lasts > rules.longest);
+        counts.too_fast += u64::from(lasts < reading);
+        let next = cues.get(index + 1);
+        if let Some(next) = next {
+            assert!(cue.end <= next.start, "{cue:?} {next:?}");
+            counts.gap += u64::from(!(rules.is_good_gap)(next.start - cue.end));
+            if profile == Profile::Cea608 {
+                assert!(next.start - cue.start >= sent_ms(&next.lines), "{cue:?} {next:?}");
+            }
+        }
+        let first = times[letter];
+        letter += letters(&text).len();
+        let last = times[letter - 1];
+        // Two milliseconds for rounding.
+        assert!(cue.start >= first.0 - 2, "{cue:?} is early: {first:?}");
+        let may_go = next.map_or(i64::MAX, |next| next.start - 83);
+        assert!(cue.end >= last.1.min(may_go) - 2, "{cue:?} goes before {last:?} is said");
+        counts.late += u64::from(cue.start > first.0 + rules.late + 2 || cue.end > last.1 + rules.linger + 2);
+    }
+    counts
+}
+
+/// Checks a transcript of one or more speakers, each of whom says one thing after the other.
+fn check_file(format: Format, profile: Profile, fragments: &[Fragment]) -> CueCounts {
+    let (text, counted) = written(format, profile, fragments);
+    let cues = match format {
+        Format::Srt => parsed_srt(&text),
+        _ => parsed_vtt(&text),
+    };
+    if format == Format::Vtt {
+        let ours: Vec<_> = webvtt::Reader::new(text.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(ours.len(), cues.len());
+        for (ours, cue) in ours.iter().zip(&cues) {
+            assert_eq!((ours.start_ms as i64, ours.end_ms as i64), (cue.start, cue.end));
+            assert_eq!(ours.text, cue.lines.join(" "));
+        }
+    }
+    assert!(cues.is_sorted_by_key(|cue| cue.start), "in order of time");
+    let mut found = CueCounts::default();
+    let mut speakers: Vec<&str> = fragments.iter().map(|fragment| fragment.speaker_id.as_str()).collect();
+    speakers.sort_unstable();
+    speakers.dedup();
+    for speaker in speakers {
+        let fragments: Vec<_> = fragments.iter().filter(|fragment| fragment.speaker_id == speaker).collect();
+        let cues: Vec<_> = cues.iter().filter(|cue| format == Format::Srt || cue.speaker == speaker).collect();
+        found.add(&check(profile, &fragments, &cues));
+    }
+    assert!(found.late <= counted.late, "{found:?} {counted:?}\n{text}");
+    found.late = counted.late;
+    // Which words belong together is the library's own opinion.
+    found.split_phrase = counted.split_phrase;
+    assert_eq!(found, counted, "{profile}\n{text}");
+    counted
+}
+
+const VOCABULARY: [(&str, &str, &[&str]); 7] = [
+    (
+        "en",
+        " ",
+        &["the", "a", "and", "Ada", "Lovelace", "is", "running,", "house.", "of", "incomprehensibilities", "I"],
+    ),
+    ("fr", " ", &["le", "été", "à", "mangé.", "et", "l'homme", "où,", "maison", "« oui\u{a0}»"]),
+    ("de", " ", &["das", "Haus", "und", "Donaudampfschifffahrtsgesellschaftskapitän", "ist", "gut.", "mit"]),
+    ("ru", " ", &["не", "знаю,", "и", "дом.", "в", "электрификация", "был"]),
+    ("ja", "", &["電話", "に", "出る", "こと", "ができません。", "ただいま、", "インターネット", "OK"]),
+    ("zh", "", &["您好，", "电话", "暂时", "无法", "接通。", "谢谢", "VIP"]),
+    ("th", "", &["ขออภัย", "เจ้าหน้าที่", "กำลัง", "ให้บริการ", "ลูกค้า", "อยู่"]),
+];
+
+/// One speaker: pauses, words with times or without, any of the languages.
+fn turns(speaker: &'static str) -> impl Strategy<Value = Vec<Fragment>> {
+    let word = (any::<prop::sample::Index>(), 1_i64..900, prop_oneof![4 => Just(0), 1 => 0_i64..1500]);
+    let turn = (0..VOCABULARY.len(), prop::collection::vec(word, 1..40), 0_i64..4000, any::<bool>());
+    prop::collection::vec(turn, 1..5).prop_map(move |turns| {
+        let mut now = 0;
+        let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+        let mut fragments = Vec::new();
+        for (language, picked, pause, timed) in turns {
+            let (code, space, vocabulary) = VOCABULARY[language];
+            now += pause;
+            let start = now;
+            let mut words = Vec::new();
+            for (word, lasts, pause) in picked {
+                let text = word.get(vocabulary).to_string();
+                let confidence = Probability::from_f32(0.9);
+                words.push(Word { text, start_time: at(now), end_time: at(now + lasts), confidence });
+                now += lasts + pause;
+            }
+            let text = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(space);
+            fragments.push(Fragment {
+                start_time: at(start),
+                stop_time: at(now),
+                speaker_id: speaker.to_string(),
+                text,
+                language: Some(code.parse().unwrap()),
+                words: if timed { words } else { Vec::new() },
+            });
+        }
+        fragments
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_rule_is_kept_or_counted(fragments in turns("ada")) {
+        for profile in Profile::ALL {
+            for format in [Format::Srt, Format::Vtt] {
+                check_file(format, profile, &fragments);
+            }
+        }
+    }
+
+    #[test]
+    fn speakers_who_talk_at_once_do_not_disturb_each_other(ada in turns("ada"), bob in turns("bob")) {
+        let mut fragments = [ada, bob].concat();
+        cuewire::transcript::sort(&mut fragments);
+        for profile in Profile::ALL {
+            check_file(Format::Vtt, profile, &fragments);
+        }
+    }
+}
+
+#[test]
+fn words_are_marked_as_they_are_spoken() {
+    let word = |text: &str, start_ms: i64, end_ms: i64| {
+        let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+        let confidence = Probability::from_f32(1.0);
+        Word { text: text.into(), start_time: at(start_ms), end_time: at(end_ms), confidence }
+    };
+    let words =
+        vec![word("Cats", 1000, 1400), word("&", 1400, 1500), word("dogs,", 1500, 1500), word("too.", 1500, 3000)];
+    let fragment = Fragment {
+        start_time: Timestamp::from_nanos(1_000_000_000),
+        stop_time: Timestamp::from_nanos(3_000_000_000),
+        speaker_id: "ada".into(),
+        text: "Cats & dogs, too.".into(),
+        language: None,
+        words,
+    };
+    // A time that does not grow has no mark.
+    let (text, _) = written(Format::Vtt, Profile::Netflix, &[fragment]);
+    assert_eq!(
+        text,
+        "WEBVTT\n\n00:00:01.000 --> 00:00:03.000\n<v ada>Cats <00:00:01.400>&amp; <00:00:01.500>dogs, too.\n\n"
+    );
+}
+
+#[test]
+fn real_utterances_keep_the_rules() {
+    let Some(folder) = std::env::var_os("CUEWIRE_TEST_SPEECH") else {
+        let line = b"SKIPPED: CUEWIRE_TEST_SPEECH is not set; it should name a folder that holds en/manifest.jsonl\n";
+        std::io::stderr().write_all(line).unwrap();
+        return;
+    };
+    let manifest = std::fs::read_to_string(PathBuf::from(folder).join("en/manifest.jsonl")).unwrap();
+    let mut fragments = Vec::new();
+    let mut now = 0;
+    for line in manifest.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        let ms = (entry["duration_s"].as_f64().unwrap() * 1000.0) as i64;
+        if ms > 5000 {
+            fragments.push(Fragment {
+                start_time: Timestamp::from_nanos(now * 1_000_000),
+                stop_time: Timestamp::from_nanos((now + ms) * 1_000_000),
+                speaker_id: "prompt".into(),
+                text: entry["text"].as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
+                language: Some("en".parse().unwrap()),
+                words: Vec::new(),
+            });
+            // From an interruption to a long silence.
+            now += ms + [0, 200, 700, 5000][fragments.len() % 4];
+        }
+    }
+    assert!(fragments.len() >= 5, "{} utterances over 5 s", fragments.len());
+    for profile in Profile::ALL {
+        let counts = check_file(Format::Srt, profile, &fragments);
+        println!("{profile}, {} utterances: {counts:?}", fragments.len());
+        assert_eq!(counts.split_phrase + counts.line_too_long + counts.overlap, 0, "{profile}");
+    }
+}
