@@ -273,7 +273,7 @@ impl DisplayCues {
                 (Some(last), _) => Some((*last, *last + 1)),
                 (None, after) => after,
             };
-            let mut start = atoms[range.start].start_ms;
+            let mut start = if self.profile == Profile::None { *start_ms } else { atoms[range.start].start_ms };
             if let Some((last_start, last_end)) = soonest {
                 start = start.max(last_end);
                 if rules.paced {
