@@ -27,6 +27,18 @@ Exit codes:
   130  interrupted (Ctrl-C); captions up to then are finalised and written";
 
 const TRANSCRIBE_EXAMPLES: &str = "\
+Cues of srt and vtt: a caption is divided, and its lines are broken, by the rules of a profile:
+  netflix  42 characters x 2 lines, 20 characters/s, 5/6 to 7 s
+  bbc      37 x 2, 180 words/min, no gap or one of a second
+  dcmp     32 x 2, 160 words/min, 1 1/3 to 6 s
+  cea608   32 x 4, 480 bit/s
+  none     42 characters a line, one cue a caption
+What cannot be kept is counted in --stats.
+
+Tracks of --merge are SPEAKER=FILE. The first `=` ends the speaker; the file's name may contain `=` and `@`. Without `=`
+the file's name without its extension is the speaker. An --offset is in seconds, up to nine decimals; bob=-0.25 began
+before the others. Times in srt and vtt count from --start-time.
+
 Examples:
   cuewire transcribe meeting.webm
   cuewire transcribe --language fr --format srt film.mp4 > film.srt
@@ -214,13 +226,11 @@ pub(crate) struct TranscribeArgs {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// The recordings are tracks of one conversation: write one transcript, in order of time. What stands before the
-    /// first `=` of each is who speaks, the rest is the file (`=` and `@` may be in its name); without `=`, the file's
-    /// name without its extension is
+    /// The recordings are tracks of one conversation: write one transcript, in order of time
     #[arg(long, conflicts_with = "speaker_id")]
     pub(crate) merge: bool,
 
-    /// With --merge: this speaker's recording began so many seconds after --start-time, or before it (`bob=-0.25`)
+    /// With --merge: this speaker's recording began so many seconds behind --start-time
     #[arg(long, value_name = "SPEAKER=SECONDS", requires = "merge")]
     pub(crate) offset: Vec<Offset>,
 
@@ -255,7 +265,7 @@ pub(crate) struct TranscribeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
 
-    /// Write figures about the run to this file, as JSON; how often cues could not keep a rule is among them
+    /// Write figures about the run to this file, as JSON; also which rules cues could not keep
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Option<PathBuf>,
 }

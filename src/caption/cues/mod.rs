@@ -5,7 +5,8 @@
 //!
 //! A caption of up to ten seconds becomes as many cues as it takes. Where rules collide, the first of these is kept:
 //! all the text; length and number of lines; sync; duration and gaps; reading speed. What is then still free is decided
-//! by how well lines and cues break ([`Break`](phrases::Break)).
+//! by how well lines and cues break: behind punctuation, before a conjunction or a preposition, never between an article
+//! and its noun, an auxiliary and its verb, a first and a last name.
 //!
 //! - Words have the recogniser's times where the fragment has them, else a time by their place in the text.
 //! - A cue never begins before its first word. It may linger where that keeps a rule, never into the speaker's next cue.
@@ -272,7 +273,7 @@ impl DisplayCues {
                 (Some(last), _) => Some((*last, *last + 1)),
                 (None, after) => after,
             };
-            let mut start = atoms[range.start].start_ms;
+            let mut start = if self.profile == Profile::None { *start_ms } else { atoms[range.start].start_ms };
             if let Some((last_start, last_end)) = soonest {
                 start = start.max(last_end);
                 if rules.paced {

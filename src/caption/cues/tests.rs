@@ -1,6 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::caption::{Probability, Word};
-use crate::transcript::testing::fragment;
+use crate::transcript::testing::{any_fragment, fragment};
 
 fn shown(profile: Profile, fragments: &[Fragment]) -> (Vec<DisplayCue>, CueCounts) {
     let mut cues = DisplayCues::new(profile, Timestamp::EPOCH);
@@ -257,5 +259,72 @@ fn lines_break_where_they_should() {
         let (cues, _) = shown(Profile::None, &[fragment]);
         let seen: Vec<_> = cues.iter().flat_map(|cue| &cue.lines).collect();
         assert_eq!(seen, lines, "{text}");
+    }
+}
+
+/// Fragments of any text and time, with words that may or may not be their text.
+fn any_worded_fragment() -> impl Strategy<Value = Fragment> {
+    let word = ("[a-zé本ท ]{0,5}", any::<i64>(), any::<i64>());
+    let speaker = prop::sample::select(vec!["a", "b", ""]);
+    (any_fragment(), speaker, prop::collection::vec(word, 0..5), any::<bool>(), any::<bool>()).prop_map(
+        |(fragment, speaker, words, is_text, is_near)| {
+            let at = |nanos: i64| Timestamp::from_nanos(if is_near { nanos % 20_000_000_000 } else { nanos });
+            let text = words.iter().map(|(text, ..)| text.as_str()).collect::<String>();
+            let word = |(text, start, end): (String, i64, i64)| Word {
+                text,
+                start_time: at(start),
+                end_time: at(end),
+                confidence: Probability::default(),
+            };
+            Fragment {
+                start_time: at(fragment.start_time.as_nanos()),
+                stop_time: at(fragment.stop_time.as_nanos()),
+                speaker_id: speaker.to_string(),
+                text: if is_text { text } else { fragment.text },
+                words: words.into_iter().map(word).collect(),
+                language: crate::config::Language::all().nth(fragment.start_time.as_nanos() as usize % 36),
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_fragment_loses_a_letter_or_time_its_order(fragments in prop::collection::vec(any_worded_fragment(), 0..6)) {
+        let letters = |text: &str| {
+            let mut letters: Vec<char> = words(text).flat_map(str::chars).collect();
+            letters.sort_unstable();
+            letters
+        };
+        let said: String = fragments.iter().map(|fragment| format!("{} ", fragment.text)).collect();
+        for profile in Profile::ALL {
+            let (cues, counts) = shown(profile, &fragments);
+            prop_assert_eq!(counts.cues, cues.len() as u64);
+            let text: String = cues.iter().flat_map(|cue| &cue.lines).map(|line| format!("{line} ")).collect();
+            prop_assert_eq!(letters(&text), letters(&said), "{}", profile);
+            for cue in &cues {
+                prop_assert!(cue.start_ms < cue.end_ms);
+                prop_assert!(!cue.lines.is_empty() && cue.lines.len() <= profile.rules().lines);
+                let mut last = (0, cue.start_ms);
+                for stamp in &cue.stamps {
+                    prop_assert!(cue.lines[stamp.line].is_char_boundary(stamp.byte));
+                    prop_assert!((stamp.line, stamp.ms) >= last && stamp.ms > last.1 && stamp.ms < cue.end_ms);
+                    last = (stamp.line, stamp.ms);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_of_any_length_is_shown() {
+    for text in ["the house of Ada Lovelace, and more. ".repeat(2000), "電話に出る。".repeat(2000), "x".repeat(200_000)]
+    {
+        for profile in Profile::ALL {
+            let (cues, counts) = shown(profile, &[english(0, 3_600_000, &text)]);
+            let chars: usize = cues.iter().flat_map(|cue| &cue.lines).flat_map(|line| words(line)).map(str::len).sum();
+            assert_eq!(chars, words(&text).map(str::len).sum::<usize>(), "{profile}");
+            assert_eq!(counts.line_too_long, u64::from(text.starts_with('x')), "{profile}");
+        }
     }
 }
