@@ -386,12 +386,14 @@ impl<F: Forward> WhisperDecoder<F> {
         Ok(Tried { hypothesis, heard_to, looped })
     }
 
-    /// [`WhisperDecoder::attempt`], and where the text may be nothing but the vocabulary, again without it: that says
-    /// whether there was speech, and how much.
+    /// [`WhisperDecoder::attempt`], and where the text may come from the vocabulary, or from nothing at all, again without
+    /// it: that says whether there was speech, and how much. Behind a prompt, Whisper takes noise for a word or two.
     fn attempt_unprompted(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
         let tried = self.attempt(job, attempt, cancel)?;
         let hypothesis = &tried.hypothesis;
-        if hypothesis.suppressed.is_some() || !looks_like_prompt(&hypothesis.text, &job.vocabulary) {
+        let short = hypothesis.text.split_whitespace().nth(2).is_none();
+        let doubtful = short || looks_like_prompt(&hypothesis.text, &job.vocabulary);
+        if job.vocabulary.terms().is_empty() || hypothesis.suppressed.is_some() || !doubtful {
             return Ok(tried);
         }
         let plain = self.attempt(job, Attempt { prompted: false, ..attempt }, cancel)?;
