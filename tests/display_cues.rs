@@ -175,7 +175,8 @@ fn published(profile: Profile) -> Published {
 fn sent_ms(lines: &[String]) -> i64 {
     let bytes = |c: char| match c {
         'á' | 'é' | 'í' | 'ó' | 'ú' | 'ç' | 'ñ' => 1,
-        'à' | 'è' | 'â' | 'ê' | 'î' | 'ô' | 'û' => 2,
+        // The special set, in which the no-break space is the transparent one.
+        'à' | 'è' | 'â' | 'ê' | 'î' | 'ô' | 'û' | '\u{a0}' => 2,
         ' '..='~' => 1,
         _ => 3,
     };
