@@ -52,7 +52,7 @@ distil-small.en, distil-medium.en, distil-large-v2, distil-large-v3, distil-larg
 
 The model goes into the cache that other programs share ($HF_HUB_CACHE, or hub/ in $HF_HOME, or ~/.cache/huggingface/hub),
 and afterwards --model NAME finds it. Its path is the one line on standard output. Only what is needed is fetched:
-settings, tokenizer and model.safetensors (of a CTranslate2 repository model.bin, for programs that read it). A transfer
+settings, tokenizer and model.safetensors (of a CTranslate2 repository model.bin). A transfer
 that breaks off is gone on with by the same command, and every file is checked against the hub's checksum.
 
 Environment: HF_ENDPOINT (another hub), HF_TOKEN or the file $HF_TOKEN_PATH (private and gated models), HF_HUB_OFFLINE=1

@@ -1,11 +1,11 @@
-//! Greedy decoding.
+//! From encoded audio to text: the likeliest token each, and where that makes no sense, drawn ones.
 //!
 //! In: a [`DecodeJob`]. Out: a [`Hypothesis`], judged by the [`Guards`].
 //! Definitions (no-speech probability, mean log-probability, suppressed tokens) are those of openai/whisper,
-//! `decoding.py`, without timestamps, context or temperature.
+//! `decoding.py`, without timestamps and without what was said in captions before: a vocabulary may stand in its place.
 //!
 //! The encoder hears the caption and, behind it, silence that was computed once. Where a guard fails, the caption is
-//! decoded again with the whole window.
+//! decoded again with the whole window, and where it is a final and fails again, at rising temperatures.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl WhisperDecoder {
     }
 }
 
-/// What greedy decoding found.
+/// What an attempt's decoding found.
 struct Found {
     tokens: Vec<u32>,
     /// Of the text's tokens, and of the end where it was reached.
@@ -255,7 +255,7 @@ impl<F: Forward> WhisperDecoder<F> {
         self.looked_at.get(heads / 2).copied()
     }
 
-    /// Decodes the segment that was encoded. `draws` draws tokens instead of taking the likeliest.
+    /// Decodes the segment that was encoded. Above temperature 0 tokens are drawn, each by its probability.
     fn decode_tokens(
         &mut self,
         job: &DecodeJob,

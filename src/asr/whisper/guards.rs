@@ -1,6 +1,6 @@
 //! Guards against invented text.
 //!
-//! In: what greedy decoding gave. Out: the reason for which it is no caption, if there is one.
+//! In: what decoding gave. Out: the reason for which it is no caption, if there is one.
 //! Whisper was trained on subtitles of the web: over silence, noise and music it says what such subtitles say.
 
 use std::io::Write as _;
