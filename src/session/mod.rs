@@ -11,26 +11,23 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::asr::{DecodeError, DecodeJob, FeatureCache, HeardWord, Hypothesis, JobId, JobKind, Suppression};
+use crate::asr::{DecodeError, DecodeJob, FeatureCache, Hypothesis, JobId, JobKind, Suppression};
 use crate::audio::{Pcm, Placement, Resampler, TimeWentBack, Timeline};
-use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, StablePrefix, Word};
+use crate::caption::{CaptionEvent, CaptionId, GapReason, Rules, StablePrefix};
 use crate::config::{Config, Language, LanguageSetting};
 use crate::segment::{Boundary, Segment, Segmenter};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples_of_ms, samples_of_nanos};
 use crate::vad::{FRAME, Lift, Vad, WebRtcVad};
 
 mod buffer;
+mod finals;
 pub mod trace;
 
 use buffer::SampleBuffer;
+use finals::{Awaited, ClosedCaption, Detected, FinalState, probability};
 
 /// A stream counts as stalled when nothing came for `silence_duration_ms` and this much more.
 const STALL_GRACE_MS: u32 = 500;
-/// A detected language is believed from this probability on; below it the next caption is asked again.
-const LANGUAGE_BELIEVED: f32 = 0.5;
-/// A mean log-probability below this, half-way to the guards' own threshold, makes a caption's language doubtful: text in
-/// the wrong language is unlikely text.
-const LANGUAGE_DOUBTED: f32 = -0.5;
 /// Samples handled at a time where there are many, so that no push needs memory of its own size.
 const SLICE: usize = 4096;
 
@@ -132,49 +129,6 @@ struct OpenCaption {
 struct InterimJob {
     job: JobId,
     end: Timestamp,
-}
-
-/// A caption that is closed and whose final is awaited.
-struct ClosedCaption {
-    id: CaptionId,
-    start: Timestamp,
-    end: Timestamp,
-    samples: u64,
-    shown: bool,
-    job: DecodeJob,
-    /// When the job's audio begins.
-    heard_at: Timestamp,
-    /// Whether the language is to be detected, or was.
-    auto: bool,
-    /// Of the language setting.
-    epoch: u32,
-    rules: Arc<Rules>,
-    state: FinalState,
-}
-
-enum FinalState {
-    /// The language of the captions before it is not known yet.
-    Held,
-    Asked,
-    /// Asked once more, the language being doubtful.
-    AskedAgain,
-    Answered(Result<Hypothesis, DecodeError>),
-}
-
-/// What was found to be spoken.
-#[derive(Clone, Copy)]
-struct Detected {
-    language: Language,
-    probability: Probability,
-    /// Of the language setting: what was found before it changed does not count.
-    epoch: u32,
-}
-
-/// What is still to be said, in order of time.
-enum Awaited {
-    Caption(ClosedCaption),
-    /// A gap behind captions whose finals are awaited.
-    Gap(CaptionEvent),
 }
 
 /// One track. See the module's documentation.
@@ -505,60 +459,6 @@ impl Session {
         }
     }
 
-    /// Asks for what is awaited and was not asked yet. Where the language is detected, a caption is asked only when those
-    /// before it are answered: it is decoded in the language that they were found in, whenever answers come.
-    fn ask_for_finals(&mut self) {
-        let mut unanswered = false;
-        let detected = self.detected;
-        for awaited in &mut self.awaited {
-            let Awaited::Caption(caption) = awaited else { continue };
-            if matches!(caption.state, FinalState::Held) && !(caption.auto && unanswered) {
-                caption.job.id = JobId(self.next_job);
-                self.next_job += 1;
-                if let Some(Detected { language, .. }) = detected.filter(|d| caption.auto && d.epoch == caption.epoch) {
-                    caption.job.language = LanguageSetting::Fixed(language);
-                }
-                caption.state = FinalState::Asked;
-                self.outputs.push_back(Output::Decode(caption.job.clone()));
-            }
-            unanswered |= !matches!(caption.state, FinalState::Answered(_));
-        }
-    }
-
-    /// Files the answer to a caption's final. One that doubts its language is asked again, to detect it.
-    fn answer(&mut self, place: usize, result: Result<Hypothesis, DecodeError>) {
-        let Some(Awaited::Caption(caption)) = self.awaited.get_mut(place) else { return };
-        if caption.auto
-            && let Ok(hypothesis) = &result
-        {
-            let doubtful = matches!(hypothesis.suppressed, Some(Suppression::LowProbability | Suppression::Repetition))
-                || hypothesis.suppressed.is_none() && hypothesis.mean_log_probability < LANGUAGE_DOUBTED;
-            if doubtful && matches!(caption.state, FinalState::Asked) && caption.job.language != LanguageSetting::Auto {
-                caption.job.id = JobId(self.next_job);
-                self.next_job += 1;
-                caption.job.language = LanguageSetting::Auto;
-                caption.job.draft = Arc::from([]);
-                caption.state = FinalState::AskedAgain;
-                self.detected = None;
-                self.outputs.push_back(Output::Decode(caption.job.clone()));
-                return;
-            }
-            if let Some(probability) = hypothesis.language_probability
-                && hypothesis.suppressed.is_none()
-            {
-                let detected = Detected {
-                    language: hypothesis.language,
-                    probability: Probability::from_f32(probability),
-                    epoch: caption.epoch,
-                };
-                self.detected = Some(detected).filter(|_| probability >= LANGUAGE_BELIEVED && !doubtful);
-            }
-        }
-        caption.state = FinalState::Answered(result);
-        self.ask_for_finals();
-        self.finish_captions();
-    }
-
     fn ask_for_interim(&mut self) {
         let interval = samples_of_ms(self.config.interim_interval_ms.ms());
         let framed = self.framed;
@@ -629,88 +529,6 @@ impl Session {
         Ok(())
     }
 
-    /// Says what became of closed captions, in their order.
-    fn finish_captions(&mut self) {
-        while let Some(awaited) = self.awaited.pop_front() {
-            match awaited {
-                Awaited::Gap(gap) => self.outputs.push_back(Output::Event(gap)),
-                Awaited::Caption(mut caption) => match std::mem::replace(&mut caption.state, FinalState::Asked) {
-                    FinalState::Answered(result) => self.finish_caption(caption, result),
-                    state => {
-                        caption.state = state;
-                        self.awaited.push_front(Awaited::Caption(caption));
-                        return;
-                    }
-                },
-            }
-        }
-    }
-
-    fn finish_caption(&mut self, caption: ClosedCaption, result: Result<Hypothesis, DecodeError>) {
-        let ClosedCaption {
-            id, start: start_time, end: end_time, samples, shown, heard_at, auto, epoch, rules, ..
-        } = caption;
-        let speaker_id = self.speaker_id.clone();
-        let result = result.map(|mut hypothesis| {
-            let heard = std::mem::take(&mut hypothesis.words);
-            (hypothesis.text, hypothesis.words) = rules.apply(hypothesis.text.trim(), heard);
-            // A decoder that found nothing may say so in either way; and the rules may leave nothing.
-            if hypothesis.text.is_empty() {
-                hypothesis.suppressed = hypothesis.suppressed.or(Some(Suppression::Empty));
-            }
-            hypothesis
-        });
-        let event = match result {
-            Ok(Hypothesis { suppressed: None, text, language, language_probability, translated, words, .. }) => {
-                self.accounting.captioned += samples;
-                let at = |sample: u32| {
-                    heard_at.plus_nanos(nanos_of_samples(u64::from(sample), SAMPLE_RATE)).clamp(start_time, end_time)
-                };
-                let word = |word: HeardWord| Word {
-                    start_time: at(word.start),
-                    end_time: at(word.end.max(word.start)),
-                    text: word.text,
-                    confidence: Probability::from_f32(word.probability),
-                };
-                CaptionEvent::Final {
-                    id,
-                    start_time,
-                    end_time,
-                    speaker_id,
-                    language: if translated { Language::ENGLISH } else { language },
-                    language_probability: probability(language_probability, self.detected_in(auto, epoch)),
-                    text,
-                    translated,
-                    words: words.into_iter().map(word).collect(),
-                }
-            }
-            Ok(Hypothesis { suppressed: Some(reason), .. }) => {
-                self.accounting.suppressed += samples;
-                *self.suppressions.entry(reason).or_default() += 1;
-                self.retract(id, shown, Retraction::Suppressed);
-                CaptionEvent::Suppressed { id, start_time, end_time, speaker_id, reason }
-            }
-            Err(_) => {
-                self.accounting.lost += samples;
-                self.retract(id, shown, Retraction::Lost);
-                CaptionEvent::Gap { from: start_time, to: end_time, speaker_id, reason: GapReason::DecodeFailed }
-            }
-        };
-        self.outputs.push_back(Output::Event(event));
-    }
-
-    /// What was found to be spoken, for a caption whose language is to be detected.
-    fn detected_in(&self, auto: bool, epoch: u32) -> Option<Detected> {
-        self.detected.filter(|detected| auto && detected.epoch == epoch)
-    }
-
-    fn retract(&mut self, id: CaptionId, shown: bool, reason: Retraction) {
-        if shown {
-            let speaker_id = self.speaker_id.clone();
-            self.outputs.push_back(Output::Event(CaptionEvent::Retracted { id, speaker_id, reason }));
-        }
-    }
-
     fn handle_configure(&mut self, config: Config) -> Result<(), InputError> {
         if self.ended {
             return Err(InputError::Ended);
@@ -774,9 +592,4 @@ impl Session {
         self.handle_boundaries();
         self.vad.reset(self.config.vad_mode);
     }
-}
-
-/// The probability found with this answer, or else with an earlier one.
-fn probability(found: Option<f32>, detected: Option<Detected>) -> Option<Probability> {
-    found.map(Probability::from_f32).or(detected.map(|detected| detected.probability))
 }
