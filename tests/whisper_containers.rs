@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 use cuewire::asr::whisper::{
-    CpuForward, Forward, Precision, Quantization, Step, WhisperDecoder, WhisperModel, convert,
+    CpuForward, Forward, Precision, Quantization, Step, WhisperDecoder, WhisperModel, convert, testing,
 };
 use cuewire::asr::{Cancel, DecodeJob, Decoder, Hypothesis, JobId};
 use cuewire::config::LanguageSetting;
@@ -19,13 +19,8 @@ mod containers;
 
 use containers::{Checkpoint, ENGLISH, Form, MULTILINGUAL, Sizes, TURBO};
 
-fn noise(n: usize, mut state: u32) -> Vec<f32> {
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        })
-        .collect()
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    testing::noise(count, seed, 0.5)
 }
 
 fn load(path: &Path) -> Arc<WhisperModel> {

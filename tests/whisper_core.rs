@@ -4,25 +4,21 @@
 
 use std::sync::Arc;
 
-use cuewire::asr::whisper::testing::RandomModel;
+use cuewire::asr::whisper::testing::{self, RandomModel};
 use cuewire::asr::whisper::{
-    CpuForward, CrossAttention, Forward, ModelError, Quantization, Step, WhisperDecoder, WhisperModel, convert,
+    CpuForward, CrossAttention, Forward, Guards, ModelError, Quantization, Step, WhisperDecoder, WhisperModel, convert,
 };
-use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
+use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind, Suppression};
 use cuewire::config::{Config, Language, LanguageSetting};
+use cuewire::time::SampleIndex;
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
 
 fn model(random: RandomModel) -> Arc<WhisperModel> {
     Arc::new(WhisperModel::from_bytes(random.gguf().unwrap()).unwrap())
 }
 
-fn noise(n: usize, mut state: u32) -> Vec<f32> {
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        })
-        .collect()
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    testing::noise(count, seed, 0.5)
 }
 
 fn logits(forward: &mut CpuForward, steps: &[Step<'_>]) -> Vec<f32> {
@@ -271,6 +267,40 @@ fn a_draft_changes_nothing() {
     }
 }
 
+/// Random weights say nothing likely: what the guards make of it is set by their thresholds.
+#[test]
+fn a_final_that_fails_is_drawn_at_rising_temperatures_and_what_fails_at_all_is_silence() {
+    let model = model(RandomModel { scale: 0.5, ..RandomModel::default() });
+    let audio: Arc<[f32]> = noise(15_000, 2).into();
+    let mut guards = Guards::default();
+    guards.compression_ratio = f32::INFINITY;
+    guards.no_speech_probability = 1.0;
+    guards.mean_log_probability = f32::NEG_INFINITY;
+    let decode = |guards: Guards, kind: JobKind, start: u64| {
+        let mut job = DecodeJob::new(JobId(0), audio.clone(), LanguageSetting::default());
+        (job.kind, job.start) = (kind, SampleIndex(start));
+        WhisperDecoder::new(model.clone()).guards(guards).decode(&job, &Cancel::new()).unwrap()
+    };
+    let plain = decode(guards, JobKind::Final, 0);
+    assert_eq!((plain.suppressed, plain.temperature_tenths, plain.fallback), (None, 0, false));
+
+    // Nothing is likely enough: silence at the end of the ladder, with the reason and what the first try said.
+    guards.mean_log_probability = 0.0;
+    let silent = decode(guards, JobKind::Final, 0);
+    assert_eq!(silent, Hypothesis { suppressed: Some(Suppression::LowProbability), ..plain.clone() });
+
+    // Greedy tokens that repeat themselves, which drawn ones do not: one of the temperatures stands.
+    guards.mean_log_probability = f32::NEG_INFINITY;
+    guards.compression_ratio = cuewire::asr::whisper::compression_ratio(&plain.text) - 0.01;
+    let drawn = decode(guards, JobKind::Final, 0);
+    assert!(drawn.suppressed.is_none() && drawn.temperature_tenths > 0 && drawn.text != plain.text, "{drawn:?}");
+    assert_eq!(decode(guards, JobKind::Final, 0), drawn, "a replay is exact");
+    assert_ne!(decode(guards, JobKind::Final, 1).text, drawn.text, "another place in the track draws anew");
+    // An interim is not worth it.
+    let interim = decode(guards, JobKind::Interim, 0);
+    assert_eq!((interim.suppressed, interim.temperature_tenths), (Some(Suppression::Repetition), 0));
+}
+
 #[cfg(feature = "engine")]
 #[test]
 fn an_idle_worker_helps_and_changes_nothing() {
@@ -305,8 +335,12 @@ fn an_idle_worker_helps_and_changes_nothing() {
         .unwrap();
         // One at a time, so that the others are idle.
         for (job, alone) in jobs.iter().zip(&alone) {
-            assert!(workers.submit(Job { tag: (), job: job.clone(), cancel: Cancel::new() }).is_ok());
-            assert_eq!(workers.answers().recv().unwrap().result.as_ref(), Ok(alone), "{threads} threads");
+            for draft in [&[][..], &alone.tokens[..alone.tokens.len() / 2], &alone.tokens] {
+                let mut job = job.clone();
+                job.draft = draft.into();
+                assert!(workers.submit(Job { tag: (), job, cancel: Cancel::new() }).is_ok());
+                assert_eq!(workers.answers().recv().unwrap().result.as_ref(), Ok(alone), "{threads} threads");
+            }
         }
     }
     assert!(offered.load(std::sync::atomic::Ordering::Relaxed) > 0);

@@ -1,9 +1,11 @@
 //! Figures about a run.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use cuewire::asr::Suppression;
 use cuewire::caption::cues::CueCounts;
 use serde::Serialize;
 
@@ -20,8 +22,10 @@ pub(crate) struct Stats {
     pub(crate) wall_s: f64,
     /// Captions written.
     pub(crate) captions: u64,
-    /// Speech-like spans in which the guards found no words.
+    /// Speech-like spans that gave no caption.
     pub(crate) suppressed: u64,
+    /// The same by reason, those that there were.
+    pub(crate) suppressed_by_reason: BTreeMap<Suppression, u64>,
     /// Cues of srt and vtt, all transcripts together; null for other formats.
     pub(crate) cues: Option<CueStats>,
     /// Largest resident memory of the process; null where the system does not say.

@@ -4,12 +4,13 @@
 //! so that the workers always have something to do; transcripts come out in the order of the files. Tracks that are
 //! merged wait for each other as text: their transcript is written when all of them are finished.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cuewire::asr::Suppression;
 use cuewire::audio::Pcm;
 use cuewire::audio::file::{AudioFile, FileError};
 use cuewire::caption::CaptionEvent;
@@ -60,7 +61,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
         failed: false,
         audio: Duration::ZERO,
         captions: 0,
-        suppressed: 0,
+        suppressed: BTreeMap::new(),
         cues: None,
     };
     if let Err(Failure(error)) = run.all() {
@@ -75,7 +76,8 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
             decode_s: run.recognizer.decode_time().as_secs_f64(),
             wall_s: started.elapsed().as_secs_f64(),
             captions: run.captions,
-            suppressed: run.suppressed,
+            suppressed: run.suppressed.values().sum(),
+            suppressed_by_reason: run.suppressed.clone(),
             cues: run.cues.map(|counts| CueStats { profile: args.profile.name(), counts }),
             peak_rss_bytes: peak_rss_bytes(),
         };
@@ -107,7 +109,7 @@ struct Run<'a> {
     failed: bool,
     audio: Duration,
     captions: u64,
-    suppressed: u64,
+    suppressed: BTreeMap<Suppression, u64>,
     cues: Option<CueCounts>,
 }
 
@@ -288,7 +290,7 @@ impl Run<'_> {
                         words,
                     });
                 }
-                CaptionEvent::Suppressed { .. } => self.suppressed += 1,
+                CaptionEvent::Suppressed { reason, .. } => *self.suppressed.entry(reason).or_default() += 1,
                 _ => {}
             })?;
         }

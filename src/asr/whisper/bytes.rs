@@ -1,6 +1,7 @@
 //! Text as byte-level tokens hold it.
 //!
-//! In: text or bytes. Out: the characters that stand for bytes in a vocabulary, and the pieces within which tokens stay.
+//! In: text or bytes. Out: the characters that stand for bytes in a vocabulary, the pieces within which tokens stay, and
+//! the parts of a piece that are tokens.
 //! Source: openai/gpt-2, `src/encoder.py` (`bytes_to_unicode` and the pattern).
 
 /// The character that stands for a byte: itself where it can be seen; the others, in their order, are those from 256 on.
@@ -65,6 +66,26 @@ pub(crate) fn pieces(text: &str) -> Vec<&str> {
         rest = &rest[length..];
     }
     pieces
+}
+
+/// The parts that are left of `piece` when all merges are done: of two neighbours those first whose joint rank is lowest.
+/// Source: openai/tiktoken, `educational.py`.
+pub(crate) fn merged(piece: &[u8], rank: impl Fn(&[u8]) -> Option<u32>) -> Vec<&[u8]> {
+    let end_of = |starts: &[(usize, Option<u32>)], i: usize| starts.get(i).map_or(piece.len(), |(at, _)| *at);
+    // Where a part starts, and the rank of it joined with the next.
+    let mut starts: Vec<(usize, Option<u32>)> =
+        (0..piece.len()).map(|at| (at, piece.get(at..at + 2).and_then(&rank))).collect();
+    while let Some((_, i)) = (0..starts.len()).filter_map(|i| Some((starts[i].1?, i))).min() {
+        starts.remove(i + 1);
+        let joined = |starts: &[(usize, Option<u32>)], i: usize| {
+            if i + 1 < starts.len() { rank(&piece[starts[i].0..end_of(starts, i + 2)]) } else { None }
+        };
+        starts[i].1 = joined(&starts, i);
+        if i > 0 {
+            starts[i - 1].1 = joined(&starts, i - 1);
+        }
+    }
+    (0..starts.len()).map(|i| &piece[starts[i].0..end_of(&starts, i + 1)]).collect()
 }
 
 #[cfg(test)]

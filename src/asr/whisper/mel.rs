@@ -268,16 +268,13 @@ fn filters(bands: usize) -> Vec<Filter> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::testing;
     use super::*;
 
+    /// Loud and soft by turns, so that the floor is somewhere within.
     fn noise(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        // Loud and soft by turns, so that the floor is somewhere within.
-        (0..count).map(|i| next() * if i / 700 % 2 == 0 { 0.5 } else { 1e-5 }).collect()
+        let noise = testing::noise(count, seed, 1.0).into_iter().enumerate();
+        noise.map(|(i, x)| x * if i / 700 % 2 == 0 { 0.5 } else { 1e-5 }).collect()
     }
 
     fn bits(values: &[f32]) -> Vec<u32> {

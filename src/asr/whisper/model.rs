@@ -10,7 +10,7 @@ use std::path::Path;
 use super::config::{GenerationConfig, WhisperConfig};
 use super::error::ModelError;
 use super::kernels::Level;
-use super::load::{self, Form, Opened, Source, Store, Vocabulary};
+use super::load::{self, Form, Opened, Ranks, Source, Store};
 use super::tail::{Tail, TailShape};
 use super::tokenizer::Tokens;
 use super::weights::{Layers, Precision, Spec};
@@ -283,7 +283,7 @@ fn suppressed(
     let first = generation.begin_suppress_tokens.clone().unwrap_or_default();
     let (mut ids, mut first_ids) = (always.tokens, first.tokens);
     if always.default || first.default {
-        let vocabulary = Vocabulary::parse(&source.tokenizer)?;
+        let vocabulary = Ranks::parse(&source.tokenizer)?;
         if always.default {
             ids.extend(load::non_speech(&vocabulary));
         }

@@ -135,14 +135,9 @@ impl RandomModel {
                 .map(|v| v as f32)
                 .collect();
         }
-        let mut state = name.bytes().fold(self.seed, |s, b| s.wrapping_mul(31).wrapping_add(u32::from(b)));
+        let state = name.bytes().fold(self.seed, |s, b| s.wrapping_mul(31).wrapping_add(u32::from(b)));
         let scale = if shape.len() == 1 { 0.05 } else { self.scale };
-        (0..shape.iter().product::<usize>())
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                mean + scale * ((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
-            })
-            .collect()
+        noise(shape.iter().product(), state, scale).into_iter().map(|value| mean + value).collect()
     }
 
     /// The model as a GGUF file in f32.
@@ -196,15 +191,15 @@ pub enum Kernel {
     Float,
 }
 
-/// Numbers within −1 … 1 that look random.
-pub(crate) fn noise(count: usize) -> Vec<f32> {
-    let mut state = 7u32;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+/// Numbers within −`peak` … `peak` that look random.
+#[must_use]
+pub fn noise(count: usize, seed: u32, peak: f32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        peak * ((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 impl Probe {
@@ -217,10 +212,10 @@ impl Probe {
             Kernel::Float => Packing::Float,
         };
         let mut packed = Packed::new(packing, outputs, inputs);
-        for (tile, rows) in noise(inputs * outputs).chunks(LANES * inputs).enumerate() {
+        for (tile, rows) in noise(inputs * outputs, 7, 1.0).chunks(LANES * inputs).enumerate() {
             packed.set_tile(tile, rows);
         }
-        let (level, x) = (Level::detect(), noise(rows * inputs));
+        let (level, x) = (Level::detect(), noise(rows * inputs, 7, 1.0));
         let mut acts = Activations::default();
         acts.load(level, packing, &x, inputs, inputs);
         let out = vec![0.0; rows * outputs];
@@ -256,7 +251,7 @@ impl Probe {
         let (width, layout) = (self.packed.inputs, self.layout());
         self.blocks = Floats::zeros(keys.div_ceil(LANES) * layout.block());
         self.keys = keys;
-        let x = noise(keys * width);
+        let x = noise(keys * width, 7, 1.0);
         layout.file(self.level, &mut Activations::default(), &mut self.blocks, 0, &x, &x);
     }
 

@@ -10,7 +10,7 @@ use tokenizers::Tokenizer;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::bpe::{BPE, Vocab};
 
-use super::bytes::{byte_of, char_of, pieces};
+use super::bytes::{byte_of, char_of, merged, pieces};
 use super::error::ModelError;
 use crate::config::Language;
 
@@ -127,15 +127,7 @@ impl Tokens {
         };
         let mut tokens = Vec::new();
         for piece in pieces(text) {
-            let piece = piece.as_bytes();
-            // Where parts begin, and the end.
-            let mut cuts: Vec<usize> = (0..=piece.len()).collect();
-            while let Some((_, at)) =
-                (1..cuts.len() - 1).filter_map(|at| Some((id(&piece[cuts[at - 1]..cuts[at + 1]])?, at))).min()
-            {
-                cuts.remove(at);
-            }
-            tokens.extend(cuts.windows(2).filter_map(|part| id(&piece[part[0]..part[1]])));
+            tokens.extend(merged(piece.as_bytes(), id).into_iter().filter_map(id));
         }
         tokens
     }

@@ -1,7 +1,11 @@
 use super::float::gelu_in_place;
 use super::*;
 use crate::asr::whisper::load::Form;
-use crate::asr::whisper::testing::noise;
+use crate::asr::whisper::testing;
+
+fn noise(count: usize) -> Vec<f32> {
+    testing::noise(count, 7, 1.0)
+}
 
 fn pack(packing: Packing, outputs: usize, inputs: usize, weights: &[f32]) -> Packed {
     let mut packed = Packed::new(packing, outputs, inputs);

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::form::Form;
+use super::ranks::Ranks;
 use super::store::{Bytes, Entry, Scan, Store};
-use super::vocabulary::{Vocabulary, bytes as alphabet};
 use super::{Source, optional_text};
+use crate::asr::whisper::bytes::byte_of;
 use crate::asr::whisper::error::ModelError;
 
 /// Binary versions that are laid out alike; since the fourth, types are written.
@@ -299,9 +300,8 @@ fn tokenizer(model: &Path) -> Result<String, ModelError> {
         });
     };
     let end = tokens.iter().position(|token| token == "<|endoftext|>").unwrap_or(tokens.len());
-    let alphabet = alphabet();
-    let bytes = |token: &String| token.chars().filter_map(|c| alphabet.get(&c).copied()).collect::<Vec<u8>>();
-    let text = Vocabulary::new(tokens[..end].iter().map(bytes));
+    let bytes = |token: &String| token.chars().filter_map(byte_of).collect::<Vec<u8>>();
+    let text = Ranks::new(tokens[..end].iter().map(bytes));
     // Timestamps are no tokens of a tokenizer; they are told by their place.
     let steers = |name: &str| {
         let inner = name.strip_prefix("<|").and_then(|name| name.strip_suffix("|>"));

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::Source;
 use super::form::Form;
 use super::openai;
+use super::ranks::{LONGEST, Ranks};
 use super::store::{Bytes, Entry, Scan, Store};
-use super::vocabulary::{LONGEST, Vocabulary};
 use crate::asr::whisper::error::ModelError;
 
 /// The first bytes of a file: `ggml` as a little-endian number.
@@ -153,7 +153,7 @@ fn source(store: &Store, header: Header) -> Result<Source, ModelError> {
         return Err(store.corrupt(reason));
     }
     let end = special[0].0;
-    let text = Vocabulary::new(header.tokens.into_iter().take(end as usize));
+    let text = Ranks::new(header.tokens.into_iter().take(end as usize));
     let mut suppressed = openai::non_speech(&text);
     let steering = special
         .iter()

@@ -17,17 +17,17 @@ mod form;
 mod ggml;
 mod gguf;
 mod openai;
+mod ranks;
 mod safetensors;
 mod store;
 #[cfg(test)]
 mod tests;
-mod vocabulary;
 
 pub use form::Form;
 pub(crate) use form::{BLOCK, FORMS};
 pub(crate) use openai::{alignment_heads, blank, non_speech};
+pub(crate) use ranks::Ranks;
 pub(crate) use store::{Matrix, Store};
-pub(crate) use vocabulary::Vocabulary;
 
 use store::Bytes;
 

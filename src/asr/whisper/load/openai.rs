@@ -4,7 +4,7 @@
 //! audio.
 
 use super::super::config::WhisperConfig;
-use super::vocabulary::Vocabulary;
+use super::ranks::Ranks;
 
 /// Languages in the order of their tokens: openai/whisper, `tokenizer.py`. The models before large-v3 lack the last.
 const LANGUAGES: &str = "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur \
@@ -31,7 +31,7 @@ pub(super) fn special(vocabulary: usize) -> Option<Vec<(u32, String)>> {
 }
 
 /// Tokens of text that stand for no speech: openai/whisper, `tokenizer.py`, `non_speech_tokens`.
-pub(crate) fn non_speech(vocabulary: &Vocabulary) -> Vec<u32> {
+pub(crate) fn non_speech(vocabulary: &Ranks) -> Vec<u32> {
     let signs = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 \
         << >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪";
     let encode = |text: &str| vocabulary.encode(text.as_bytes());
@@ -55,7 +55,7 @@ pub(crate) fn non_speech(vocabulary: &Vocabulary) -> Vec<u32> {
 
 /// Tokens that a text does not begin with: the space alone, and the end (openai/whisper, `decoding.py`,
 /// `SuppressBlank`).
-pub(crate) fn blank(vocabulary: &Vocabulary, end: u32) -> Vec<u32> {
+pub(crate) fn blank(vocabulary: &Ranks, end: u32) -> Vec<u32> {
     vocabulary.encode(b" ").into_iter().chain([end]).collect()
 }
 

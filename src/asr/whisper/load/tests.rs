@@ -59,7 +59,7 @@ fn merges_are_told_from_ranks() {
     for name in ["tiny.en", "base"] {
         let Some(path) = models(name) else { continue };
         let json = text(&path.join("tokenizer.json")).unwrap();
-        let vocabulary = Vocabulary::parse(&json).unwrap();
+        let vocabulary = Ranks::parse(&json).unwrap();
         let special = openai::special(if name == "base" { 51_865 } else { 51_864 }).unwrap();
         let parse = |json: &str| json.parse::<tokenizers::Tokenizer>().unwrap();
         let (theirs, ours) = (parse(&json), parse(&vocabulary.tokenizer(&special)));
@@ -92,7 +92,7 @@ fn merges_are_told_from_ranks() {
 fn openai_s_default_lists_are_computed() {
     for name in ["tiny.en", "base"] {
         let Some(path) = models(name) else { continue };
-        let vocabulary = Vocabulary::parse(&text(&path.join("tokenizer.json")).unwrap()).unwrap();
+        let vocabulary = Ranks::parse(&text(&path.join("tokenizer.json")).unwrap()).unwrap();
         let config = WhisperConfig::parse("", &text(&path.join("config.json")).unwrap()).unwrap();
         let json = text(&path.join("generation_config.json")).unwrap();
         let generation = GenerationConfig::parse("", Some(&json), &config).unwrap();
@@ -127,7 +127,7 @@ fn what_openai_s_option_calls_minus_one_is_the_default_list() {
 fn a_vocabulary_encodes_by_rank() {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     tokens.extend(["ab", "bc", "abc", "abcabc", " abc"].iter().map(|token| token.as_bytes().to_vec()));
-    let vocabulary = Vocabulary::new(tokens);
+    let vocabulary = Ranks::new(tokens);
     for (text, ids) in [
         ("", vec![]),
         ("a", vec![97]),
@@ -143,5 +143,5 @@ fn a_vocabulary_encodes_by_rank() {
     let tokenizer = vocabulary.tokenizer(&special).parse::<tokenizers::Tokenizer>().unwrap();
     let encoded = tokenizer.encode("abcabc abc<|endoftext|>é", false).unwrap();
     assert_eq!(encoded.get_ids(), [259, 260, 261, 0xc3, 0xa9]);
-    assert_eq!(Vocabulary::parse(&vocabulary.tokenizer(&special)).unwrap().encode(b"abcab"), [258, 256]);
+    assert_eq!(Ranks::parse(&vocabulary.tokenizer(&special)).unwrap().encode(b"abcab"), [258, 256]);
 }

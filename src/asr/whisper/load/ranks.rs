@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::asr::whisper::bytes::{byte_of, char_of, merged};
+
 /// No token is longer: the longest of OpenAI's has 128 bytes. Encoding takes time with the square of it.
 pub(super) const LONGEST: usize = 256;
 
 /// Tokens of text and their ids.
-pub(crate) struct Vocabulary {
+pub(crate) struct Ranks {
     ranks: HashMap<Vec<u8>, u32>,
 }
 
-impl Vocabulary {
+impl Ranks {
     /// From tokens in the order of their ids.
     pub(super) fn new(tokens: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut ranks = HashMap::new();
@@ -38,8 +40,7 @@ impl Vocabulary {
             vocab: HashMap<String, u32>,
         }
         let File { model } = serde_json::from_str(json)?;
-        let alphabet = bytes();
-        let token = |text: &str| text.chars().map(|c| alphabet.get(&c).copied()).collect::<Option<Vec<u8>>>();
+        let token = |text: &str| text.chars().map(byte_of).collect::<Option<Vec<u8>>>();
         Ok(Self { ranks: model.vocab.iter().filter_map(|(text, id)| Some((token(text)?, *id))).collect() })
     }
 
@@ -50,28 +51,12 @@ impl Vocabulary {
 
     /// What is left of `piece` when all merges of ranks below `limit` were done.
     fn parts<'a>(&self, piece: &'a [u8], limit: u32) -> Vec<&'a [u8]> {
-        let rank = |part: &[u8]| self.ranks.get(part).copied().filter(|rank| *rank < limit);
-        // Where a part starts, and the rank of it joined with the next.
-        let mut starts: Vec<(usize, Option<u32>)> =
-            (0..piece.len()).map(|at| (at, piece.get(at..at + 2).and_then(rank))).collect();
-        let end = |starts: &[(usize, Option<u32>)], i: usize| starts.get(i).map_or(piece.len(), |(at, _)| *at);
-        while let Some((_, i)) = (0..starts.len()).filter_map(|i| Some((starts[i].1?, i))).min() {
-            starts.remove(i + 1);
-            let joined = |starts: &[(usize, Option<u32>)], i: usize| {
-                if i + 1 < starts.len() { rank(&piece[starts[i].0..end(starts, i + 2)]) } else { None }
-            };
-            starts[i].1 = joined(&starts, i);
-            if i > 0 {
-                starts[i - 1].1 = joined(&starts, i - 1);
-            }
-        }
-        (0..starts.len()).map(|i| &piece[starts[i].0..end(&starts, i + 1)]).collect()
+        merged(piece, |part| self.ranks.get(part).copied().filter(|rank| *rank < limit))
     }
 
     /// Hugging Face's `tokenizer.json` with these tokens beside those of text.
     pub(super) fn tokenizer(&self, special: &[(u32, String)]) -> String {
-        let alphabet = characters();
-        let text = |token: &[u8]| token.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>();
+        let text = |token: &[u8]| token.iter().copied().map(char_of).collect::<String>();
         let mut tokens: Vec<(&Vec<u8>, u32)> = self.ranks.iter().map(|(token, rank)| (token, *rank)).collect();
         tokens.sort_unstable_by_key(|(_, rank)| *rank);
         let merges: Vec<String> = tokens
@@ -104,24 +89,4 @@ impl Vocabulary {
         })
         .to_string()
     }
-}
-
-/// The character that stands for each byte in a `tokenizer.json`: openai/gpt-2, `encoder.py`, `bytes_to_unicode`.
-fn characters() -> [char; 256] {
-    let mut next = 256;
-    std::array::from_fn(|byte| {
-        let code = match byte {
-            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => byte as u32,
-            _ => {
-                next += 1;
-                next - 1
-            }
-        };
-        char::from_u32(code).unwrap_or_default()
-    })
-}
-
-/// The byte that each such character stands for.
-pub(super) fn bytes() -> HashMap<char, u8> {
-    (0..=255u8).zip(characters()).map(|(byte, character)| (character, byte)).collect()
 }
