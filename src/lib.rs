@@ -80,6 +80,7 @@ pub mod engine;
 mod script;
 pub mod segment;
 pub mod session;
+mod sounds;
 pub mod time;
 pub mod transcript;
 pub mod vad;

@@ -9,7 +9,7 @@ use cuewire::asr::whisper::{
     CpuForward, CrossAttention, Forward, Guards, ModelError, Quantization, Step, WhisperDecoder, WhisperModel, convert,
 };
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind, Suppression};
-use cuewire::config::{Config, Language, LanguageSetting};
+use cuewire::config::{Config, Language, LanguageSetting, Task};
 use cuewire::time::SampleIndex;
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
 
@@ -136,6 +136,19 @@ fn decode(model: &Arc<WhisperModel>, audio: &[f32], language: LanguageSetting) -
     WhisperDecoder::new(model.clone()).decode(&DecodeJob::new(JobId(1), audio.into(), language), &Cancel::new())
 }
 
+/// The random model names no alignment heads: its words are timed by all of the upper half.
+#[test]
+fn words_are_timed_without_alignment_heads_too() {
+    let model = model(RandomModel { scale: 0.5, ..RandomModel::default() });
+    assert!(model.alignment_heads().is_empty());
+    let mut job = DecodeJob::new(JobId(1), noise(15_000, 2).into(), LanguageSetting::default());
+    job.word_times = true;
+    let found = WhisperDecoder::new(model).decode(&job, &Cancel::new()).unwrap();
+    let words: Vec<&str> = found.words.iter().map(|word| word.text.as_str()).collect();
+    assert_eq!(words.join(" "), found.text);
+    assert!(found.words.iter().all(|word| word.start <= word.end && word.end <= 15_000), "{:?}", found.words);
+}
+
 #[test]
 fn the_answer_depends_on_the_job_alone() {
     let model = model(RandomModel { scale: 0.5, ..RandomModel::default() });
@@ -227,6 +240,10 @@ fn jobs_that_cannot_be_decoded_are_refused() {
         }
     }
     assert_eq!(decode(&english, &audio, LanguageSetting::Auto).unwrap().language, Language::ENGLISH);
+    let mut translation = DecodeJob::new(JobId(1), audio.clone().into(), LanguageSetting::Auto);
+    translation.task = Task::Translate;
+    let refused = WhisperDecoder::new(english.clone()).decode(&translation, &Cancel::new());
+    assert!(matches!(&refused, Err(DecodeError::Invalid(text)) if text.contains("does not translate")), "{refused:?}");
     assert!(english.check_language(LanguageSetting::Auto).is_ok() && !english.is_multilingual());
     let cancel = Cancel::new();
     cancel.cancel();
@@ -296,6 +313,13 @@ fn a_final_that_fails_is_drawn_at_rising_temperatures_and_what_fails_at_all_is_s
     assert!(drawn.suppressed.is_none() && drawn.temperature_tenths > 0 && drawn.text != plain.text, "{drawn:?}");
     assert_eq!(decode(guards, JobKind::Final, 0), drawn, "a replay is exact");
     assert_ne!(decode(guards, JobKind::Final, 1).text, drawn.text, "another place in the track draws anew");
+    // More tokens than speech of that length has: cut, and at the end of the ladder no caption.
+    guards.compression_ratio = f32::INFINITY;
+    (guards.tokens_per_second, guards.tokens_at_least) = (1.0, 4);
+    let capped = decode(guards, JobKind::Final, 0);
+    assert_eq!((capped.suppressed, capped.tokens.len()), (Some(Suppression::TooManyTokens), 5), "{capped:?}");
+    (guards.tokens_per_second, guards.tokens_at_least) = (30.0, 20);
+    guards.compression_ratio = cuewire::asr::whisper::compression_ratio(&plain.text) - 0.01;
     // An interim is not worth it.
     let interim = decode(guards, JobKind::Interim, 0);
     assert_eq!((interim.suppressed, interim.temperature_tenths), (Some(Suppression::Repetition), 0));

@@ -55,6 +55,8 @@ pub struct DecodeJob {
     pub vocabulary: Vocabulary,
     /// Whether the words' times are wanted.
     pub word_times: bool,
+    /// Whether names of sounds, `[Music]`, are wanted beside words.
+    pub sound_tags: bool,
     /// Tokens of an earlier hypothesis over the beginning of the same speech, or empty. A decoder may verify them
     /// in one pass instead of finding them one by one; the text must not depend on them.
     pub draft: Arc<[u32]>,
@@ -77,6 +79,7 @@ impl DecodeJob {
             task: Task::default(),
             vocabulary: Vocabulary::default(),
             word_times: false,
+            sound_tags: false,
             draft: Arc::from([]),
             features,
         }
@@ -154,8 +157,12 @@ pub enum Suppression {
     NoSpeech,
     /// The words are too unlikely.
     LowProbability,
-    /// The text repeats itself (it compresses too well).
+    /// The text repeats itself (it compresses too well, or never ended).
     Repetition,
+    /// More tokens than speech of that length has.
+    TooManyTokens,
+    /// There were words, and the rules for texts left none.
+    Removed,
 }
 
 impl fmt::Display for Suppression {
@@ -165,6 +172,8 @@ impl fmt::Display for Suppression {
             Self::NoSpeech => "probably no speech",
             Self::LowProbability => "the words are too unlikely",
             Self::Repetition => "the text repeats itself",
+            Self::TooManyTokens => "more tokens than speech of that length has",
+            Self::Removed => "the rules for texts left no word",
         })
     }
 }

@@ -48,9 +48,12 @@ pub enum CaptionEvent {
         speaker_id: Arc<str>,
         /// The language of `text`.
         language: Language,
-        /// How likely it is what is spoken, where it was detected.
+        /// How likely the language is that is spoken, where it was detected.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         language_probability: Option<Probability>,
+        /// The language that is spoken, where `text` is a translation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spoken_language: Option<Language>,
         /// The words so far.
         text: String,
         /// How many characters (Unicode scalar values) at the start of `text` no later interim will change.
@@ -71,9 +74,12 @@ pub enum CaptionEvent {
         speaker_id: Arc<str>,
         /// The language of `text`.
         language: Language,
-        /// How likely it is what was spoken, where it was detected: in this caption, or in an earlier one.
+        /// How likely the language is that was spoken, where it was detected: in this caption, or in an earlier one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         language_probability: Option<Probability>,
+        /// The language that was spoken, where `text` is a translation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spoken_language: Option<Language>,
         /// The words.
         text: String,
         /// Whether `text` is a translation into English.

@@ -9,6 +9,7 @@ use super::{Output, Session};
 use crate::asr::{DecodeError, DecodeJob, HeardWord, Hypothesis, JobId, Suppression};
 use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, Word};
 use crate::config::{Language, LanguageSetting};
+use crate::sounds::has_words;
 use crate::time::{SAMPLE_RATE, Timestamp, nanos_of_samples};
 
 /// A detected language is believed from this probability on; below it the next caption is asked again.
@@ -38,9 +39,14 @@ pub(super) enum FinalState {
     /// The language of the captions before it is not known yet.
     Held,
     Asked,
-    /// Asked once more, the language being doubtful.
-    AskedAgain,
+    /// Asked once more, the language being doubtful; what was answered first.
+    AskedAgain(Hypothesis),
     Answered(Result<Hypothesis, DecodeError>),
+}
+
+/// Whether an answer is a caption.
+fn is_caption(result: &Result<Hypothesis, DecodeError>) -> bool {
+    result.as_ref().is_ok_and(|hypothesis| hypothesis.suppressed.is_none())
 }
 
 /// What was found to be spoken.
@@ -81,8 +87,14 @@ impl Session {
     }
 
     /// Files the answer to a caption's final. One that doubts its language is asked again, to detect it.
-    pub(super) fn answer(&mut self, place: usize, result: Result<Hypothesis, DecodeError>) {
+    pub(super) fn answer(&mut self, place: usize, mut result: Result<Hypothesis, DecodeError>) {
         let Some(Awaited::Caption(caption)) = self.awaited.get_mut(place) else { return };
+        // A second look that finds nothing takes back no words.
+        if let FinalState::AskedAgain(first) = &caption.state
+            && !is_caption(&result)
+        {
+            result = Ok(first.clone());
+        }
         if caption.auto
             && let Ok(hypothesis) = &result
         {
@@ -93,7 +105,7 @@ impl Session {
                 self.next_job += 1;
                 caption.job.language = LanguageSetting::Auto;
                 caption.job.draft = Arc::from([]);
-                caption.state = FinalState::AskedAgain;
+                caption.state = FinalState::AskedAgain(hypothesis.clone());
                 self.detected = None;
                 self.outputs.push_back(Output::Decode(caption.job.clone()));
                 return;
@@ -138,10 +150,11 @@ impl Session {
         let speaker_id = self.speaker_id.clone();
         let result = result.map(|mut hypothesis| {
             let heard = std::mem::take(&mut hypothesis.words);
+            let nothing = if has_words(&hypothesis.text) { Suppression::Removed } else { Suppression::Empty };
             (hypothesis.text, hypothesis.words) = rules.apply(hypothesis.text.trim(), heard);
             // A decoder that found nothing may say so in either way; and the rules may leave nothing.
             if hypothesis.text.is_empty() {
-                hypothesis.suppressed = hypothesis.suppressed.or(Some(Suppression::Empty));
+                hypothesis.suppressed = hypothesis.suppressed.or(Some(nothing));
             }
             hypothesis
         });
@@ -164,6 +177,7 @@ impl Session {
                     speaker_id,
                     language: if translated { Language::ENGLISH } else { language },
                     language_probability: probability(language_probability, self.detected_in(auto, epoch)),
+                    spoken_language: translated.then_some(language),
                     text,
                     translated,
                     words: words.into_iter().map(word).collect(),

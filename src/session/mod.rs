@@ -454,6 +454,7 @@ impl Session {
             task: self.config.task,
             vocabulary: self.config.vocabulary.clone(),
             word_times: self.config.word_times && kind == JobKind::Final,
+            sound_tags: self.config.text_rules.keep_sound_tags,
             draft,
             features,
         }
@@ -489,7 +490,7 @@ impl Session {
         }
         let is_asked = |awaited: &Awaited| match awaited {
             Awaited::Caption(ClosedCaption { job: DecodeJob { id, .. }, state, .. }) => {
-                *id == job && matches!(state, FinalState::Asked | FinalState::AskedAgain)
+                *id == job && matches!(state, FinalState::Asked | FinalState::AskedAgain(_))
             }
             Awaited::Gap(_) => false,
         };
@@ -506,7 +507,7 @@ impl Session {
             && !hypothesis.text.is_empty()
         {
             open.draft = Arc::from(hypothesis.tokens);
-            let (shown, _) = self.rules.apply(&hypothesis.text, Vec::new());
+            let (shown, _) = self.rules.apply(self.rules.without_open_tag(&hypothesis.text), Vec::new());
             if shown.is_empty() {
                 return Ok(());
             }
@@ -521,6 +522,7 @@ impl Session {
                 speaker_id: self.speaker_id.clone(),
                 language: if hypothesis.translated { Language::ENGLISH } else { hypothesis.language },
                 language_probability: probability(hypothesis.language_probability, self.detected_in(auto, self.epoch)),
+                spoken_language: hypothesis.translated.then_some(hypothesis.language),
                 text,
                 stable_chars,
                 translated: hypothesis.translated,

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::cpu::CpuForward;
 use super::draws::Draws;
 use super::forward::{CrossAttention, Forward, Step};
-use super::guards::{Guards, loop_start};
+use super::guards::{Guards, looped};
 use super::kernels::{self, Level};
 use super::mel::{HOP, LogMel};
 use super::model::WhisperModel;
 use super::team::Assistant;
-use super::vocabulary::looks_like_prompt;
+use super::vocabulary::leaks;
 use super::words::Alignment;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, Suppression};
 use crate::config::{Language, LanguageSetting, Task};
@@ -51,10 +51,15 @@ pub struct WhisperDecoder<F: Forward = CpuForward> {
     logits: Vec<f32>,
     attention: CrossAttention,
     alignment: Alignment,
+    /// Whether the job wants words' times.
+    times: bool,
     /// How loud each frame is of what is decoded: the mean of its log-mel.
     loudness: Vec<f32>,
     /// Where each alignment head looks.
     looked_at: Vec<usize>,
+    /// The model's masks without what names of sounds are written with: those of the first token and of later ones. Made
+    /// for the first job that wants such names.
+    tag_masks: Option<[Vec<f32>; 2]>,
     level: Level,
 }
 
@@ -79,8 +84,10 @@ struct Found {
     log_probabilities: Vec<f32>,
     no_speech: f32,
     translated: bool,
-    /// It was said three times over, and cut.
-    looped: bool,
+    /// It ended in a loop, and was cut; so many tokens came before.
+    looped: Option<usize>,
+    /// It passed the guards' number of tokens, and was cut.
+    capped: bool,
     /// The position that each token, and the end, was heard at; nothing where nobody knows.
     heard_at: Vec<usize>,
 }
@@ -100,7 +107,7 @@ impl<F: Forward> WhisperDecoder<F> {
     /// A decoder whose network runs elsewhere. `forward` must run `model`.
     #[must_use]
     pub fn with_forward(model: Arc<WhisperModel>, forward: F) -> Self {
-        let heads = model.alignment_heads().to_vec();
+        let heads = model.timing_heads();
         Self {
             mel: LogMel::new(model.config.num_mel_bins),
             model,
@@ -110,7 +117,9 @@ impl<F: Forward> WhisperDecoder<F> {
             logits: Vec::new(),
             looked_at: Vec::with_capacity(heads.len()),
             attention: CrossAttention { heads, weights: Vec::new() },
+            tag_masks: None,
             alignment: Alignment::default(),
+            times: false,
             loudness: Vec::new(),
             level: Level::detect(),
         }
@@ -140,8 +149,18 @@ impl<F: Forward> WhisperDecoder<F> {
     /// `self.logits` afterwards.
     fn advance(&mut self, tokens: &[u32], from: usize, vocabulary: usize) -> Result<(), DecodeError> {
         let step = Step { segment: SEGMENT, tokens, logits_from: from };
-        let attention = (!self.attention.heads.is_empty()).then_some(&mut self.attention);
+        self.attention.weights.clear();
+        let attention = (self.times || !self.model.alignment_heads().is_empty()).then_some(&mut self.attention);
         self.forward.decode(&[step], vocabulary, &mut self.logits, attention)
+    }
+
+    /// What is added to logits, for a text's first token or a later one.
+    fn mask(&self, first: bool, sound_tags: bool) -> &[f32] {
+        match &self.tag_masks {
+            Some(masks) if sound_tags => &masks[usize::from(!first)],
+            _ if first => &self.model.first_mask,
+            _ => &self.model.mask,
+        }
     }
 
     /// The probability of `<|nospeech|>` behind the start of transcript, of which the first logits are; nothing
@@ -197,7 +216,8 @@ impl<F: Forward> WhisperDecoder<F> {
                 };
                 let found = self.decode_tokens(&job, attempt, cancel)?;
                 let score = found.log_probabilities.iter().sum::<f32>() + likely.ln();
-                if score > best {
+                // A loop was cut, and is likelier for it: it is no text in any language.
+                if score > best && found.looped.is_none() && !found.capped {
                     (language, probability, best) = (candidate, likely, score);
                 }
             }
@@ -206,8 +226,7 @@ impl<F: Forward> WhisperDecoder<F> {
     }
 
     /// The likeliest token of one row of logits, `width` wide, and its log-probability among those not suppressed.
-    fn pick(&self, row: usize, width: usize, first: bool) -> Result<(u32, f32), DecodeError> {
-        let mask = if first { &self.model.first_mask } else { &self.model.mask };
+    fn pick(&self, row: usize, width: usize, mask: &[f32]) -> Result<(u32, f32), DecodeError> {
         let logits = &self.logits[row * width..row * width + mask.len()];
         let top = kernels::masked_max(self.level, logits, mask);
         let best = logits.iter().zip(mask).position(|(v, m)| v + m >= top);
@@ -219,8 +238,7 @@ impl<F: Forward> WhisperDecoder<F> {
     }
 
     /// A token of one row of logits, drawn, and its log-probability (at temperature 1).
-    fn draw(&self, row: usize, width: usize, first: bool, draws: &mut Draws) -> Result<(u32, f32), DecodeError> {
-        let mask = if first { &self.model.first_mask } else { &self.model.mask };
+    fn draw(&self, row: usize, width: usize, mask: &[f32], draws: &mut Draws) -> Result<(u32, f32), DecodeError> {
         let logits = &self.logits[row * width..row * width + mask.len()];
         let top = kernels::masked_max(self.level, logits, mask);
         let total = kernels::masked_sum_exp(self.level, logits, mask, top);
@@ -243,7 +261,7 @@ impl<F: Forward> WhisperDecoder<F> {
     /// The position at which the alignment heads look from one row of the last step, of `positions` encoded: the median of
     /// where each looks most.
     fn heard_at(&mut self, row: usize, positions: usize) -> Option<usize> {
-        let heads = self.attention.heads.len();
+        let heads = self.model.alignment_heads().len();
         let rows = self.attention.weights.get(row * heads * positions..(row + 1) * heads * positions)?;
         let most = |weights: &[f32]| {
             let top = weights.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
@@ -272,12 +290,10 @@ impl<F: Forward> WhisperDecoder<F> {
         let draft = if temperature_tenths == 0 { draft } else { &[] };
         let mut draws = Draws::new(job.start, temperature_tenths);
         let mut step = Vec::with_capacity(capacity);
-        if prompted {
-            let (terms, count) = model.prompt(&job.vocabulary);
-            if count > 0 {
-                step.push(tokens.previous);
-                step.extend(terms);
-            }
+        if prompted && !job.vocabulary.terms().is_empty() {
+            let (terms, _) = model.prompt(&job.vocabulary);
+            step.push(tokens.previous);
+            step.extend(terms);
         }
         let before = step.len();
         let id = model.language_token(language).map_err(|e| DecodeError::Invalid(e.to_string()))?;
@@ -298,19 +314,27 @@ impl<F: Forward> WhisperDecoder<F> {
         self.advance(&step, before, all)?;
         let (no_speech, mut width) = (self.read_no_speech()?, all);
         // Half of the decoder's positions at most: `sample_len` of decoding.py.
-        let cap = (capacity / 2).min(capacity - prompt).min(self.guards.token_cap(job.audio.len()));
+        let most = self.guards.token_cap(job.audio.len());
+        let cap = (capacity / 2).min(capacity - prompt).min(most);
         let (tokens_found, log_probabilities, heard_at) =
             (Vec::with_capacity(cap), Vec::with_capacity(cap + 1), Vec::with_capacity(cap + 1));
-        let mut found =
-            Found { tokens: tokens_found, log_probabilities, no_speech, translated, looped: false, heard_at };
+        let mut found = Found {
+            tokens: tokens_found,
+            log_probabilities,
+            no_speech,
+            translated,
+            looped: None,
+            capped: false,
+            heard_at,
+        };
         // Rows of logits, one for each token of the last step from some token of the prompt on.
         let mut row = self.logits.len() / width - draft.len() - 1;
         let mut weights_row = step.len() - draft.len() - 1;
         loop {
-            let first = found.tokens.is_empty();
+            let mask = self.mask(found.tokens.is_empty(), job.sound_tags);
             let (token, log_probability) = match &mut draws {
-                None => self.pick(row, width, first)?,
-                Some(draws) => self.draw(row, width, first, draws)?,
+                None => self.pick(row, width, mask)?,
+                Some(draws) => self.draw(row, width, mask, draws)?,
             };
             found.log_probabilities.push(log_probability);
             found.heard_at.extend(self.heard_at(weights_row, positions));
@@ -321,14 +345,15 @@ impl<F: Forward> WhisperDecoder<F> {
                 break;
             }
             found.tokens.push(token);
-            if let Some(keep) = loop_start(&found.tokens) {
-                // What was said before the loop, and its phrase once, stands.
-                found.tokens.truncate(keep);
-                found.log_probabilities.truncate(keep);
-                found.looped = true;
+            if let Some(phrase) = looped(&found.tokens) {
+                // What was said before the loop stands, its phrase once.
+                found.tokens.truncate(phrase.end);
+                found.log_probabilities.truncate(phrase.end);
+                found.looped = Some(phrase.start);
                 break;
             }
             if found.tokens.len() == cap {
+                found.capped = cap == most;
                 break;
             }
             if cancel.is_cancelled() {
@@ -370,8 +395,9 @@ impl<F: Forward> WhisperDecoder<F> {
             Vec::new()
         };
         let (heard_to, looped) = (found.heard_to(), found.looped);
+        let judged = self.guards.judge(&text, job.audio.len(), job.sound_tags, found.no_speech, mean_log_probability);
         let hypothesis = Hypothesis {
-            suppressed: self.guards.judge(&text, job.audio.len(), found.no_speech, mean_log_probability),
+            suppressed: judged.or(found.capped.then_some(Suppression::TooManyTokens)),
             text,
             tokens: found.tokens,
             language: attempt.language,
@@ -386,21 +412,18 @@ impl<F: Forward> WhisperDecoder<F> {
         Ok(Tried { hypothesis, heard_to, looped })
     }
 
-    /// [`WhisperDecoder::attempt`], and where the text may come from the vocabulary, or from nothing at all, again without
-    /// it: that says whether there was speech, and how much. Behind a prompt, Whisper takes noise for a word or two.
+    /// The likeliest text with the vocabulary, if there is one, and without: the second verifies the first in one pass
+    /// where they agree, and says where they do not whether the terms were heard, or came from the prompt alone.
     fn attempt_unprompted(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
-        let tried = self.attempt(job, attempt, cancel)?;
-        let hypothesis = &tried.hypothesis;
-        let short = hypothesis.text.split_whitespace().nth(2).is_none();
-        let doubtful = short || looks_like_prompt(&hypothesis.text, &job.vocabulary);
-        if job.vocabulary.terms().is_empty() || hypothesis.suppressed.is_some() || !doubtful {
+        let tried = self.attempt(job, Attempt { prompted: true, ..attempt }, cancel)?;
+        if job.vocabulary.terms().is_empty() || tried.hypothesis.suppressed.is_some() {
             return Ok(tried);
         }
-        let plain = self.attempt(job, Attempt { prompted: false, ..attempt }, cancel)?;
-        let words = |text: &str| text.split_whitespace().count();
-        let spoken =
-            plain.hypothesis.suppressed.is_none() && words(&plain.hypothesis.text) * 2 >= words(&hypothesis.text);
-        Ok(if spoken { tried } else { plain })
+        let verified = DecodeJob { draft: Arc::from(tried.hypothesis.tokens.as_slice()), ..job.clone() };
+        let plain = self.attempt(&verified, attempt, cancel)?;
+        let leaked = plain.hypothesis.suppressed.is_some()
+            || leaks(&tried.hypothesis.text, &plain.hypothesis.text, &job.vocabulary);
+        Ok(if leaked { plain } else { tried })
     }
 }
 
@@ -422,13 +445,15 @@ struct Tried {
     hypothesis: Hypothesis,
     /// Where the audio was heard last.
     heard_to: Option<usize>,
-    looped: bool,
+    /// Tokens before a loop.
+    looped: Option<usize>,
 }
 
 impl Tried {
     /// Whether another attempt may find better words.
     fn failed(&self) -> bool {
-        matches!(self.hypothesis.suppressed, Some(Suppression::LowProbability | Suppression::Repetition)) || self.looped
+        use Suppression::{LowProbability, Repetition, TooManyTokens};
+        matches!(self.hypothesis.suppressed, Some(LowProbability | Repetition | TooManyTokens)) || self.looped.is_some()
     }
 }
 
@@ -452,6 +477,18 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             )));
         }
         self.model.check_language(job.language).map_err(|e| DecodeError::Invalid(e.to_string()))?;
+        self.model.check_task(job.task).map_err(|e| DecodeError::Invalid(e.to_string()))?;
+        self.times = job.word_times;
+        if job.sound_tags {
+            let model = &self.model;
+            self.tag_masks.get_or_insert_with(|| {
+                [&model.first_mask, &model.mask].map(|mask| {
+                    let mut mask = mask.clone();
+                    model.tag_marks.iter().for_each(|&id| mask[id as usize] = 0.0);
+                    mask
+                })
+            });
+        }
         if cancel.is_cancelled() {
             return Err(DecodeError::Cancelled);
         }
@@ -467,7 +504,7 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             self.forward.encode(SEGMENT, &self.log_mel, positions, cancel)?;
             let (language, probability) = self.language(job, positions, cancel)?;
             detected = Some((language, probability));
-            let attempt = Attempt { positions, temperature_tenths: 0, prompted: true, language, probability };
+            let attempt = Attempt { positions, temperature_tenths: 0, prompted: false, language, probability };
             let tried = self.attempt_unprompted(job, attempt, cancel)?;
             let unheard = tried.heard_to.is_some_and(|heard_to| heard_to + UNHEARD < speech_end);
             let no_speech = tried.hypothesis.no_speech_probability;
@@ -488,19 +525,23 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
             Some(detected) => detected,
             None => self.language(job, whole, cancel)?,
         };
-        let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: true, language, probability };
+        let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: false, language, probability };
         let greedy = self.attempt_unprompted(job, attempt, cancel)?;
         // An interim is a look at what comes; the final may try harder.
         if greedy.failed() && job.kind == JobKind::Final {
             for tenths in TEMPERATURES_TENTHS {
+                // Without the vocabulary: what could not be told with it is not to be guessed with it.
                 attempt.temperature_tenths = tenths;
-                let drawn = self.attempt_unprompted(job, attempt, cancel)?;
+                let drawn = self.attempt(job, attempt, cancel)?;
                 if !drawn.failed() && drawn.hypothesis.suppressed.is_none() {
                     return Ok(Hypothesis { fallback, ..drawn.hypothesis });
                 }
             }
         }
-        Ok(Hypothesis { fallback, ..greedy.hypothesis })
+        // What was said before a loop stands. Nothing but a loop is nothing that was said.
+        let only_loop = (greedy.looped == Some(0)).then_some(Suppression::Repetition);
+        let suppressed = greedy.hypothesis.suppressed.or(only_loop);
+        Ok(Hypothesis { fallback, suppressed, ..greedy.hypothesis })
     }
 }
 

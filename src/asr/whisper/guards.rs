@@ -4,11 +4,14 @@
 //! Whisper was trained on subtitles of the web: over silence, noise and music it says what such subtitles say.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use crate::asr::Suppression;
+use crate::script::is_unspaced;
+use crate::sounds::has_words;
 
 /// Thresholds of the guards. The defaults are those of openai/whisper, `transcribe.py`, where it has them. As there, a low
 /// log-probability or a high compression ratio makes the decoder try again at a higher temperature; there the last try
@@ -61,21 +64,24 @@ impl Guards {
         (seconds * self.tokens_per_second).ceil() as usize + self.tokens_at_least
     }
 
-    /// Why the text of audio of so many samples (16 kHz) is no caption, the plainest reason first.
+    /// Why the text of audio of so many samples (16 kHz) is no caption, the plainest reason first. With `sound_tags` the
+    /// name of a sound is one, where no speech was expected too.
     #[must_use]
     pub fn judge(
         &self,
         text: &str,
         samples: usize,
+        sound_tags: bool,
         no_speech_probability: f32,
         mean_log_probability: f32,
     ) -> Option<Suppression> {
         let seconds = samples as f32 / crate::time::SAMPLE_RATE as f32;
         let sparse = (text.chars().count() as f32) < self.characters_per_second * seconds;
         let unlikely = mean_log_probability < self.mean_log_probability;
-        let lone = text.split_whitespace().nth(1).is_none() && mean_log_probability < self.lone_word_log_probability;
-        if says_nothing(text) {
-            Some(Suppression::Empty)
+        let lone = word_count(text) < 2 && mean_log_probability < self.lone_word_log_probability;
+        if !has_words(text) {
+            let names_a_sound = sound_tags && text.chars().any(|c| c.is_alphanumeric() || c == '♪');
+            if names_a_sound { unlikely.then_some(Suppression::LowProbability) } else { Some(Suppression::Empty) }
         } else if no_speech_probability > self.no_speech_probability && (unlikely || sparse || lone) {
             Some(Suppression::NoSpeech)
         } else if compression_ratio(text) > self.compression_ratio {
@@ -88,17 +94,17 @@ impl Guards {
     }
 }
 
-/// How many tokens to keep where the end of `tokens` is one phrase said three times over: all up to its first time.
+/// Where the end of `tokens` is one phrase said three times over: its first time.
 ///
 /// A loop in greedy decoding never ends by itself. Three times is what people say; so they must also be
 /// twelve tokens in all, more than people repeat.
-pub(crate) fn loop_start(tokens: &[u32]) -> Option<usize> {
+pub(crate) fn looped(tokens: &[u32]) -> Option<Range<usize>> {
     let longest = tokens.len() / LOOP_TIMES;
     (1..=longest).find_map(|n| {
         let times = LOOP_TIMES.max(LOOP_TOKENS.div_ceil(n));
         let tail = tokens.len().checked_sub(times * n)?;
         let phrase = &tokens[tail..tail + n];
-        tokens[tail..].chunks_exact(n).all(|other| other == phrase).then_some(tail + n)
+        tokens[tail..].chunks_exact(n).all(|other| other == phrase).then_some(tail..tail + n)
     })
 }
 
@@ -118,22 +124,10 @@ pub fn compression_ratio(text: &str) -> f32 {
     }
 }
 
-/// Whether a text has no word outside brackets: punctuation, `♪`, or the name of a sound, `[Music]`, `(applause)`.
-fn says_nothing(text: &str) -> bool {
-    let mut open: Vec<char> = Vec::new();
-    for c in text.chars() {
-        match c {
-            '[' => open.push(']'),
-            '(' => open.push(')'),
-            '*' if open.last() == Some(&'*') => drop(open.pop()),
-            '*' => open.push('*'),
-            _ if open.last() == Some(&c) => drop(open.pop()),
-            _ if open.is_empty() && c.is_alphanumeric() => return false,
-            _ => {}
-        }
-    }
-    // A bracket that never closes encloses nothing.
-    open.is_empty() || !text.chars().any(char::is_alphanumeric)
+/// Words of a text, about: where a script has no spaces, two characters count as one.
+pub(crate) fn word_count(text: &str) -> usize {
+    let count = |part: &str| part.chars().filter(|&c| is_unspaced(c)).count().div_ceil(2).max(1);
+    text.split_whitespace().map(count).sum()
 }
 
 #[cfg(test)]
@@ -163,35 +157,46 @@ mod tests {
             ("Да.", 0.0, 0.0, None),
             ("はい", 0.0, 0.0, None),
         ] {
-            assert_eq!(Guards::default().judge(text, 16_000, no_speech, log_probability), expected, "{text}");
+            assert_eq!(Guards::default().judge(text, 16_000, false, no_speech, log_probability), expected, "{text}");
         }
     }
 
     #[test]
     fn a_lone_word_over_seconds_of_no_speech_is_no_caption() {
-        let judge = |seconds: usize, no_speech| Guards::default().judge("you", seconds * 16_000, no_speech, -0.5);
+        let judge =
+            |seconds: usize, no_speech| Guards::default().judge("you", seconds * 16_000, false, no_speech, -0.5);
         assert_eq!(judge(8, 0.7), Some(Suppression::NoSpeech));
         assert_eq!(judge(8, 0.5), None);
         assert_eq!(judge(1, 0.7), None);
         // Shortly, in noise: sure that it is no speech, and not sure of the word.
-        let judge = |text: &str, log_probability| Guards::default().judge(text, 11_000, 0.96, log_probability);
+        let judge = |text: &str, log_probability| Guards::default().judge(text, 11_000, false, 0.96, log_probability);
         assert_eq!(judge("you", -0.8), Some(Suppression::NoSpeech));
         assert_eq!(judge("Yes.", -0.3), None);
         assert_eq!(judge("Yes, please.", -0.8), None);
+        assert_eq!(judge("今日は晴れです", -0.8), None, "several words, without spaces");
+        assert_eq!(judge("啊", -0.8), Some(Suppression::NoSpeech));
+    }
+
+    #[test]
+    fn names_of_sounds_are_captions_where_they_are_wanted() {
+        let judge = |text: &str, wanted| Guards::default().judge(text, 64_000, wanted, 0.9, -0.4);
+        assert_eq!(judge("[Music]", false), Some(Suppression::Empty));
+        assert_eq!(judge("[Music]", true), None);
+        assert_eq!(judge("...", true), Some(Suppression::Empty));
     }
 
     #[test]
     fn a_loop_is_cut_behind_its_first_turn_and_repetition_that_people_speak_is_not() {
         for (tokens, keep) in [
-            (vec![5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4], Some(5)),
-            ([vec![9, 8], vec![7; 12]].concat(), Some(3)),
+            (vec![5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4], Some(1..5)),
+            ([vec![9, 8], vec![7; 12]].concat(), Some(2..3)),
             (vec![7; 11], None),
             (vec![1, 2, 3, 4, 1, 2, 3, 4], None),
             (vec![1, 2, 1, 2, 1, 2], None),
             (vec![1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 5], None),
             (vec![], None),
         ] {
-            assert_eq!(loop_start(&tokens), keep, "{tokens:?}");
+            assert_eq!(looped(&tokens), keep, "{tokens:?}");
         }
     }
 

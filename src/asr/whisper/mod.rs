@@ -70,7 +70,7 @@ pub use error::ModelError;
 pub use forward::{CrossAttention, Forward, Step};
 pub use guards::{Guards, compression_ratio};
 pub use load::Form;
-pub use model::{ModelInfo, UnsupportedLanguage, WhisperModel};
+pub use model::{ModelInfo, UnsupportedLanguage, UnsupportedTask, WhisperModel};
 #[doc(hidden)]
 pub use tail::TailShape;
 pub use team::{Assistant, Task};

@@ -14,7 +14,7 @@ use super::load::{self, Form, Opened, Ranks, Source, Store};
 use super::tail::{Tail, TailShape};
 use super::tokenizer::Tokens;
 use super::weights::{Layers, Precision, Spec};
-use crate::config::{Language, LanguageSetting};
+use crate::config::{Language, LanguageSetting, Task};
 
 /// A Whisper model. Immutable; share it through an `Arc`.
 pub struct WhisperModel {
@@ -34,6 +34,8 @@ pub struct WhisperModel {
     pub(crate) mask: Vec<f32>,
     /// The same for the first token.
     pub(crate) first_mask: Vec<f32>,
+    /// Tokens that these forbid only because names of sounds are written with them.
+    pub(crate) tag_marks: Vec<u32>,
 }
 
 /// What `cuewire model info` prints.
@@ -76,6 +78,14 @@ pub struct UnsupportedLanguage {
     pub language: Language,
     /// The languages that would do.
     pub known: String,
+}
+
+/// A model is asked to translate and cannot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the model `{model}` does not translate: one that knows more languages than English does")]
+pub struct UnsupportedTask {
+    /// The model's name.
+    pub model: String,
 }
 
 impl fmt::Debug for WhisperModel {
@@ -166,6 +176,11 @@ impl WhisperModel {
         mask[tokens.end as usize] = 0.0; // or a text could never end
         let mut first_mask = mask.clone();
         forbid(&mut first_mask, &first);
+        // What names of sounds are written with; no model is told apart by it.
+        let marks = ["[", "]", "(", ")", "*", "♪", "♫", "♬"];
+        let is_mark =
+            |id: u32| String::from_utf8(tokens.bytes(id)).is_ok_and(|text| marks.iter().any(|m| text.contains(m)));
+        let tag_marks = (0..tokens.end).filter(|&id| mask[id as usize] < 0.0 && is_mark(id)).collect();
         if !first_mask.contains(&0.0) {
             return Err(ModelError::Token {
                 token: "<|endoftext|>".to_string(),
@@ -176,8 +191,21 @@ impl WhisperModel {
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("whisper-{}{}", config.size(), if multilingual { "" } else { ".en" }));
         let tail = None;
-        let model =
-            Self { name, container, config, generation, tokens, layers, tail, store, specs, source, mask, first_mask };
+        let model = Self {
+            name,
+            container,
+            config,
+            generation,
+            tokens,
+            layers,
+            tail,
+            store,
+            specs,
+            source,
+            mask,
+            first_mask,
+            tag_marks,
+        };
         model.with_tail(TailShape::default())
     }
 
@@ -205,6 +233,27 @@ impl WhisperModel {
     #[must_use]
     pub fn is_multilingual(&self) -> bool {
         !self.tokens.languages.is_empty()
+    }
+
+    /// Heads to take words' times from: the alignment heads, or where these are not known all of the upper half of the
+    /// layers, as openai/whisper, `model.py` does.
+    pub(crate) fn timing_heads(&self) -> Vec<(usize, usize)> {
+        let (layers, heads) = (self.config.decoder_layers, self.config.decoder_attention_heads);
+        match self.alignment_heads() {
+            [] => (layers / 2..layers).flat_map(|layer| (0..heads).map(move |head| (layer, head))).collect(),
+            known => known.to_vec(),
+        }
+    }
+
+    /// Whether jobs with this task can be decoded.
+    ///
+    /// # Errors
+    /// [`UnsupportedTask`] names the model.
+    pub fn check_task(&self, task: Task) -> Result<(), UnsupportedTask> {
+        match task {
+            Task::Translate if self.tokens.translate.is_none() => Err(UnsupportedTask { model: self.name.clone() }),
+            Task::Transcribe | Task::Translate => Ok(()),
+        }
     }
 
     /// Heads of cross-attention that follow the audio, as (layer, head); empty where the model does not say.

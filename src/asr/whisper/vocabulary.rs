@@ -1,13 +1,10 @@
 //! Names and terms that a model is told to expect.
 //!
-//! In: a [`Vocabulary`]. Out: the tokens that stand where Whisper expects what was said before; and the suspicion that a
-//! text is these terms and not what was said.
+//! In: a [`Vocabulary`]. Out: the tokens that stand where Whisper expects what was said before; and whether
+//! terms in a text come from there and not from what was said.
 
 use super::model::WhisperModel;
 use crate::config::Vocabulary;
-
-/// Terms that follow each other in a text as they do in the prompt, to be suspicious.
-const SUSPICIOUS: usize = 3;
 
 impl WhisperModel {
     /// Tokens that a prompt may have: half of the decoder's positions less one (openai/whisper, `decoding.py`).
@@ -62,27 +59,42 @@ pub struct VocabularyTooLong {
     most: usize,
 }
 
-/// Whether a text looks like the prompt and not like speech: nothing but terms, or several in the prompt's own order.
-pub(crate) fn looks_like_prompt(text: &str, vocabulary: &Vocabulary) -> bool {
-    let plain = |text: &str| -> Vec<String> {
-        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '\''));
-        words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+/// Whether terms in a text decoded with the prompt come from the prompt and not from the speech: where it differs from the
+/// text decoded without, it has words that are a term's, and what stands there without does not sound like them.
+pub(crate) fn leaks(prompted: &str, plain: &str, vocabulary: &Vocabulary) -> bool {
+    let words = |text: &str| -> Vec<Vec<char>> {
+        let folded = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        folded.map(|word| word.chars().flat_map(char::to_lowercase).collect()).collect()
     };
-    let (text, terms) = (plain(text), vocabulary.terms().iter().map(|term| plain(term)).collect::<Vec<_>>());
-    // From each place in the text: terms that follow each other there, and where the last of them ends.
-    let run = |mut at: usize, mut term: usize| {
-        let mut count = 0;
-        while let Some(words) = terms.get(term).filter(|words| !words.is_empty() && text[at..].starts_with(words)) {
-            (at, term, count) = (at + words.len(), term + 1, count + 1);
+    let (prompted, plain) = (words(prompted), words(plain));
+    let before = prompted.iter().zip(&plain).take_while(|(a, b)| a == b).count();
+    let (prompted, plain) = (&prompted[before..], &plain[before..]);
+    let behind = prompted.iter().rev().zip(plain.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (prompted, plain) = (&prompted[..prompted.len() - behind], &plain[..plain.len() - behind]);
+    let terms: Vec<Vec<char>> = vocabulary.terms().iter().flat_map(|term| words(term)).collect();
+    // A term that leaks may be misspelt.
+    let is_term = |word: &Vec<char>| terms.iter().any(|term| 3 * distance(word, term) <= term.len());
+    let (said, heard) = (prompted.concat(), plain.concat());
+    prompted.iter().any(is_term) && distance(&said, &heard) as f32 > UNLIKE * said.len().max(heard.len()) as f32
+}
+
+/// Letters to change, of the longer text's, from which on two texts do not sound alike. Names that Whisper misspells
+/// differ from what it writes by a third to a half ("Spignev Bruszynski"), other words by three quarters.
+const UNLIKE: f32 = 0.6;
+
+/// Letters to put in, take out or change (Levenshtein).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
         }
-        (count, at)
-    };
-    let ordered = (0..text.len()).any(|at| (0..terms.len()).any(|term| run(at, term).0 >= SUSPICIOUS));
-    let mut at = 0;
-    while let Some((_, next)) = (0..terms.len()).map(|term| run(at, term)).filter(|(count, _)| *count > 0).max() {
-        at = next;
     }
-    ordered || (!text.is_empty() && at == text.len())
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -90,20 +102,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_terms_is_suspicious_and_speech_with_terms_is_not() {
-        let terms = ["Ann Lee", "Kubernetes", "cuewire", "Zoë"].map(str::to_string).to_vec();
+    fn a_term_that_nobody_said_leaks_and_one_that_is_spelt_right_does_not() {
+        let terms = ["Zbigniew Brzezinski", "Kubernetes", "cuewire", "Zoë"].map(str::to_string).to_vec();
         let vocabulary = Vocabulary::try_from(terms).unwrap();
-        for (text, suspicious) in [
-            ("Ann Lee, Kubernetes, cuewire, Zoë.", true),
-            ("kubernetes", true),
-            ("Zoë. Ann Lee.", true),
-            ("So Kubernetes, cuewire and Zoë met.", false),
-            ("So we ask Ann Lee, Kubernetes, cuewire today.", true),
-            ("Ann Lee runs Kubernetes.", false),
-            ("", false),
+        for (prompted, plain, leaked) in [
+            ("Zbigniew Brzezinski, Kubernetes.", "They have been carried away by monkeys.", true),
+            ("followed by the panel in Kubernetes.", "followed by the pound key.", true),
+            ("Dzigniew, Dzigniew,", "You know something not good.", true),
+            ("Kubernetes.", "Cooper Netties.", false),
+            ("It was Zbigniew Brzezinski who asked.", "It was Spignev Bruszynski who asked.", false),
+            ("So Kubernetes, cuewire and Zoë met.", "So Kubernetes, Q-wire and Zoe met.", false),
+            ("They were carried away.", "They have been, by monkeys.", false),
+            ("Kubernetes", "", true),
+            ("", "", false),
         ] {
-            assert_eq!(looks_like_prompt(text, &vocabulary), suspicious, "{text}");
+            assert_eq!(leaks(prompted, plain, &vocabulary), leaked, "{prompted}");
         }
-        assert!(!looks_like_prompt("Hello.", &Vocabulary::default()));
     }
 }
