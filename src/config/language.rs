@@ -48,7 +48,8 @@ const LANGUAGES: [(&str, &str); 36] = [
 /// Other codes and the one above that is meant. Deprecated ones and their preferred values: IANA's Language Subtag Registry
 /// (BCP 47). Bokmål and Nynorsk are the two parts of the macrolanguage `no` (ISO 639-3). Filipino is the standard form of
 /// Tagalog, for which the registry has a code of its own and Whisper has none.
-const ALIASES: [(&str, &str); 6] = [("nb", "no"), ("nn", "no"), ("iw", "he"), ("in", "id"), ("mo", "ro"), ("fil", "tl")];
+const ALIASES: [(&str, &str); 6] =
+    [("nb", "no"), ("nn", "no"), ("iw", "he"), ("in", "id"), ("mo", "ro"), ("fil", "tl")];
 
 /// One of the languages that cuewire captions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -196,7 +197,9 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_named_beside_the_known_ones() {
-        for text in ["", "xx", "english", "-fr", "en-", "en_", "en-!!!", "en--US", "en-abcdefghi", "en-ü", "fil-", "auto-US"] {
+        for text in
+            ["", "xx", "english", "-fr", "en-", "en_", "en-!!!", "en--US", "en-abcdefghi", "en-ü", "fil-", "auto-US"]
+        {
             let error = text.parse::<LanguageSetting>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")) && error.contains("auto, en, fr,"), "{error}");
         }
