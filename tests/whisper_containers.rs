@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
 use cuewire::asr::whisper::{
-    CpuForward, Forward, Precision, Quantization, Step, WhisperDecoder, WhisperModel, convert, testing,
+    CpuForward, Forward, Lack, Precision, Quantization, Step, WhisperDecoder, WhisperModel, convert, lack, testing,
 };
 use cuewire::asr::{Cancel, DecodeJob, Decoder, Hypothesis, JobId};
 use cuewire::config::LanguageSetting;
@@ -135,6 +135,43 @@ fn every_form_says_the_same_from_every_container() {
     }
 }
 
+/// What Transformers' tokenizer in Python is saved as.
+#[test]
+fn a_folder_without_tokenizer_json_says_the_same() {
+    for sizes in [ENGLISH, MULTILINGUAL] {
+        let checkpoint = Checkpoint::new(sizes);
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        checkpoint.write_folder(root.path(), Form::F16, 1);
+        let whole = load(root.path());
+        let tokenizer = checkpoint.tokenizer();
+        let (mut vocabulary, mut added) = (tokenizer["model"]["vocab"].clone(), serde_json::Map::new());
+        for token in tokenizer["added_tokens"].as_array().unwrap() {
+            let (name, id) = (token["content"].as_str().unwrap(), token["id"].clone());
+            match name {
+                "<|endoftext|>" => vocabulary[name] = id,
+                _ => drop(added.insert(name.to_string(), id)),
+            }
+        }
+        let zero = added["<|notimestamps|>"].as_u64().unwrap() + 1;
+        added.insert("<|0.00|>".to_string(), zero.into());
+        fs::remove_file(at("tokenizer.json")).unwrap();
+        assert!(WhisperModel::load(root.path()).unwrap_err().to_string().contains("tokenizer.json"));
+        fs::write(at("vocab.json"), vocabulary.to_string()).unwrap();
+        assert!(WhisperModel::load(root.path()).unwrap_err().to_string().contains("added_tokens.json"));
+        assert_eq!(lack(root.path()), Some(Lack::File("added_tokens.json".to_string())));
+        fs::write(at("added_tokens.json"), "[1]").unwrap();
+        assert!(WhisperModel::load(root.path()).unwrap_err().to_string().contains("added_tokens.json cannot be"));
+        fs::write(at("added_tokens.json"), serde_json::Value::Object(added).to_string()).unwrap();
+        assert_eq!(lack(root.path()), None);
+        let made = load(root.path());
+        assert_eq!(made.info().languages, whole.info().languages);
+        let said = decode(&made);
+        assert!(said.tokens.len() > 3 && !said.text.is_empty(), "{said:?}");
+        assert_eq!(said, decode(&whole));
+    }
+}
+
 #[test]
 fn positions_may_be_in_blocks() {
     let checkpoint = Checkpoint::new(MULTILINGUAL);
@@ -207,6 +244,18 @@ fn what_is_missing_is_said_and_where() {
     fs::rename(at("config-twin.json"), at("config.json")).unwrap();
     load(&gguf);
 
+    // A tokenizer of whatever name fits or is not taken.
+    let plain = at("plain");
+    fs::create_dir(&plain).unwrap();
+    checkpoint.write_candle(&plain.join("x.gguf"), Form::F16, false);
+    fs::write(plain.join("tokenizer.json"), english.to_string()).unwrap();
+    for config in ["config-x.json", "config.json"] {
+        fs::write(plain.join(config), checkpoint.config().to_string()).unwrap();
+        has(&plain.join("x.gguf"), &["none of tokenizer.json", config, "51865"]);
+    }
+    fs::write(plain.join("tokenizer-y.json"), checkpoint.tokenizer().to_string()).unwrap();
+    assert_eq!(load(&plain.join("x.gguf")).token("<|notimestamps|>"), Some(50_363));
+
     let ct2 = at("ct2");
     fs::create_dir(&ct2).unwrap();
     fs::write(ct2.join("model.bin"), checkpoint.ct2(Form::F16)).unwrap();
@@ -244,7 +293,24 @@ fn what_is_missing_is_said_and_where() {
     fs::write(two.join("a.bin"), checkpoint.ggml(Form::F16)).unwrap();
     load(&two);
     fs::write(two.join("b.bin"), checkpoint.ggml(Form::F16)).unwrap();
-    has(&two, &["a.bin, b.bin"]);
+    has(&two, &["give the path of one", "a.bin, b.bin"]);
+    for i in 0..1000 {
+        fs::write(two.join(i.to_string()), "").unwrap();
+    }
+    has(&two, &["more than 1000 files", "give the path"]);
+
+    // Texts have an end: these bytes take no room on the disk.
+    let endless = at("endless");
+    fs::create_dir(&endless).unwrap();
+    checkpoint.write_folder(&endless, Form::F16, 1);
+    for name in ["config.json", "tokenizer.json", "generation_config.json"] {
+        let good = fs::read(endless.join(name)).ok();
+        fs::File::create(endless.join(name)).unwrap().set_len((64 << 20) + 1).unwrap();
+        has(&endless, &[name, "more than 67108864 bytes"]);
+        if let Some(good) = good {
+            fs::write(endless.join(name), good).unwrap();
+        }
+    }
 
     let mut ggml = checkpoint.ggml(Form::F16);
     ggml[4..8].copy_from_slice(&51_870u32.to_le_bytes());
@@ -260,10 +326,14 @@ fn hostile_files_are_errors() {
     let folder = root.path().join("ct2");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("tokenizer.json"), checkpoint.tokenizer().to_string()).unwrap();
+    checkpoint.write_texts(root.path(), "");
+    let gguf = root.path().join("x.gguf");
+    checkpoint.write_candle(&gguf, Form::F16, false);
     // Where numbers stand: all of the header, and the names and shapes between the weights.
     for (path, good, header) in [
         (root.path().join("model.bin"), checkpoint.ggml(Form::F16), 64),
         (folder.join("model.bin"), checkpoint.ct2(Form::Int8), 30),
+        (gguf.clone(), fs::read(&gguf).unwrap(), 96),
     ] {
         fs::write(&path, &good).unwrap();
         assert!(WhisperModel::load(&path).is_ok());

@@ -51,9 +51,10 @@ Names: tiny, base, small, medium, each also as .en; large (the first), large-v2,
 distil-small.en, distil-medium.en, distil-large-v2, distil-large-v3, distil-large-v3.5; or org/name.
 
 The model goes into the cache that other programs share ($HF_HUB_CACHE, or hub/ in $HF_HOME, or ~/.cache/huggingface/hub),
-and afterwards --model NAME finds it. Its path is the one line on standard output. Only what is needed is fetched:
-settings, tokenizer and model.safetensors (of a CTranslate2 repository model.bin). A transfer
-that breaks off is gone on with by the same command, and every file is checked against the hub's checksum.
+and afterwards --model NAME finds it, or --model NAME@REV that of a --revision. Its path is the one line on standard output.
+Only what is needed is fetched: settings, tokenizer and model.safetensors (of a CTranslate2 repository model.bin; of others
+their one GGUF or ggml file). A transfer that breaks off is gone on with by the same command, and every file is checked
+against the hub's checksum.
 
 Environment: HF_ENDPOINT (another hub), HF_TOKEN or the file $HF_TOKEN_PATH (private and gated models), HF_HUB_OFFLINE=1
 (take what the cache has), HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence, 10), HTTPS_PROXY, SSL_CERT_FILE.
@@ -115,7 +116,7 @@ pub(crate) enum ModelCommand {
 #[derive(Args)]
 pub(crate) struct RecognitionArgs {
     /// Model: a Hugging Face or CTranslate2 folder, a GGUF or ggml file, or a name from the Hugging Face cache such as
-    /// tiny.en [default: the built-in Whisper base]
+    /// tiny.en or org/name@REV (a branch, tag or commit) [default: the built-in Whisper base]
     #[arg(long, value_name = "PATH|NAME")]
     pub(crate) model: Option<PathBuf>,
 
@@ -305,7 +306,7 @@ pub(crate) struct PullArgs {
     /// The model: a short name such as tiny.en, or org/name
     pub(crate) name: ModelName,
 
-    /// Branch, tag or commit
+    /// Branch, tag or commit: --model NAME@REV finds it afterwards
     #[arg(long, value_name = "REV", default_value = MAIN)]
     pub(crate) revision: Revision,
 }

@@ -6,12 +6,15 @@
 //! `models--ORG--NAME/refs/REVISION` holds a commit, `models--ORG--NAME/snapshots/COMMIT/` that commit's files. Nothing
 //! here goes to the network.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
+
+use cuewire::asr::whisper::{Lack, lack};
 
 use crate::Failure;
 
@@ -131,6 +134,7 @@ impl FromStr for ModelName {
     fn from_str(name: &str) -> Result<Self, String> {
         let repositories = match SHORT_NAMES.iter().find(|(short, ..)| *short == name) {
             Some((_, transformers, ctranslate2)) => vec![transformers.parse()?, ctranslate2.parse()?],
+            None if name.contains('@') => return Err(format!("`{name}`: a revision is given with --revision")),
             None => vec![name.parse()?],
         };
         Ok(Self { name: name.to_string(), repositories })
@@ -166,35 +170,52 @@ impl Cache {
         self.root.join(folder_name(id))
     }
 
-    /// A whole model of this repository: of `revision`, or without one of `main`, or else the newest there is.
-    pub(crate) fn find(&self, id: &RepoId, revision: Option<&str>) -> Option<PathBuf> {
+    /// The snapshots that a revision may mean, the best first: its own; where none is named that of `main`, and then the
+    /// newest.
+    fn snapshots(&self, id: &RepoId, revision: Option<&str>) -> Vec<PathBuf> {
         let repository = self.repository(id);
         let snapshots = repository.join("snapshots");
-        let is_whole = |snapshot: &PathBuf| what_lacks(snapshot).is_none();
         let named = revision.unwrap_or(MAIN);
-        if is_commit(named) {
-            return Some(snapshots.join(named)).filter(is_whole);
-        }
-        let commit = fs::read_to_string(repository.join("refs").join(named)).ok();
-        let referred =
-            commit.map(|c| c.trim().to_string()).filter(|c| is_commit(c)).map(|commit| snapshots.join(commit));
-        referred.filter(is_whole).or_else(|| {
-            let all = fs::read_dir(snapshots).ok().filter(|_| revision.is_none())?;
+        let referred = || fs::read_to_string(repository.join("refs").join(named)).ok().map(|c| c.trim().to_string());
+        let commit = if is_commit(named) { Some(named.to_string()) } else { referred().filter(|c| is_commit(c)) };
+        let mut found: Vec<PathBuf> = commit.map(|commit| snapshots.join(commit)).into_iter().collect();
+        if revision.is_none() {
             let dated = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-            all.filter_map(|entry| Some(entry.ok()?.path())).filter(is_whole).max_by_key(dated)
-        })
+            let all = fs::read_dir(snapshots).into_iter().flatten();
+            let mut all: Vec<PathBuf> = all.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            all.sort_by_key(|path| Reverse(dated(path)));
+            found.extend(all);
+        }
+        found
     }
 
-    fn look_up(&self, model: &ModelName) -> Result<PathBuf, Failure> {
-        if let Some(found) = model.repositories.iter().find_map(|id| self.find(id, None)) {
+    /// A whole model of this repository: of `revision`, or without one of `main`, or else the newest there is.
+    pub(crate) fn find(&self, id: &RepoId, revision: Option<&str>) -> Option<PathBuf> {
+        self.snapshots(id, revision).into_iter().find(|snapshot| lack(snapshot).is_none())
+    }
+
+    fn look_up(&self, model: &ModelName, revision: Option<&Revision>) -> Result<PathBuf, Failure> {
+        let named = revision.map(|revision| revision.0.as_str());
+        if let Some(found) = model.repositories.iter().find_map(|id| self.find(id, named)) {
             return Ok(found);
+        }
+        let (at, option) = match named {
+            Some(named) => (format!(" at revision {named}"), format!(" --revision {named}")),
+            None => Default::default(),
+        };
+        for snapshot in model.repositories.iter().flat_map(|id| self.snapshots(id, named)) {
+            if let Some(Lack::Choice(names)) = lack(&snapshot) {
+                let (snapshot, names) = (snapshot.display(), names.join(", "));
+                return Err(Failure(format!(
+                    "{model}{at}: {snapshot} holds several models, give the path of one: {names}"
+                )));
+            }
         }
         let partly = model.repositories.iter().find(|id| self.repository(id).is_dir());
         let ids: Vec<String> = model.repositories.iter().map(RepoId::to_string).collect();
         Err(Failure(format!(
-            "{name}: there is no such file or folder, and the Hugging Face cache {root} has {state}: \
-             `cuewire model pull {name}` fetches it",
-            name = model,
+            "{model}: there is no such file or folder, and the Hugging Face cache {root} has {state}{at}: \
+             `cuewire model pull {model}{option}` asks the hub for it",
             root = self.root.display(),
             state = match partly {
                 Some(id) => format!("only parts of {id}"),
@@ -204,7 +225,8 @@ impl Cache {
     }
 }
 
-/// The path of the model that a user means: what exists is taken as it is, a name is looked up in the cache.
+/// The path of the model that a user means: what exists is taken as it is, `NAME` or `NAME@REVISION` is looked up in the
+/// cache.
 pub(crate) fn resolve(value: &Path) -> Result<PathBuf, Failure> {
     // What is neither is the loader's to describe.
     let as_it_is = Ok(value.to_path_buf());
@@ -212,45 +234,18 @@ pub(crate) fn resolve(value: &Path) -> Result<PathBuf, Failure> {
         return as_it_is;
     }
     let Some(text) = value.to_str() else { return as_it_is };
-    match text.parse() {
-        Ok(name) => Cache::locate()?.look_up(&name),
-        Err(error) if !text.contains(['/', '\\']) && value.extension().is_none() => {
+    let (name, revision) = match text.split_once('@') {
+        Some((name, revision)) => (name, Some(revision)),
+        None => (text, None),
+    };
+    match (name.parse(), revision.map(str::parse).transpose()) {
+        (Ok(name), Ok(revision)) => Cache::locate()?.look_up(&name, revision.as_ref()),
+        (Ok(_), Err(error)) => Err(Failure(format!("there is no file or folder {text}, and {error}"))),
+        (Err(error), _) if !text.contains(['/', '\\']) && value.extension().is_none() => {
             Err(Failure(format!("there is no file or folder {text}, and {error}")))
         }
-        Err(_) => as_it_is,
+        (Err(_), _) => as_it_is,
     }
-}
-
-/// What a folder lacks to be a whole model: a Transformers or a CTranslate2 checkpoint.
-pub(crate) fn what_lacks(folder: &Path) -> Option<String> {
-    let has = |name: &str| folder.join(name).is_file();
-    let lacks = |name: &str| (!has(name)).then(|| name.to_string());
-    if has("model.bin") && !has("model.safetensors") {
-        let words = ["tokenizer.json", "vocabulary.json", "vocabulary.txt"];
-        return lacks("config.json").or_else(|| lacks(words.into_iter().find(|name| has(name)).unwrap_or(words[0])));
-    }
-    let shards = || match shards(folder) {
-        Ok(shards) => shards.into_iter().find(|name| !has(name)),
-        Err(error) => Some(error),
-    };
-    let weights = if has("model.safetensors") { None } else { lacks(INDEX).or_else(shards) };
-    weights.or_else(|| lacks("config.json")).or_else(|| lacks("tokenizer.json"))
-}
-
-/// Names the files that weights are spread over.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
-
-/// The files that the index of spread weights names.
-fn shards(folder: &Path) -> Result<Vec<String>, String> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let bytes = fs::read(folder.join(INDEX)).map_err(|error| format!("{INDEX} ({error})"))?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|error| format!("{INDEX} ({error})"))?;
-    let mut names: Vec<String> = index.weight_map.into_values().collect();
-    names.dedup();
-    Ok(names)
 }
 
 /// A commit's full name.
@@ -390,20 +385,51 @@ mod tests {
         }
         write("refs/main", &a);
         assert_eq!(found(None), None);
-        write(&format!("snapshots/{a}/{INDEX}"), r#"{"weight_map": {"x": "s1", "y": "s2", "z": "s2"}}"#);
+        let index = "model.safetensors.index.json";
+        write(&format!("snapshots/{a}/{index}"), r#"{"weight_map": {"x": "s1", "y": "s2", "z": "s2"}}"#);
         write(&format!("snapshots/{a}/s1"), "");
         assert_eq!(found(None), None);
         write(&format!("snapshots/{a}/s2"), "");
         assert_eq!(found(None), Some("a".to_string()));
-        for name in ["config.json", "vocabulary.txt", "model.bin"] {
+        for name in ["config.json", "vocabulary.txt"] {
             write(&format!("snapshots/{b}/{name}"), "{}");
         }
+        write(&format!("snapshots/{b}/model.bin"), "\u{6}\0\0\0\u{c}\0WhisperSpec\0");
         assert_eq!(found(None), Some("a".to_string()), "main comes first");
         assert_eq!(found(Some(&b)), Some("b".to_string()));
+        write("refs/v1", &b);
+        assert_eq!(found(Some("v1")), Some("b".to_string()));
         write("refs/main", &commit("c"));
         assert!(found(None).is_some(), "main is not here: another that is whole");
         assert_eq!(found(Some("main")), None);
         write("refs/main", "../../../etc");
         assert_eq!(found(Some("main")), None);
+    }
+
+    #[test]
+    fn a_snapshot_with_one_model_in_one_file_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache { root: dir.path().to_path_buf() };
+        let name: ModelName = "org/name".parse().unwrap();
+        let look_up = || cache.look_up(&name, None).map_err(|Failure(error)| error);
+        let snapshot = cache.repository(name.repository()).join("snapshots").join("a".repeat(40));
+        fs::create_dir_all(&snapshot).unwrap();
+        let write = |name: &str, text: &str| fs::write(snapshot.join(name), text).unwrap();
+        write("README.md", "# GGUF");
+        assert!(look_up().unwrap_err().contains("only parts of org/name"));
+        write("ggml-tiny.bin", "lmgg");
+        assert_eq!(look_up().unwrap(), snapshot);
+        write("tiny.gguf", "GGUF");
+        let error = look_up().unwrap_err();
+        let both =
+            format!("{} holds several models, give the path of one: ggml-tiny.bin, tiny.gguf", snapshot.display());
+        assert!(error.contains(&both) && !error.contains("pull"), "{error}");
+        // Transformers' files are one model, whatever lies beside them.
+        for name in ["config.json", "model.safetensors", "vocab.json"] {
+            write(name, "{}");
+        }
+        assert!(look_up().is_err());
+        write("added_tokens.json", "{}");
+        assert_eq!(look_up().unwrap(), snapshot);
     }
 }

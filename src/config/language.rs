@@ -45,6 +45,12 @@ const LANGUAGES: [(&str, &str); 36] = [
     ("sl", "Slovenian"),
 ];
 
+/// Other codes and the one above that is meant. Deprecated ones and their preferred values: IANA's Language Subtag Registry
+/// (BCP 47). Bokmål and Nynorsk are the two parts of the macrolanguage `no` (ISO 639-3). Filipino is the standard form of
+/// Tagalog, for which the registry has a code of its own and Whisper has none.
+const ALIASES: [(&str, &str); 6] =
+    [("nb", "no"), ("nn", "no"), ("iw", "he"), ("in", "id"), ("mo", "ro"), ("fil", "tl")];
+
 /// One of the languages that cuewire captions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Language(u8);
@@ -91,12 +97,19 @@ fn known() -> String {
 impl FromStr for Language {
     type Err = UnknownLanguage;
 
-    /// Takes a code in any case, with or without a region: `pt`, `PT`, `pt-BR`, `pt_br`.
+    /// Takes a code in any case, with or without a region: `pt`, `PT`, `pt-BR`, `pt_br`; and other codes of the same
+    /// languages: `nb`, `nn`, `iw`, `in`, `mo`, `fil`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let primary = text.split(['-', '_']).next().unwrap_or_default();
+        let mut subtags = text.split(['-', '_']);
+        let primary = subtags.next().unwrap_or_default();
+        let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(primary));
+        let primary = alias.map_or(primary, |(_, code)| code);
+        // RFC 5646, section 2.1.
+        let is_tag =
+            subtags.all(|subtag| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|b| b.is_ascii_alphanumeric()));
         LANGUAGES
             .iter()
-            .position(|(code, _)| code.eq_ignore_ascii_case(primary))
+            .position(|(code, _)| is_tag && code.eq_ignore_ascii_case(primary))
             .map(|index| Self(index as u8))
             .ok_or_else(|| UnknownLanguage { code: text.chars().take(40).collect() })
     }
@@ -167,11 +180,26 @@ mod tests {
             }
         }
         assert_eq!("AUTO".parse::<LanguageSetting>().unwrap(), LanguageSetting::Auto);
+        for text in ["zh-Hant-TW", "es-419", "de_CH_1901", "en-a-bbb-x-a-ccc"] {
+            assert_eq!(text.parse::<Language>().unwrap().code(), &text[..2], "{text}");
+        }
+    }
+
+    #[test]
+    fn other_codes_of_a_language_mean_it() {
+        for (alias, code) in ALIASES {
+            assert!(LANGUAGES.iter().all(|(known, _)| *known != alias), "{alias}");
+            for text in [alias.to_string(), alias.to_uppercase(), format!("{alias}-XX")] {
+                assert_eq!(text.parse::<Language>().unwrap().code(), code, "{text}");
+            }
+        }
     }
 
     #[test]
     fn an_unknown_code_is_named_beside_the_known_ones() {
-        for text in ["", "xx", "english", "-fr"] {
+        for text in
+            ["", "xx", "english", "-fr", "en-", "en_", "en-!!!", "en--US", "en-abcdefghi", "en-ü", "fil-", "auto-US"]
+        {
             let error = text.parse::<LanguageSetting>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")) && error.contains("auto, en, fr,"), "{error}");
         }

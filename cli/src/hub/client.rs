@@ -20,6 +20,8 @@ const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// The hub counts requests over five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Nobody wonders why nothing happens for so long.
+const UNNOTICED_WAIT: Duration = Duration::from_secs(3);
 const REDIRECTS: usize = 8;
 const CONNECT: Duration = Duration::from_secs(15);
 const LARGEST_LISTING: u64 = 16 << 20;
@@ -68,7 +70,12 @@ impl Patience {
             return Err(Problem::passing(format!("{what}, {ATTEMPTS} times")));
         }
         let wait = wait.unwrap_or(FIRST_WAIT * 2u32.pow(self.failures - 1)).min(LONGEST_WAIT);
-        screen.note(&format!("{what}: trying again in {:.1} s", wait.as_secs_f64()));
+        let message = format!("{what}: trying again in {:.1} s", wait.as_secs_f64());
+        if wait > UNNOTICED_WAIT {
+            screen.say(&message)
+        } else {
+            screen.note(&message)
+        }
         std::thread::sleep(wait);
         Ok(())
     }

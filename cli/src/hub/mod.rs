@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cuewire::asr::whisper::lack;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::PullArgs;
@@ -84,13 +85,13 @@ fn bring(
     let repository = cache.repository(id);
     let snapshot = repository.join("snapshots").join(&listing.commit);
     let is_here = names.iter().all(|name| snapshot.join(name).exists());
-    if is_here && cache::what_lacks(&snapshot).is_none() {
+    if is_here && lack(&snapshot).is_none() {
         // The cache may be read-only, and all that is wanted is there.
         let _ = refer(&repository, revision, &listing.commit);
         return Ok(snapshot);
     }
     fetch(cache, client, id, &listing.commit, &names, screen)?;
-    if let Some(lacking) = cache::what_lacks(&snapshot) {
+    if let Some(lacking) = lack(&snapshot) {
         return Err(Failure(format!("{id} is not whole on the hub: it lacks {lacking}")));
     }
     refer(&repository, revision, &listing.commit).map_err(disk(&repository))?;
@@ -121,6 +122,7 @@ fn fetch(
     for file in &files {
         download.blob(file)?;
     }
+    screen.check();
     let snapshot = repository.join("snapshots").join(commit);
     fs::create_dir_all(&snapshot).map_err(disk(&snapshot))?;
     for file in &files {
@@ -166,7 +168,7 @@ fn say(snapshot: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A bar and notes on a terminal, nothing in a pipe.
+/// A bar and notes on a terminal; in a pipe only why nothing happens for long.
 struct Screen {
     bar: ProgressBar,
 }
@@ -200,10 +202,21 @@ impl Screen {
         self.bar.set_position(self.bar.position().saturating_sub(bytes));
     }
 
+    /// Every byte was counted once, whatever was resumed, fetched anew or here before.
+    fn check(&self) {
+        debug_assert_eq!(Some(self.bar.position()), self.bar.length(), "bytes counted, and all bytes");
+    }
+
+    /// Says what is of interest to people.
     fn note(&self, message: &str) {
         if !self.bar.is_hidden() {
-            self.bar.suspend(|| complain(message));
+            self.say(message);
         }
+    }
+
+    /// Says it in a pipe too.
+    fn say(&self, message: &str) {
+        self.bar.suspend(|| complain(message));
     }
 
     fn clear(&self) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the report")]
 
 use std::collections::BTreeMap;
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -207,7 +208,7 @@ fn what_passes_is_tried_again_and_what_broke_off_is_gone_on_with() {
     let busy = || Fault::Status("503 Service Unavailable", "");
     let asked = || Fault::Status("429 Too Many Requests", "Retry-After: 0\r\n");
     type Row = (&'static str, Vec<Fault>, Vec<Fault>, Vec<Option<String>>);
-    let rows: [Row; 6] = [
+    let rows: [Row; 7] = [
         ("a busy hub", vec![busy(), asked(), busy()], vec![], vec![None]),
         (
             "broken off twice",
@@ -222,6 +223,7 @@ fn what_passes_is_tried_again_and_what_broke_off_is_gone_on_with() {
             vec![None, range(9), range(9)],
         ),
         ("no ranges", vec![], vec![Fault::Cut(100_000), Fault::NoRange], vec![None, range(100_000)]),
+        ("another range", vec![], vec![Fault::Cut(100_000), Fault::WrongRange], vec![None, range(100_000), None]),
         ("silence", vec![], vec![Fault::Hold(size - 1)], vec![None, range(size - 1)]),
         ("more breaks than patience, but something came each time", vec![], vec![Fault::Cut(1); 7], {
             std::iter::once(None).chain((1..=7).map(range)).collect()
@@ -251,6 +253,13 @@ fn what_is_wrong_is_removed_and_nothing_of_it_is_in_the_snapshot() {
     let (code, _, err) = run(&mut world.cuewire(&["model", "info", "org/random"]));
     assert_eq!(code, 2);
     assert!(err.contains("only parts of org/random") && err.contains("`cuewire model pull org/random`"), "{err}");
+    // More than was promised: none of it is believed.
+    world.server.cdn.fail([Fault::More(1 << 20)]);
+    let (code, out, err) = run(&mut world.pull());
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains(&format!("model.safetensors: more comes than the {} bytes", weights().len())), "{err}");
+    assert_eq!(std::fs::metadata(world.part()).unwrap().len(), 0);
+    assert!(!world.repository().join("snapshots").exists());
     // A part that was here already and is wrong, or longer than the file.
     for part in [vec![7; 1000], vec![7; weights().len()], vec![7; weights().len() + 1]] {
         std::fs::write(world.part(), part).unwrap();
@@ -264,11 +273,48 @@ fn what_is_wrong_is_removed_and_nothing_of_it_is_in_the_snapshot() {
     assert_eq!(world.ranges().last(), Some(&range(1234)));
 }
 
+/// Small files are checked by their git blob's SHA-1.
+#[test]
+fn a_small_file_that_is_wrong_is_removed() {
+    let world = World::new();
+    world.server.hub.fail([Fault::CorruptFile("tokenizer.json")]);
+    let (code, out, err) = run(&mut world.pull());
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("org/random/tokenizer.json: what came is not what the hub promised"), "{err}");
+    assert!(!world.repository().join("snapshots").exists());
+    let blobs = world.repository().join("blobs").read_dir().unwrap().map(|e| std::fs::read(e.unwrap().path()).unwrap());
+    assert_eq!(blobs.collect::<Vec<_>>(), [FILES["config.json"].clone()]);
+    world.pull_well();
+}
+
+#[test]
+fn redirects_end() {
+    let world = World::new();
+    let (code, _, err) = run(&mut world.cuewire(&["model", "pull", "org/circle"]));
+    assert_eq!(code, 2);
+    assert!(err.contains("more than 8 redirects"), "{err}");
+    assert_eq!(world.server.hub.seen().len(), 9);
+}
+
+/// In a pipe too: nobody sees a bar there.
+#[test]
+fn a_long_wait_is_announced() {
+    let world = World::new();
+    world.server.hub.fail([Fault::Status("429 Too Many Requests", "Retry-After: 4\r\n")]);
+    let mut child = world.pull().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("answers 429") && line.contains("trying again in 4.0 s"), "{line}");
+    assert!(child.try_wait().unwrap().is_none(), "it says so before it waits");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_refusal_says_what_to_do() {
     let world = World::new();
     type Row = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static [&'static str]);
-    let rows: [Row; 11] = [
+    let rows: [Row; 12] = [
         (&["org/nothing"], &[], &["has no model org/nothing", "tiny.en", "org/name"]),
         (&["tiny"], &[], &["has no model openai/whisper-tiny"]),
         (&["org/random", "--revision", "v2"], &[], &["no revision `v2`", "it has main, v1"]),
@@ -279,6 +325,7 @@ fn a_refusal_says_what_to_do() {
         (&["org/random"], &[("HF_ENDPOINT", "hub")], &["HF_ENDPOINT is `hub`"]),
         (&["org/random"], &[("HF_TOKEN", "a b")], &["HF_TOKEN holds is no access token"]),
         (&["enormous"], &[], &["`enormous`", "large-v3-turbo", "org/name"]),
+        (&["org/random@v1"], &[], &["`org/random@v1`", "--revision"]),
         (&["org/random", "--revision", "../x"], &[], &["`../x` is no branch, tag or commit"]),
     ];
     for (args, variables, parts) in rows {
@@ -320,10 +367,83 @@ fn a_listing_that_leads_out_of_the_folder_or_is_no_model_is_refused() {
 #[test]
 fn files_of_ctranslate2_are_pulled_too() {
     let file = |name: &str| (name.to_string(), name.as_bytes().to_vec());
-    let names = ["config.json", "model.bin", "tokenizer.json", "vocabulary.txt"];
-    let world = World::with(BTreeMap::from_iter(names.map(file).into_iter().chain([file("README.md")])));
+    let names = ["config.json", "tokenizer.json", "vocabulary.txt"];
+    let weights = ("model.bin".to_string(), b"\x06\0\0\0\x0c\0WhisperSpec\0".to_vec());
+    let world = World::with(BTreeMap::from_iter(names.map(file).into_iter().chain([file("README.md"), weights])));
+    let (code, _, err) = run(&mut world.pull());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(world.snapshot().read_dir().unwrap().count(), names.len() + 1);
+}
+
+#[test]
+fn what_transformers_tokenizer_in_python_leaves_is_pulled_and_goes_by_its_name() {
+    let mut files = FILES.clone();
+    let tokenizer: serde_json::Value = serde_json::from_slice(&files.remove("tokenizer.json").unwrap()).unwrap();
+    let added = tokenizer["added_tokens"].as_array().unwrap().iter();
+    let added: serde_json::Map<_, _> =
+        added.map(|token| (token["content"].as_str().unwrap().to_string(), token["id"].clone())).collect();
+    files.insert("vocab.json".to_string(), tokenizer["model"]["vocab"].to_string().into());
+    files.insert("added_tokens.json".to_string(), serde_json::Value::Object(added).to_string().into());
+    files.insert("merges.txt".to_string(), b"#version: 0.2".to_vec());
+    let world = World::with(files);
+    let (code, _, err) = run(&mut world.pull());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(world.snapshot().read_dir().unwrap().count(), 6);
+    let (code, out, err) = run(&mut world.cuewire(&["model", "info", "org/random"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("container     Hugging Face folder\n"), "{out}");
+}
+
+#[test]
+fn a_model_in_one_file_is_pulled_and_goes_by_its_name() {
+    let file = |name: &str, bytes: Vec<u8>| (name.to_string(), bytes);
+    let gguf = RandomModel::default().gguf().unwrap();
+    let world = World::with(BTreeMap::from([file("README.md", vec![]), file("tiny.gguf", gguf.clone())]));
     assert_eq!(run(&mut world.pull()).0, 0);
-    assert_eq!(world.snapshot().read_dir().unwrap().count(), names.len());
+    let (code, out, err) = run(&mut world.cuewire(&["model", "info", "org/random"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("container     GGUF\n"), "{out}");
+
+    // As `hf download` leaves two of many: no pull would help.
+    let world = World::with(BTreeMap::from([file("a.gguf", gguf.clone()), file("b.gguf", gguf.clone())]));
+    let (code, _, err) = run(&mut world.pull());
+    assert_eq!(code, 2);
+    assert!(err.contains("it has a.gguf, b.gguf; `hf download`"), "{err}");
+    std::fs::create_dir_all(world.snapshot()).unwrap();
+    for name in ["a.gguf", "b.gguf"] {
+        std::fs::write(world.snapshot().join(name), &gguf).unwrap();
+    }
+    let (code, _, err) = run(&mut world.cuewire(&["model", "info", "org/random"]));
+    assert_eq!(code, 2);
+    assert!(err.contains("give the path of one: a.gguf, b.gguf") && !err.contains("pull"), "{err}");
+    assert_eq!(run(&mut world.cuewire(&["model", "info", world.snapshot().join("b.gguf").to_str().unwrap()])).0, 0);
+}
+
+#[test]
+fn a_revision_goes_by_its_name() {
+    let world = World::new();
+    assert_eq!(run(world.pull().args(["--revision", "refs/pr/1"])).0, 0);
+    for name in ["org/random@refs/pr/1".to_string(), format!("org/random@{COMMIT}"), "org/random".to_string()] {
+        let (code, out, err) = run(&mut world.cuewire(&["model", "info", &name]));
+        assert_eq!((code, err.as_str()), (0, ""), "{name}");
+        assert!(out.contains("name          org/random\n"), "{out}");
+    }
+    let rows: [(&str, &[&str]); 4] = [
+        ("org/random@v2", &["org/random at revision v2", "`cuewire model pull org/random --revision v2`"]),
+        ("org/random@main", &["org/random at revision main"]),
+        ("tiny@v1", &["no openai/whisper-tiny and no", "at revision v1", "pull tiny --revision v1`"]),
+        ("org/random@../x", &["no file or folder org/random@../x", "`../x` is no branch, tag or commit"]),
+    ];
+    for (name, parts) in rows {
+        let (code, _, err) = run(&mut world.cuewire(&["model", "info", name]));
+        assert_eq!(code, 2);
+        for part in parts {
+            assert!(err.contains(part), "{name}: {part:?} is not in {err}");
+        }
+    }
+    let help =
+        run(&mut world.cuewire(&["model", "pull", "--help"])).1 + &run(&mut world.cuewire(&["live", "--help"])).1;
+    assert!(help.contains("--model NAME@REV") && help.contains("org/name@REV"), "{help}");
 }
 
 #[cfg(unix)]

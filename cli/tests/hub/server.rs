@@ -33,8 +33,14 @@ pub(crate) enum Fault {
     Hold(usize),
     /// One bit of the body is another.
     Corrupt,
+    /// This file, when it is fetched: one bit of it is another. What comes before goes well.
+    CorruptFile(&'static str),
+    /// So many bytes more than the file has.
+    More(usize),
     /// All of the body, whatever range was asked for.
     NoRange,
+    /// A byte is left out of the range that was asked for, and that is said.
+    WrongRange,
 }
 
 #[derive(Default)]
@@ -133,7 +139,12 @@ fn serve<S: Read + Write>(stream: &mut S, state: &State, answer: &dyn Fn(&Seen) 
         }
     }
     state.seen.lock().unwrap().push(seen.clone());
-    let fault = state.faults.lock().unwrap().pop_front();
+    let fault = {
+        let mut faults = state.faults.lock().unwrap();
+        let is_later = matches!(faults.front(), Some(Fault::CorruptFile(name))
+            if seen.method != "GET" || !seen.path.ends_with(name));
+        if is_later { None } else { faults.pop_front() }
+    };
     let Reply { mut status, mut headers, mut body } = answer(&seen);
     let length = body.len();
     match (&fault, &seen.range) {
@@ -141,6 +152,7 @@ fn serve<S: Read + Write>(stream: &mut S, state: &State, answer: &dyn Fn(&Seen) 
         (Some(Fault::NoRange), _) | (_, None) => {}
         (_, Some(range)) if status == "200 OK" => {
             let start: usize = range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().unwrap();
+            let start = start + usize::from(matches!(fault, Some(Fault::WrongRange)));
             if start >= length {
                 (status, body) = ("416 Range Not Satisfiable", Vec::new());
                 headers += &format!("Content-Range: bytes */{length}\r\n");
@@ -151,8 +163,10 @@ fn serve<S: Read + Write>(stream: &mut S, state: &State, answer: &dyn Fn(&Seen) 
         }
         _ => {}
     }
-    if matches!(fault, Some(Fault::Corrupt)) {
-        *body.last_mut()? ^= 1;
+    match fault {
+        Some(Fault::Corrupt | Fault::CorruptFile(_)) => *body.last_mut()? ^= 1,
+        Some(Fault::More(count)) => body.resize(body.len() + count, 0),
+        _ => {}
     }
     let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).ok()?;
@@ -214,6 +228,9 @@ fn answer(seen: &Seen, files: &BTreeMap<String, Vec<u8>>, cdn: &str) -> Reply {
         let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
         return reply("200 OK", "", serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string());
     }
+    if path.starts_with("/api/models/org/circle/") {
+        return reply("307 Temporary Redirect", format!("Location: {path}\r\n"), "");
+    }
     if path == "/api/models/org/random/refs" {
         return reply("200 OK", "", r#"{"branches": [{"name": "main"}], "tags": [{"name": "v1"}]}"#);
     }
@@ -228,7 +245,7 @@ fn answer(seen: &Seen, files: &BTreeMap<String, Vec<u8>>, cdn: &str) -> Reply {
     }
     let file = |prefix: &str| path.strip_prefix(prefix).and_then(|name| Some((name, files.get(name)?)));
     if let Some((name, bytes)) = file(&format!("/org/random/resolve/{COMMIT}/")) {
-        return if name.ends_with(".safetensors") || name.ends_with(".bin") {
+        return if [".safetensors", ".bin", ".gguf"].iter().any(|ending| name.ends_with(ending)) {
             let headers = format!(
                 "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n\
                  Location: {cdn}/stored/{name}?signature=x\r\n",

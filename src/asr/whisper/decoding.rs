@@ -19,7 +19,7 @@ use super::model::WhisperModel;
 use super::team::Assistant;
 use super::vocabulary::leaks;
 use super::words::Alignment;
-use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, Suppression};
+use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, HeardWord, Hypothesis, JobKind, Suppression};
 use crate::config::{Language, LanguageSetting, Task};
 
 /// Tokens at the end of a text, of which one must have been heard near the end of the speech.
@@ -390,7 +390,10 @@ impl<F: Forward> WhisperDecoder<F> {
         let mean_log_probability = found.mean_log_probability();
         let words = if job.word_times {
             let probabilities: Vec<f32> = found.log_probabilities.iter().map(|v| v.exp()).collect();
-            self.alignment.words(&self.model.tokens, &found.tokens, &probabilities, &self.loudness)
+            let words = self.alignment.words(&self.model.tokens, &found.tokens, &probabilities, &self.loudness);
+            // The last position may reach beyond the audio.
+            let end = u32::try_from(job.audio.len()).unwrap_or(u32::MAX);
+            words.into_iter().map(|word| HeardWord { end: word.end.min(end), ..word }).collect()
         } else {
             Vec::new()
         };

@@ -70,6 +70,8 @@ pub use error::ModelError;
 pub use forward::{CrossAttention, Forward, Step};
 pub use guards::{Guards, compression_ratio};
 pub use load::Form;
+#[doc(hidden)]
+pub use load::{Lack, lack};
 pub use model::{ModelInfo, UnsupportedLanguage, UnsupportedTask, WhisperModel};
 #[doc(hidden)]
 pub use tail::TailShape;

@@ -80,7 +80,11 @@ impl Tokens {
         special.sort_unstable();
         special.dedup();
         let languages = Language::all()
-            .filter_map(|language| Some((language, known(&format!("<|{language}|>"))?)))
+            .filter_map(|language| {
+                // The first tokenizers call Hebrew by its older code.
+                let older = (language.code() == "he").then_some("<|iw|>");
+                Some((language, known(&format!("<|{language}|>")).or_else(|| known(older?))?))
+            })
             .filter(|_| multilingual)
             .collect();
         Ok(Self {

@@ -95,18 +95,17 @@ pub(super) fn find(path: &Path, store: &Store) -> Result<Source, ModelError> {
     })?;
     let config = text(&at("config", &variant))?;
     let vocabulary = WhisperConfig::parse(&at("config", &variant).display().to_string(), &config)?.vocab_size;
-    let tokenizer = match optional_text(&at("tokenizer", &variant))? {
-        Some(json) => json,
-        None => {
-            let tokenizers = variants(folder, "tokenizer");
-            let mut fitting = tokenizers.clone();
-            fitting.retain(|variant| {
-                variant.is_empty() || text(&at("tokenizer", variant)).is_ok_and(|json| fills(&json, vocabulary))
-            });
-            let variant = only(folder, "tokenizer", &fitting, &tokenizers).map_err(missing)?;
-            text(&at("tokenizer", &variant))?
-        }
+    // Of whatever name: another model's gives other words, and no error.
+    let fills = |variant: &String| text(&at("tokenizer", variant)).is_ok_and(|json| fills(&json, vocabulary));
+    let tokenizer = if fills(&variant) {
+        variant.clone()
+    } else {
+        let all = variants(folder, "tokenizer");
+        let fitting: Vec<String> = all.iter().filter(|variant| fills(variant)).cloned().collect();
+        only(folder, "tokenizer", &fitting, &all)
+            .map_err(|reason| missing(format!("{reason} (config{variant}.json has {vocabulary} tokens)")))?
     };
+    let tokenizer = text(&at("tokenizer", &tokenizer))?;
     // The same variant alone: beside `config-tiny.json` the plain name is as likely another model's.
     let generation = optional_text(&at("generation_config", &variant))?;
     Ok(Source { config, generation, tokenizer })

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::form::Form;
-use super::ranks::Ranks;
+use super::ranks::{Ranks, steers};
 use super::store::{Bytes, Entry, Scan, Store};
 use super::{Source, optional_text};
 use crate::asr::whisper::bytes::byte_of;
@@ -302,11 +302,6 @@ fn tokenizer(model: &Path) -> Result<String, ModelError> {
     let end = tokens.iter().position(|token| token == "<|endoftext|>").unwrap_or(tokens.len());
     let bytes = |token: &String| token.chars().filter_map(byte_of).collect::<Vec<u8>>();
     let text = Ranks::new(tokens[..end].iter().map(bytes));
-    // Timestamps are no tokens of a tokenizer; they are told by their place.
-    let steers = |name: &str| {
-        let inner = name.strip_prefix("<|").and_then(|name| name.strip_suffix("|>"));
-        inner.is_some_and(|inner| inner.parse::<f32>().is_err())
-    };
     let special: Vec<(u32, String)> = (0..).zip(tokens).skip(end).filter(|(_, name)| steers(name)).collect();
     Ok(text.tokenizer(&special))
 }

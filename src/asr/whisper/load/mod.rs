@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::ModelError;
 
 mod beside;
 mod ct2;
+mod folder;
 mod form;
 mod ggml;
 mod gguf;
@@ -23,6 +24,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use folder::{Lack, lack};
 pub use form::Form;
 pub(crate) use form::{BLOCK, FORMS};
 pub(crate) use openai::{alignment_heads, blank, non_speech};
@@ -84,9 +86,23 @@ fn start(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(start)
 }
 
+/// No configuration, tokenizer, vocabulary or index has more bytes (the largest tokenizers: 4 MB). What has no end, as a
+/// link to `/dev/zero`, ends here.
+const MOST_TEXT_BYTES: u64 = 64 << 20;
+
 /// A text file.
 fn text(path: &Path) -> Result<String, ModelError> {
-    std::fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })
+    let read = || {
+        let mut text = String::new();
+        File::open(path)?.take(MOST_TEXT_BYTES + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MOST_TEXT_BYTES {
+            return Err(std::io::Error::other(format!(
+                "it has more than {MOST_TEXT_BYTES} bytes, the most that are read"
+            )));
+        }
+        Ok(text)
+    };
+    read().map_err(|source| ModelError::Read { path: path.to_path_buf(), source })
 }
 
 /// A text file that may be missing.
@@ -119,39 +135,25 @@ pub(crate) fn open(path: &Path) -> Result<Opened, ModelError> {
     }
 }
 
-/// More files than any model's folder has: a folder of everything is no model.
-const MOST_FILES: usize = 1000;
-
 fn open_folder(path: &Path) -> Result<Opened, ModelError> {
-    let failed = |source| ModelError::Read { path: path.to_path_buf(), source };
     let unrecognised = |found: String| ModelError::Unrecognised { path: path.to_path_buf(), found };
-    let holds = |file: &PathBuf| file.is_file() && start(file).is_ok_and(|start| kind(&start).is_some());
     // The names that programs look for go first: beside them lie the same weights for other programs.
-    let usual = path.join("model.safetensors");
+    let usual = path.join(folder::WEIGHTS);
     if usual.is_file() {
         return open_file(&usual, Kind::Safetensors);
     }
-    let index = path.join("model.safetensors.index.json");
+    let index = path.join(folder::INDEX);
     if index.is_file() {
         let store = safetensors::read_sharded(&index)?;
         return huggingface(path, store);
     }
-    let mut models: Vec<PathBuf> = std::fs::read_dir(path)
-        .map_err(failed)?
-        .take(MOST_FILES)
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(holds)
-        .collect();
-    models.sort_unstable();
-    let names = || models.iter().filter_map(|file| Some(file.file_name()?.to_string_lossy())).collect::<Vec<_>>();
-    match models.as_slice() {
+    match folder::weights(path)?.as_slice() {
         [] => Err(unrecognised("the folder has no file of weights that is known".to_string())),
-        [file] => {
-            let start = start(file).map_err(|source| ModelError::Read { path: file.clone(), source })?;
-            let kind = kind(&start).ok_or_else(|| unrecognised("it changes while it is read".to_string()))?;
-            open_file(file, kind)
+        [(file, kind)] => open_file(file, *kind),
+        several => {
+            let names = folder::names(several).join(", ");
+            Err(unrecognised(format!("the folder has several files of weights, give the path of one: {names}")))
         }
-        _ => Err(unrecognised(format!("the folder has several files of weights, name one: {}", names().join(", ")))),
     }
 }
 
@@ -195,11 +197,25 @@ fn folder_name(path: &Path) -> Option<String> {
     of_hub().or_else(|| Some(path.file_name()?.to_string_lossy().into_owned()))
 }
 
+/// A Hugging Face folder's `tokenizer.json`, or one made of what Transformers' tokenizer in Python leaves instead.
+fn tokenizer(folder: &Path) -> Result<String, ModelError> {
+    let path = folder.join("tokenizer.json");
+    let (None, Some(vocabulary)) = (optional_text(&path)?, optional_text(&folder.join(folder::VOCABULARY))?) else {
+        return text(&path);
+    };
+    let ids = |name: &str, json: &str| {
+        let file = folder.join(name).display().to_string();
+        serde_json::from_str(json).map_err(|e| ModelError::Json { file, reason: e.to_string() })
+    };
+    let added = text(&folder.join(folder::ADDED))?;
+    Ok(ranks::tokenizer(ids(folder::VOCABULARY, &vocabulary)?, ids(folder::ADDED, &added)?))
+}
+
 fn huggingface(folder: &Path, store: Store) -> Result<Opened, ModelError> {
     let source = Source {
         config: text(&folder.join("config.json"))?,
         generation: optional_text(&folder.join("generation_config.json"))?,
-        tokenizer: text(&folder.join("tokenizer.json"))?,
+        tokenizer: tokenizer(folder)?,
     };
     Ok(Opened { container: "Hugging Face folder", name: folder_name(folder), source, store })
 }

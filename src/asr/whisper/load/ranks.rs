@@ -14,6 +14,24 @@ use crate::asr::whisper::bytes::{byte_of, char_of, merged};
 /// No token is longer: the longest of OpenAI's has 128 bytes. Encoding takes time with the square of it.
 pub(super) const LONGEST: usize = 256;
 
+/// Whether a token steers by its name, as `<|en|>`. Timestamps, `<|0.00|>` and so on, are told by their place.
+pub(super) fn steers(name: &str) -> bool {
+    let inner = name.strip_prefix("<|").and_then(|name| name.strip_suffix("|>"));
+    inner.is_some_and(|inner| inner.parse::<f32>().is_err())
+}
+
+/// A `tokenizer.json` from names and their ids: those of `vocab.json`, and those of `added_tokens.json`.
+pub(super) fn tokenizer(vocabulary: HashMap<String, u32>, added: HashMap<String, u32>) -> String {
+    let bytes = |token: &str| token.chars().map(byte_of).collect::<Option<Vec<u8>>>();
+    let (mut others, texts): (Vec<_>, Vec<_>) = vocabulary.into_iter().partition(|(name, _)| steers(name));
+    // Those that a fine-tune added may be text.
+    others.extend(added.into_iter().filter(|(name, _)| steers(name) || !name.starts_with("<|")));
+    let mut others: Vec<(u32, String)> = others.into_iter().map(|(name, id)| (id, name)).collect();
+    others.sort_unstable();
+    let ranks = texts.into_iter().filter_map(|(token, id)| Some((bytes(&token)?, id))).collect();
+    Ranks { ranks }.tokenizer(&others)
+}
+
 /// Tokens of text and their ids.
 pub(crate) struct Ranks {
     ranks: HashMap<Vec<u8>, u32>,
@@ -54,13 +72,14 @@ impl Ranks {
         merged(piece, |part| self.ranks.get(part).copied().filter(|rank| *rank < limit))
     }
 
-    /// Hugging Face's `tokenizer.json` with these tokens beside those of text.
+    /// Hugging Face's `tokenizer.json` with these tokens beside those that are made by merges.
     pub(super) fn tokenizer(&self, special: &[(u32, String)]) -> String {
         let text = |token: &[u8]| token.iter().copied().map(char_of).collect::<String>();
         let mut tokens: Vec<(&Vec<u8>, u32)> = self.ranks.iter().map(|(token, rank)| (token, *rank)).collect();
         tokens.sort_unstable_by_key(|(_, rank)| *rank);
         let merges: Vec<String> = tokens
             .iter()
+            .filter(|(token, _)| token.len() <= LONGEST)
             .filter_map(|(token, rank)| match self.parts(token, *rank)[..] {
                 [left, right] => Some(format!("{} {}", text(left), text(right))),
                 _ => None,
@@ -73,7 +92,7 @@ impl Ranks {
             .map(|(id, content)| {
                 json!({
                     "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                    "normalized": false, "special": true,
+                    "normalized": false, "special": steers(content),
                 })
             })
             .collect();

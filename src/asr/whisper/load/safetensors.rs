@@ -36,32 +36,38 @@ fn header(bytes: &Bytes) -> io::Result<Vec<u8>> {
     Ok(all)
 }
 
-/// Reads all files that an index (`model.safetensors.index.json`) names; they lie beside it.
-pub(super) fn read_sharded(index: &Path) -> Result<Store, ModelError> {
+/// The files that an index (`model.safetensors.index.json`) names; they lie beside it.
+pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
     let label = index.display().to_string();
     let json = super::text(index)?;
     let Index { weight_map } =
         serde_json::from_str(&json).map_err(|e| ModelError::Json { file: label.clone(), reason: e.to_string() })?;
-    let mut store: Option<Store> = None;
-    for file in weight_map.values().collect::<BTreeSet<_>>() {
-        // A name within the folder: an index is no reason to read elsewhere.
-        if Path::new(file).file_name() != Some(file.as_ref()) {
-            let reason = format!("it names the file `{file}`, which is not one beside it");
-            return Err(ModelError::Corrupt { file: label, reason });
-        }
-        let path = index.with_file_name(file);
-        let part = read(&path.display().to_string(), Bytes::open(&path)?)?;
-        match &mut store {
-            None => store = Some(part),
-            Some(store) => store.merge(part)?,
-        }
-    }
-    store.ok_or_else(|| ModelError::Corrupt { file: label, reason: "its `weight_map` is empty".to_string() })
+    let names: BTreeSet<String> = weight_map.into_values().collect();
+    // Names within the folder: an index is no reason to read elsewhere.
+    let reason = match names.iter().find(|file| Path::new(file).file_name() != Some(file.as_ref())) {
+        Some(file) => format!("it names the file `{file}`, which is not one beside it"),
+        None if names.is_empty() => "its `weight_map` is empty".to_string(),
+        None => return Ok(names),
+    };
+    Err(ModelError::Corrupt { file: label, reason })
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+/// Reads all files that an index names.
+pub(super) fn read_sharded(index: &Path) -> Result<Store, ModelError> {
+    let mut all: Option<Store> = None;
+    for file in shards(index)? {
+        let path = index.with_file_name(file);
+        let part = read(&path.display().to_string(), Bytes::open(&path)?)?;
+        match &mut all {
+            None => all = Some(part),
+            Some(all) => all.merge(part)?,
+        }
+    }
+    all.ok_or_else(|| ModelError::Corrupt { file: index.display().to_string(), reason: "it is empty".to_string() })
 }
 
 pub(super) fn read(file: &str, bytes: Bytes) -> Result<Store, ModelError> {

@@ -121,7 +121,12 @@ const AHEAD: usize = 1 << 16;
 
 impl<'a> Scan<'a> {
     pub(super) fn new(bytes: &'a Bytes) -> Self {
-        let length = usize::try_from(bytes.len()).unwrap_or(usize::MAX);
+        Self::within(bytes, usize::MAX)
+    }
+
+    /// Of the first `most` bytes.
+    pub(super) fn within(bytes: &'a Bytes, most: usize) -> Self {
+        let length = usize::try_from(bytes.len()).unwrap_or(usize::MAX).min(most);
         Self { bytes, at: 0, length, window: Vec::new(), start: 0 }
     }
 
@@ -176,6 +181,15 @@ impl<'a> Scan<'a> {
 
     pub(super) fn u32(&mut self) -> Result<u32, String> {
         self.number().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, String> {
+        self.number().map(u64::from_le_bytes)
+    }
+
+    /// A length of 64 bits; what is longer than any memory is longer than the file too.
+    pub(super) fn length(&mut self) -> Result<usize, String> {
+        self.u64().map(|length| usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// A count or size, which no file has negative.

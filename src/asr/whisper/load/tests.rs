@@ -124,6 +124,19 @@ fn what_openai_s_option_calls_minus_one_is_the_default_list() {
 }
 
 #[test]
+fn tokens_that_were_added_may_be_text() {
+    let ids = |tokens: &[(&str, u32)]| tokens.iter().map(|(token, id)| (token.to_string(), *id)).collect();
+    let vocabulary = ids(&[("a", 0), ("b", 1), ("ab", 2), ("<|endoftext|>", 3)]);
+    let added = ids(&[("<|en|>", 4), ("<|0.00|>", 5), ("Grüße", 6)]);
+    let json: serde_json::Value = serde_json::from_str(&ranks::tokenizer(vocabulary, added)).unwrap();
+    let added = json["added_tokens"].as_array().unwrap().iter();
+    let added: Vec<_> = added.map(|token| (token["content"].as_str().unwrap(), token["special"] == true)).collect();
+    assert_eq!(added, [("<|endoftext|>", true), ("<|en|>", true), ("Grüße", false)]);
+    assert_eq!(json["model"]["vocab"], serde_json::json!({"a": 0, "b": 1, "ab": 2}));
+    assert_eq!(json["model"]["merges"], serde_json::json!(["a b"]));
+}
+
+#[test]
 fn a_vocabulary_encodes_by_rank() {
     let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
     tokens.extend(["ab", "bc", "abc", "abcabc", " abc"].iter().map(|token| token.as_bytes().to_vec()));
