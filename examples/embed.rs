@@ -87,7 +87,7 @@ fn drain(session: &mut Session, number: usize, jobs: &mut VecDeque<Job<usize>>) 
         match session.poll_output() {
             Output::Decode(job) => jobs.push_back(Job { tag: number, job, cancel: Cancel::new() }),
             // A real server keeps each job's `Cancel` and sets it here.
-            Output::Cancel(_) => {}
+            Output::Cancel(_) | Output::Closed { .. } => {}
             Output::Event(CaptionEvent::Interim { speaker_id, text, .. }) => println!("{speaker_id}… {text}"),
             Output::Event(CaptionEvent::Final { speaker_id, text, .. }) => println!("{speaker_id}: {text}"),
             Output::Event(_) => {}

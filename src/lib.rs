@@ -28,7 +28,7 @@
 //!                 session.handle_input(Input::Decoded { job: job.id, result })?;
 //!             }
 //!             Output::Event(CaptionEvent::Final { text, .. }) => println!("{text}"),
-//!             Output::Event(_) | Output::Cancel(_) => {}
+//!             Output::Event(_) | Output::Cancel(_) | Output::Closed { .. } => {}
 //!             Output::Wait(_wake_up) => break,
 //!         }
 //!     }

@@ -52,6 +52,12 @@ fn spans_ms(events: &[CaptionEvent]) -> Vec<(i64, i64)> {
         .collect()
 }
 
+/// The jobs that wait to be polled.
+fn asked(session: &mut Session) -> Vec<DecodeJob> {
+    let outputs = std::iter::from_fn(|| Some(session.poll_output()).filter(|output| !matches!(output, Output::Wait(_))));
+    outputs.filter_map(|output| if let Output::Decode(job) = output { Some(job) } else { None }).collect()
+}
+
 #[test]
 fn captions_lie_where_the_sound_is() {
     let samples = sound(16_000, 8_000, &[(1_000, 3_000), (5_000, 5_600)]);
@@ -191,6 +197,7 @@ fn interims_lead_to_their_final_and_are_cancelled_by_it() {
                 }
                 Output::Event(event) => interims.push(event),
                 Output::Cancel(job) => cancelled.push(job),
+                Output::Closed { .. } => {}
                 Output::Wait(_) => break,
             }
         }
@@ -280,9 +287,7 @@ fn finals_come_in_order_whatever_the_order_of_the_answers() {
     push(&mut session, at_ms(0), 16_000, &samples).unwrap();
     session.handle_input(Input::End).unwrap();
     let mut jobs = Vec::new();
-    while let Output::Decode(job) = session.poll_output() {
-        jobs.push(job);
-    }
+    jobs.extend(asked(&mut session));
     assert_eq!(jobs.len(), 3);
     for job in jobs.into_iter().rev() {
         assert!(!session.is_finished());
@@ -469,9 +474,7 @@ fn settings_change_at_a_forced_cut_too() {
     push(&mut session, at_ms(1_000), 16_000, &samples[16_000..]).unwrap();
     session.handle_input(Input::End).unwrap();
     let mut languages = Vec::new();
-    while let Output::Decode(job) = session.poll_output() {
-        languages.push(job.language.to_string());
-    }
+    languages.extend(asked(&mut session).iter().map(|job| job.language.to_string()));
     assert!(languages.len() >= 3, "{languages:?}");
     assert_eq!(languages[0], "en", "the caption that was open keeps its language");
     assert!(languages[1..].iter().all(|language| language == "fr"), "{languages:?}");
@@ -491,4 +494,61 @@ fn samples_that_are_no_numbers_and_decoders_that_find_nothing_are_counted() {
     assert!(matches!(events[..], [CaptionEvent::Suppressed { reason: Suppression::Empty, .. }]), "{events:?}");
     let accounting = session.accounting();
     assert_eq!((accounting.non_finite, accounting.suppressed), (2, 2_000 * 16));
+}
+
+/// Finals of speech with a pause that is too short to end a caption and long enough for a final to be asked in vain.
+fn asked_early(early: bool, late: bool) -> (Vec<String>, Vec<String>) {
+    let samples = sound(16_000, 8_000, &[(500, 2_000), (2_500, 4_000), (5_200, 6_000)]);
+    let mut config = no_interims();
+    config.early_finals = early;
+    let mut session = Session::with_vad("alice", config, Box::new(Loudness));
+    let (mut finals, mut steps, mut waiting) = (Vec::new(), Vec::new(), VecDeque::new());
+    for (i, piece) in samples.chunks(320).enumerate() {
+        let ms = i as i64 * 20;
+        push(&mut session, at_ms(ms), 16_000, piece).unwrap();
+        // Answers come at once, or a second later.
+        loop {
+            match session.poll_output() {
+                Output::Decode(job) => {
+                    steps.push(format!("{ms} ask {}", job.id.0));
+                    waiting.push_back((ms + if late { 1000 } else { 0 }, job));
+                }
+                Output::Cancel(job) => {
+                    steps.push(format!("{ms} cancel {}", job.0));
+                    waiting.retain(|(_, waiting)| waiting.id != job);
+                }
+                Output::Closed { id, heard_from, .. } => steps.push(format!("{ms} closed {} {}", id.0, heard_from.0)),
+                Output::Event(event) => {
+                    steps.push(format!("{ms} final"));
+                    finals.push(format!("{event:?}"));
+                }
+                Output::Wait(_) => match waiting.pop_front_if(|(due, _)| *due <= ms) {
+                    Some((_, job)) => {
+                        let heard = format!("{} from {}", job.audio.len(), job.start.0);
+                        let result = Ok(Hypothesis::certain(&heard, &job));
+                        session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
+                    }
+                    None => break,
+                },
+            }
+        }
+    }
+    (finals, steps)
+}
+
+#[test]
+fn a_final_is_asked_inside_the_silence_and_says_what_it_would_have_said() {
+    let (finals, steps) = asked_early(false, false);
+    assert_eq!(steps.iter().filter(|step| step.contains("ask")).count(), 2, "{steps:?}");
+    for late in [false, true] {
+        let (early, steps) = asked_early(true, late);
+        assert_eq!(early, finals, "{steps:?}");
+        // 300 ms into the pause at 2 s, in vain; into the one at 4 s, 400 ms before it ends the caption; and into the last.
+        let expected = if late {
+            ["2280 ask 0", "2500 cancel 0", "4280 ask 1", "4680 closed 0 3200", "5280 final", "6280 ask 2"].to_vec()
+        } else {
+            ["2280 ask 0", "4280 ask 1", "4680 closed 0 3200", "4680 final", "6280 ask 2"].to_vec()
+        };
+        assert_eq!(steps[..expected.len()], expected, "{steps:?}");
+    }
 }

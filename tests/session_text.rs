@@ -44,7 +44,7 @@ fn finals(config: Config, late: usize, decoder: &mut dyn Decoder) -> Vec<String>
             match session.poll_output() {
                 Output::Decode(job) => waiting.push_back((due + late, job)),
                 Output::Event(event) => events.push(event),
-                Output::Cancel(_) => {}
+                Output::Cancel(_) | Output::Closed { .. } => {}
                 Output::Wait(_) if waiting.front().is_some_and(|(when, _)| *when <= due) => {
                     let (_, job) = waiting.pop_front().unwrap();
                     let result = decoder.decode(&job, &cuewire::asr::Cancel::new());

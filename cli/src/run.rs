@@ -117,6 +117,7 @@ pub(crate) fn drain(
             Output::Decode(job) => recognizer.ask(track, job)?,
             Output::Cancel(job) => recognizer.cancel(track, job),
             Output::Event(event) => on_event(event),
+            Output::Closed { .. } => {}
             Output::Wait(wake_up) => return Ok(wake_up),
         }
     }

@@ -47,6 +47,8 @@ pub struct DecodeJob {
     pub audio: Arc<[f32]>,
     /// Where `audio` begins in its track. Seeds whatever is drawn at random, so that a replay is exact.
     pub start: SampleIndex,
+    /// The sample of the track at which the answer is due: what is scheduled by it changes no answer.
+    pub due: SampleIndex,
     /// What is spoken.
     pub language: LanguageSetting,
     /// What to make of it.
@@ -75,6 +77,7 @@ impl DecodeJob {
             kind: JobKind::Final,
             audio,
             start: SampleIndex(0),
+            due: SampleIndex(0),
             language,
             task: Task::default(),
             vocabulary: Vocabulary::default(),

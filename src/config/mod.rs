@@ -151,6 +151,10 @@ pub struct Config {
     /// What is changed in texts.
     #[serde(skip_serializing_if = "is_default")]
     pub text_rules: TextRules,
+    /// Whether finals are decoded inside the silence that must pass before they are shown, so that they are ready when it is
+    /// over: for live audio. Where speech goes on the work was in vain. Default off; it changes no text.
+    #[serde(skip_serializing_if = "is_default")]
+    pub early_finals: bool,
     /// Whether finals have their words with times; default off: it takes time.
     #[serde(skip_serializing_if = "is_default")]
     pub word_times: bool,

@@ -74,6 +74,15 @@ pub enum Boundary {
     Closed(Segment),
 }
 
+/// How the open caption ends if no more is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What the recogniser hears ends here (exclusive): it is there already.
+    pub heard_to: SampleIndex,
+    /// Silence reaches its limit here.
+    pub due: SampleIndex,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Open {
     /// First frame of speech.
@@ -127,6 +136,17 @@ impl Segmenter {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// What the recogniser will hear of the open caption if nothing but silence follows, once all of it is there: from that
+    /// moment on the final can be decoded, while the rest of the silence passes. A limit no longer than the margin leaves
+    /// no such rest.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        let open = self.open.as_ref()?;
+        let speech_end = self.sample_of(open.speech_end);
+        let (heard_to, due) = (speech_end.plus(MARGIN), self.sample_of(open.speech_end + self.silence_frames));
+        (heard_to <= self.sample_of(self.next)).then_some(Ending { heard_to, due })
     }
 
     /// The earliest sample that may still be heard: older ones can be forgotten.

@@ -63,6 +63,15 @@ pub enum Output {
     Decode(DecodeJob),
     /// The answer to this job is no longer of use. One that comes all the same is ignored.
     Cancel(JobId),
+    /// A caption is over, as far as the audio goes: what became of it will be an event, in the order in which captions close.
+    Closed {
+        /// The caption.
+        id: CaptionId,
+        /// Where the audio of its jobs begins ([`DecodeJob::start`]).
+        heard_from: SampleIndex,
+        /// Detected end of speech.
+        end_time: Timestamp,
+    },
     /// Something became known.
     Event(CaptionEvent),
     /// Nothing more until the next input; where a time is given, a [`Input::Tick`] is due then if no audio comes.
@@ -122,6 +131,8 @@ struct OpenCaption {
     revision: u32,
     prefix: StablePrefix,
     draft: Arc<[u32]>,
+    /// The final, asked for before the silence was over.
+    early: Option<EarlyFinal>,
     /// Of the audio from `heard_from` on, which is where that of every job of the caption begins.
     features: FeatureCache,
 }
@@ -129,6 +140,12 @@ struct OpenCaption {
 struct InterimJob {
     job: JobId,
     end: Timestamp,
+}
+
+struct EarlyFinal {
+    job: DecodeJob,
+    heard_to: SampleIndex,
+    answer: Option<Result<Hypothesis, DecodeError>>,
 }
 
 /// One track. See the module's documentation.
@@ -371,6 +388,7 @@ impl Session {
         let speech = self.vad.is_speech(&frame);
         self.segmenter.push(speech, energy / FRAME as f32, &*self.vad, &mut self.boundaries);
         self.handle_boundaries();
+        self.ask_early();
         self.ask_for_interim();
         self.buffer.forget_before(self.segmenter.needed_from());
     }
@@ -403,6 +421,7 @@ impl Session {
             revision: 0,
             prefix: StablePrefix::default(),
             draft: Arc::from([]),
+            early: None,
             features: FeatureCache::default(),
         });
     }
@@ -413,7 +432,14 @@ impl Session {
             self.outputs.push_back(Output::Cancel(interim.job));
         }
         let audio = (segment.heard_from, segment.heard_to);
-        let job = self.job(JobKind::Final, audio, open.draft, open.features);
+        let (job, asked) = match open.early {
+            Some(early) if early.heard_to == segment.heard_to => (early.job, Some(early.answer)),
+            early => {
+                self.outputs
+                    .extend(early.filter(|early| early.answer.is_none()).map(|early| Output::Cancel(early.job.id)));
+                (self.job(JobKind::Final, audio, self.framed, open.draft, open.features), None)
+            }
+        };
         let samples = segment.end.since(segment.start);
         // Where the anchor slewed meanwhile, the caption is no longer than its samples, and may be a little shorter.
         let longest = open.start.plus_nanos(nanos_of_samples(samples, SAMPLE_RATE));
@@ -428,13 +454,53 @@ impl Session {
             samples,
             shown: open.revision > 0,
             heard_at: self.timeline.time_of(segment.heard_from),
-            auto: job.language == LanguageSetting::Auto,
+            auto: self.config.language == LanguageSetting::Auto,
             epoch: self.epoch,
             rules: self.rules.clone(),
             job,
-            state: FinalState::Held,
+            state: if asked.is_some() { FinalState::Asked } else { FinalState::Held },
         }));
-        self.ask_for_finals();
+        self.outputs.push_back(Output::Closed { id: open.id, heard_from: segment.heard_from, end_time: end });
+        match asked.flatten() {
+            Some(answer) => self.answer(self.awaited.len() - 1, answer),
+            None => self.ask_for_finals(),
+        }
+    }
+
+    /// Asks for the open caption's final as soon as all that it hears is there. Where speech went on, takes that back.
+    fn ask_early(&mut self) {
+        let ending = self.segmenter.ending();
+        let Some(open) = &mut self.open else { return };
+        if let Some(early) = open.early.take_if(|early| ending.is_none_or(|ending| ending.heard_to != early.heard_to)) {
+            match early.answer {
+                None => self.outputs.push_back(Output::Cancel(early.job.id)),
+                Some(Ok(hypothesis)) if hypothesis.suppressed.is_none() => open.draft = Arc::from(hypothesis.tokens),
+                Some(_) => {}
+            }
+        }
+        // A language that is to be detected is known when the captions before are answered, not before.
+        let settled = self.config.language != LanguageSetting::Auto || self.awaited.is_empty();
+        let Some(ending) = ending.filter(|_| self.config.early_finals && settled && open.early.is_none()) else {
+            return;
+        };
+        // The final says more.
+        self.outputs.extend(open.interim.take().map(|interim| Output::Cancel(interim.job)));
+        let (heard_from, draft, features) = (open.heard_from, open.draft.clone(), open.features.clone());
+        let mut job = self.job(JobKind::Final, (heard_from, ending.heard_to), ending.due, draft, features);
+        self.number(&mut job);
+        if let Some(open) = &mut self.open {
+            self.outputs.push_back(Output::Decode(job.clone()));
+            open.early = Some(EarlyFinal { job, heard_to: ending.heard_to, answer: None });
+        }
+    }
+
+    /// Gives a job its id, and the language that was detected where it is to be.
+    fn number(&mut self, job: &mut DecodeJob) {
+        job.id = JobId(self.next_job);
+        self.next_job += 1;
+        if let Some(Detected { language, .. }) = self.detected_in(job.language == LanguageSetting::Auto, self.epoch) {
+            job.language = LanguageSetting::Fixed(language);
+        }
     }
 
     /// A job over the audio from one sample to another, not asked yet.
@@ -442,6 +508,7 @@ impl Session {
         &self,
         kind: JobKind,
         (from, to): (SampleIndex, SampleIndex),
+        due: SampleIndex,
         draft: Arc<[u32]>,
         features: FeatureCache,
     ) -> DecodeJob {
@@ -450,6 +517,7 @@ impl Session {
             kind,
             audio: self.buffer.copy(from, to),
             start: from,
+            due,
             language: self.config.language,
             task: self.config.task,
             vocabulary: self.config.vocabulary.clone(),
@@ -464,18 +532,13 @@ impl Session {
         let interval = samples_of_ms(self.config.interim_interval_ms.ms());
         let framed = self.framed;
         let Some(open) = &self.open else { return };
-        if interval == 0 || open.interim.is_some() || framed.since(open.interim_to) < interval {
+        if interval == 0 || open.interim.is_some() || open.early.is_some() || framed.since(open.interim_to) < interval {
             return;
         }
         let (heard_from, draft, features) = (open.heard_from, open.draft.clone(), open.features.clone());
-        let mut request = self.job(JobKind::Interim, (heard_from, framed), draft, features);
-        let job = JobId(self.next_job);
-        self.next_job += 1;
-        request.id = job;
-        if let Some(Detected { language, .. }) = self.detected_in(request.language == LanguageSetting::Auto, self.epoch)
-        {
-            request.language = LanguageSetting::Fixed(language);
-        }
+        let mut request = self.job(JobKind::Interim, (heard_from, framed), framed, draft, features);
+        self.number(&mut request);
+        let job = request.id;
         self.outputs.push_back(Output::Decode(request));
         let end = self.timeline.time_of(framed);
         if let Some(open) = &mut self.open {
@@ -500,6 +563,10 @@ impl Session {
         }
         // Neither a final nor the interim in progress: its caption closed meanwhile.
         let Some(open) = &mut self.open else { return Ok(()) };
+        if let Some(early) = open.early.as_mut().filter(|early| early.job.id == job) {
+            early.answer = Some(result);
+            return Ok(());
+        }
         let Some(interim) = open.interim.take_if(|interim| interim.job == job) else { return Ok(()) };
         // An interim that failed or found nothing is not shown; the next one, or the final, will tell.
         if let Ok(hypothesis) = result

@@ -61,7 +61,7 @@ pub(crate) fn drain(session: &mut Session, decoder: &mut dyn Decoder) -> Vec<Cap
                 session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
             }
             Output::Event(event) => events.push(event),
-            Output::Cancel(_) => {}
+            Output::Cancel(_) | Output::Closed { .. } => {}
             Output::Wait(_) => return events,
         }
     }
