@@ -7,17 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{after, never, select};
 use cuewire::audio::Pcm;
 use cuewire::caption::CaptionEvent;
-use cuewire::engine::default_threads;
+use cuewire::engine::{Answer, default_threads};
 use cuewire::session::{Input, Session};
 use cuewire::time::{Timestamp, nanos_of_samples};
 
 use crate::args::{LiveArgs, SampleFormat};
 use crate::output::quit_quietly_if_nobody_reads;
-use crate::recognizer::Recognizer;
+use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, drain, stdin_blocks, warn_of_failure};
 use crate::{FAILED, Failure, INTERRUPTED, complain, model};
 
-const TRACK: (usize, usize) = (0, 0);
+const TRACK: Track = Track { recording: 0, channel: 0 };
 
 pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     // The shape is checked before the model is loaded.
@@ -99,7 +99,7 @@ impl Live {
                     return Ok(None);
                 }
                 recv(self.recognizer.answers()) -> answer => {
-                    let answer = answer.map_err(|_| crate::recognizer::Stopped)?;
+                    let answer = answer.map_err(|_| Stopped)?;
                     self.take(answer)?;
                 }
                 recv(blocks) -> block => match block {
@@ -129,13 +129,13 @@ impl Live {
         self.session.handle_input(Input::End)?;
         self.drain()?;
         while !self.session.is_finished() {
-            let answer = self.recognizer.answers().recv().map_err(|_| crate::recognizer::Stopped)?;
+            let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
             self.take(answer)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, answer: cuewire::engine::Answer<(usize, usize)>) -> Result<(), Failure> {
+    fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
         self.recognizer.answered(&answer)?;
         if let Err(error) = &answer.result {
             self.failed |= warn_of_failure(self.session.speaker_id(), error);

@@ -100,17 +100,13 @@ impl Destination {
 
 impl Sink {
     pub(crate) fn write(&mut self, fragment: &Fragment) -> Result<(), String> {
-        self.writer.write(fragment).map_err(|error| self.failure(&error))
+        self.writer.write(fragment).map_err(|error| failure(&self.name, &error))
     }
 
     /// Writes what is left; what became of the cues.
     pub(crate) fn finish(self) -> Result<Option<CueCounts>, String> {
         let Self { name, writer } = self;
         writer.finish().map(|Finished { cues, .. }| cues).map_err(|error| failure(&name, &error))
-    }
-
-    fn failure(&self, error: &io::Error) -> String {
-        failure(&self.name, error)
     }
 }
 

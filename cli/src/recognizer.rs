@@ -11,8 +11,14 @@ use cuewire::asr::whisper::{WhisperDecoder, WhisperModel};
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 use cuewire::engine::{Answer, Idle, Job, SubmitError, Workers};
 
-/// Which session asked: the number of its recording, and its channel.
-pub(crate) type Track = (usize, usize);
+/// Which session asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Track {
+    /// The number of its recording, from 0 in the order of the command line.
+    pub(crate) recording: usize,
+    /// From 0; 0 too where channels are mixed.
+    pub(crate) channel: usize,
+}
 
 pub(crate) struct Recognizer {
     workers: Workers<Track>,

@@ -265,7 +265,7 @@ impl Run<'_> {
 
     fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
         self.recognizer.answered(&answer)?;
-        let (number, channel) = answer.tag;
+        let Track { recording: number, channel } = answer.tag;
         let recording = &mut self.recordings[number - self.first];
         if let Err(error) = &answer.result {
             let path = recording.path.display().to_string();
@@ -278,7 +278,7 @@ impl Run<'_> {
     fn drain(&mut self, number: usize) -> Result<(), Failure> {
         let recording = &mut self.recordings[number - self.first];
         for (channel, session) in recording.sessions.iter_mut().enumerate() {
-            drain(session, (number, channel), &mut self.recognizer, |event| match event {
+            drain(session, Track { recording: number, channel }, &mut self.recognizer, |event| match event {
                 CaptionEvent::Final { start_time, end_time, speaker_id, text, language, words, .. } => {
                     self.captions += 1;
                     recording.fragments.push(Fragment {
