@@ -12,7 +12,7 @@ use cuewire::config::{
     Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, SilenceDurationMs,
     SpeechSegmentConfig, Task,
 };
-use cuewire::time::Timestamp;
+use cuewire::time::{ParseTimestampError, Timestamp};
 use cuewire::transcript::Format;
 
 use crate::Failure;
@@ -159,8 +159,8 @@ pub(crate) struct RecognitionArgs {
     #[arg(long)]
     pub(crate) word_times: bool,
 
-    /// Threads that decode [default: as many as the machine, or its container, has cores]
-    #[arg(long, value_name = "N")]
+    /// Threads that decode: 1 – 1024 [default: as many as the machine, or its container, has cores]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -220,6 +220,26 @@ fn lines(option: &str, path: &str) -> Result<Vec<String>, Failure> {
     Ok(text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect())
 }
 
+/// More than any machine that this is run on has cores; each costs memory, and at some thousands systems give up.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST_THREADS: usize = 1024;
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
+    threads.ok_or_else(|| format!("threads are `{text}`: allowed are 1 – {MOST_THREADS}"))
+}
+
+fn start_time(text: &str) -> Result<Timestamp, String> {
+    within_range(text.parse().map_err(|error: ParseTimestampError| error.to_string())?)
+}
+
+/// Refuses a start so near to the ends of what a [`Timestamp`] holds that the times of a recording would not fit.
+pub(crate) fn within_range(start_time: Timestamp) -> Result<Timestamp, String> {
+    const YEAR_NANOS: i64 = 366 * 86_400 * 1_000_000_000;
+    const FIRST: Timestamp = Timestamp::from_nanos(i64::MIN + YEAR_NANOS);
+    const LAST: Timestamp = Timestamp::from_nanos(i64::MAX - YEAR_NANOS);
+    let error = || format!("the start is {start_time}: allowed are {FIRST} – {LAST}");
+    (FIRST..=LAST).contains(&start_time).then_some(start_time).ok_or_else(error)
+}
+
 #[derive(Args)]
 pub(crate) struct TranscribeArgs {
     /// Recordings: WAV, FLAC, MP3, Ogg, WebM, MP4, AIFF; `-` is standard input. With --merge: SPEAKER=FILE
@@ -246,7 +266,7 @@ pub(crate) struct TranscribeArgs {
     pub(crate) split_channels: bool,
 
     /// When the recording began, RFC 3339
-    #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH)]
+    #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH, value_parser = start_time)]
     pub(crate) start_time: Timestamp,
 
     /// What to write: jsonl, json, srt, vtt or txt
@@ -296,7 +316,7 @@ pub(crate) struct LiveArgs {
     pub(crate) interim_interval_ms: InterimIntervalMs,
 
     /// When the stream began, RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = start_time)]
     pub(crate) start_time: Option<Timestamp>,
 }
 

@@ -303,7 +303,7 @@ fn a_truncated_recording_gives_its_captions_and_then_the_error() {
 fn what_makes_no_sense_is_refused_before_anything_is_read() {
     let recording = testdata(GREETING);
     let recording = recording.to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["transcribe"], &["FILE"]),
         (
             &["transcribe", "--max-speech-caption-ms", "4999", recording],
@@ -312,6 +312,13 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         (&["transcribe", "--silence-duration-ms", "2001", recording], &["silence_duration_ms is 2001", "300 – 2000"]),
         (&["transcribe", "--language", "tlh", recording], &["`tlh`", "auto, en"]),
         (&["transcribe", "--start-time", "noon", recording], &["`noon`", "RFC 3339"]),
+        (
+            &["transcribe", "--start-time", "2262-04-11T23:47:15Z", recording],
+            &["2262-04-11T23:47:15", "1678-09-22T00:12:43", "2261-04-10T23:47:16"],
+        ),
+        (&["live", "--rate", "16000", "--channels", "1", "--start-time", "1677-10-01T00:00:00Z"], &["1678-09-22T"]),
+        (&["transcribe", "--threads", "100000", recording], &["threads are `100000`", "1 – 1024"]),
+        (&["transcribe", "--threads", "0", recording], &["threads are `0`", "1 – 1024"]),
         (&["transcribe", "--format", "srt", recording, recording], &["several files", "--output-dir"]),
         (&["transcribe", "--output-dir", "/tmp", recording, recording], &["would both be written"]),
         (&["transcribe", "--format", "json", recording, recording], &["several files", "--merge"]),
