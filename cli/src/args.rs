@@ -19,6 +19,7 @@ use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
 use crate::tracks::Offset;
 
+/// Of the commands that caption.
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was captioned
@@ -45,6 +46,25 @@ Examples:
   cuewire transcribe --split-channels --output-dir out calls/*.wav
   cuewire transcribe --merge alice=a.webm bob=b.webm --offset bob=1.5 --output call.vtt --format vtt
   ffmpeg -i rtsp://camera/1 -t 60 -f wav - | cuewire transcribe -";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  cuewire model info
+  cuewire model info tiny.en
+  cuewire model info models/whisper-small.gguf
+
+Exit codes:
+  0    the model is described
+  2    it cannot be loaded: standard error says why";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  cuewire model convert tiny.en tiny.en.gguf --quantize q8_0
+  cuewire model convert faster-whisper-small/ small.gguf --quantize f16
+
+Exit codes:
+  0    the file is written, whole
+  2    it is not: standard error says why";
 
 const PULL_NOTES: &str = "\
 Names: tiny, base, small, medium, each also as .en; large (the first), large-v2, large-v3, large-v3-turbo or turbo;
@@ -91,10 +111,10 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Caption recordings.
-    #[command(after_help = TRANSCRIBE_EXAMPLES)]
+    #[command(after_help = format!("{TRANSCRIBE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Transcribe(TranscribeArgs),
     /// Caption raw PCM on standard input while it is spoken.
-    #[command(after_help = LIVE_EXAMPLES)]
+    #[command(after_help = format!("{LIVE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Live(LiveArgs),
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
@@ -107,8 +127,10 @@ pub(crate) enum ModelCommand {
     #[command(after_help = PULL_NOTES)]
     Pull(PullArgs),
     /// Print a model's name, sizes and languages.
+    #[command(after_help = INFO_EXAMPLES)]
     Info(InfoArgs),
     /// Write a model as one GGUF file that holds everything: weights, tokenizer, settings.
+    #[command(after_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
 }
 
@@ -155,10 +177,6 @@ pub(crate) struct RecognitionArgs {
     #[arg(long)]
     pub(crate) keep_sound_tags: bool,
 
-    /// Find the time of each word: json lists them, vtt marks them as they are spoken
-    #[arg(long)]
-    pub(crate) word_times: bool,
-
     /// Threads that decode: 1 – 1024 [default: as many as the machine, or its container, has cores]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -166,7 +184,7 @@ pub(crate) struct RecognitionArgs {
 
 impl RecognitionArgs {
     /// The settings of each track.
-    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs) -> Result<Config, Failure> {
+    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs, word_times: bool) -> Result<Config, Failure> {
         let mut config = Config::default();
         config.speech_segment_config = SpeechSegmentConfig {
             max_speech_caption_ms: self.max_speech_caption_ms,
@@ -175,7 +193,7 @@ impl RecognitionArgs {
         config.language = self.language;
         config.interim_interval_ms = interim_interval_ms;
         config.task = if self.translate { Task::Translate } else { Task::Transcribe };
-        config.word_times = self.word_times;
+        config.word_times = word_times;
         config.vocabulary = list("--vocabulary", self.vocabulary.as_slice())?.try_into()?;
         let rules = &mut config.text_rules;
         rules.keep_sound_tags = self.keep_sound_tags;
@@ -257,6 +275,10 @@ pub(crate) struct TranscribeArgs {
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
 
+    /// Show the time of each word: json lists them, vtt marks them as they are spoken
+    #[arg(long)]
+    pub(crate) word_times: bool,
+
     /// Who speaks [default: the file's name without its extension]
     #[arg(long, value_name = "ID")]
     pub(crate) speaker_id: Option<String>,
@@ -296,7 +318,7 @@ pub(crate) struct LiveArgs {
     #[arg(long, value_name = "HZ")]
     pub(crate) rate: u32,
 
-    /// Channels, mixed into one
+    /// Channels, mixed into one: 1 – 255
     #[arg(long, value_name = "N")]
     pub(crate) channels: usize,
 
@@ -306,6 +328,10 @@ pub(crate) struct LiveArgs {
 
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
+
+    /// List the words of each final with their times
+    #[arg(long)]
+    pub(crate) word_times: bool,
 
     /// Who speaks
     #[arg(long, value_name = "ID", default_value = "speaker")]

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
-    let config = args.recognition.config(args.interim_interval_ms)?;
+    let config = args.recognition.config(args.interim_interval_ms, args.word_times)?;
     model.check_vocabulary(&config.vocabulary)?;
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     let mut live = Live {

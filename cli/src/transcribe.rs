@@ -41,7 +41,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     model.check_language(args.recognition.language)?;
     let model_load_s = started.elapsed().as_secs_f64();
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
-    let config = args.recognition.config(0.try_into()?)?;
+    let config = args.recognition.config(0.try_into()?, args.word_times)?;
     model.check_vocabulary(&config.vocabulary)?;
     // A place that cannot be written is known before the work, not after it.
     let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;

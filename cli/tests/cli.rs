@@ -339,6 +339,19 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
     }
 }
 
+#[test]
+fn the_help_of_each_command_has_options_examples_and_exit_codes() {
+    for command in [&["transcribe"][..], &["live"], &["model", "pull"], &["model", "info"], &["model", "convert"]] {
+        let (code, help, _) = run(cuewire().args(command).arg("--help"));
+        assert_eq!(code, 0, "{command:?}");
+        for part in ["Options:", "Examples:\n  ", "Exit codes:\n  0 "] {
+            assert!(help.contains(part), "{command:?}: {part:?} is not in {help}");
+        }
+    }
+    let live = run(cuewire().args(["live", "--help"])).1;
+    assert!(live.contains("1 – 255") && !live.contains("vtt"), "{live}");
+}
+
 /// Feeds raw PCM, 100 ms worth at a time where `pace` says how many bytes that is, else as fast as the pipe takes it;
 /// gives the events.
 fn live(args: &[&str], bytes: &[u8], pace: Option<usize>) -> Vec<serde_json::Value> {
