@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
 use cuewire::caption::cues::Profile;
 use cuewire::config::{
-    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, SilenceDurationMs,
-    SpeechSegmentConfig, Task,
+    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, Replacements, SilenceDurationMs,
+    SpeechSegmentConfig, Task, TextError, Words,
 };
 use cuewire::time::{ParseTimestampError, Timestamp};
 use cuewire::transcript::Format;
@@ -26,6 +26,10 @@ Exit codes:
   1    an input could not be read, or only in part; what could be captioned was written
   2    the command line makes no sense, or the model cannot be loaded; nothing was written
   130  interrupted (Ctrl-C); captions up to then are finalised and written";
+
+/// Of what takes a value or a file.
+const FILE_NOTES: &str = "\
+In an @FILE, lines that begin with # are comments. A value itself begins with @ where it is given as @@.";
 
 const TRANSCRIBE_EXAMPLES: &str = "\
 Cues of srt and vtt: a caption is divided, and its lines are broken, by the rules of a profile:
@@ -111,10 +115,10 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Caption recordings.
-    #[command(after_help = format!("{TRANSCRIBE_EXAMPLES}\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("{FILE_NOTES}\n\n{TRANSCRIBE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Transcribe(TranscribeArgs),
     /// Caption raw PCM on standard input while it is spoken.
-    #[command(after_help = format!("{LIVE_EXAMPLES}\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("{FILE_NOTES}\n\n{LIVE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Live(LiveArgs),
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
@@ -194,18 +198,30 @@ impl RecognitionArgs {
         config.interim_interval_ms = interim_interval_ms;
         config.task = if self.translate { Task::Translate } else { Task::Transcribe };
         config.word_times = word_times;
-        config.vocabulary = list("--vocabulary", self.vocabulary.as_slice())?.try_into()?;
+        let terms = self.vocabulary.as_deref().map_or(Ok(Vec::new()), |given| entries("--vocabulary", given, true))?;
+        config.vocabulary = terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().try_into()?;
         let rules = &mut config.text_rules;
         rules.keep_sound_tags = self.keep_sound_tags;
         rules.mask_profanity = self.mask_profanity;
-        rules.masked_words = list("--mask-words", self.mask_words.as_slice())?.try_into()?;
+        // Entries are checked one by one too: an error says where.
+        let at = |place: &str, error: TextError| Failure(format!("{place}: {error}"));
+        let mut words = Vec::new();
+        if let Some(given) = &self.mask_words {
+            for (place, word) in entries("--mask-words", given, true)? {
+                Words::try_from(vec![word.clone()]).map_err(|error| at(&place, error))?;
+                words.push(word);
+            }
+        }
+        rules.masked_words = words.try_into()?;
         let mut rows = Vec::new();
         for given in &self.replace {
-            for row in given.strip_prefix('@').map_or(Ok(vec![given.clone()]), |path| lines("--replace", path))? {
+            for (place, row) in entries("--replace", given, false)? {
                 let (from, to) = row
                     .split_once('=')
-                    .ok_or_else(|| Failure(format!("--replace: `{row}` has no `=`: FROM=TO is expected")))?;
-                rows.push(Replacement { from: from.trim().to_string(), to: to.trim().to_string() });
+                    .ok_or_else(|| Failure(format!("{place}: `{row}` has no `=`: FROM=TO is expected")))?;
+                let row = Replacement { from: from.trim().to_string(), to: to.trim().to_string() };
+                Replacements::try_from(vec![row.clone()]).map_err(|error| at(&place, error))?;
+                rows.push(row);
             }
         }
         rules.replacements = rows.try_into()?;
@@ -213,29 +229,37 @@ impl RecognitionArgs {
     }
 }
 
-/// What is separated by commas, or the lines of a file.
-fn list(option: &str, given: &[String]) -> Result<Vec<String>, Failure> {
-    let mut all = Vec::new();
-    for given in given {
-        match given.strip_prefix('@') {
-            Some(path) => all.extend(lines(option, path)?),
-            None => all.extend(given.split(',').map(|part| part.trim().to_string()).filter(|part| !part.is_empty())),
-        }
-    }
-    Ok(all)
+/// The path of `@FILE`. `@@` is how text begins with `@`.
+fn file(given: &str) -> Option<&str> {
+    given.strip_prefix('@').filter(|path| !path.starts_with('@'))
 }
 
-/// The lines of a small file that say something.
-fn lines(option: &str, path: &str) -> Result<Vec<String>, Failure> {
+/// The entries of a value, or the lines of its file; each with its place, for messages.
+fn entries(option: &str, given: &str, by_commas: bool) -> Result<Vec<(String, String)>, Failure> {
+    if let Some(path) = file(given) {
+        return lines(option, path);
+    }
+    let text = given.strip_prefix('@').unwrap_or(given);
+    let entries = text.split(|c| by_commas && c == ',').map(str::trim).filter(|entry| !by_commas || !entry.is_empty());
+    Ok(entries.map(|entry| (option.to_string(), entry.to_string())).collect())
+}
+
+/// The lines of a small file, but for empty ones and comments.
+fn lines(option: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
     const MOST_BYTES: u64 = 1 << 20;
     let failed = |problem: String| Failure(format!("{option}: {path}: {problem}"));
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut text = String::new();
-    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    let mut bytes = Vec::new();
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
     if read as u64 > MOST_BYTES {
         return Err(failed(format!("it is larger than {MOST_BYTES} bytes")));
     }
-    Ok(text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect())
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        failed(format!("line {line}: it is no UTF-8"))
+    })?;
+    let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(|(line, number): (_, u64)| (format!("{option}: {path}: line {number}"), line.to_string())).collect())
 }
 
 /// More than any machine that this is run on has cores; each costs memory, and at some thousands systems give up.

@@ -340,6 +340,31 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
 }
 
 #[test]
+fn lists_have_comments_a_way_to_begin_with_an_at_sign_and_errors_with_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list.txt");
+    let from_file = |option: &str, content: &[u8]| {
+        std::fs::write(&list, content).unwrap();
+        let value = format!("@{}", list.display());
+        run(cuewire().args(["transcribe", "--format", "txt", option, &value]).arg(testdata(GREETING)))
+    };
+    for (option, content, part) in [
+        ("--replace", &b"# agents\n\na=b\nagent\n"[..], "list.txt: line 4: `agent` has no `=`"),
+        ("--replace", b"a=b\n...=c\n", "list.txt: line 2: replacements has the entry `...`"),
+        ("--mask-words", b"# none\n-\n", "list.txt: line 2: masked_words has the entry `-`"),
+        ("--vocabulary", b"Ann\nL\xe9e\n", "list.txt: line 2: it is no UTF-8"),
+    ] {
+        let (code, _, err) = from_file(option, content);
+        assert!(code == 2 && err.contains(part), "{option}: {err}");
+    }
+    let (code, out, err) = from_file("--replace", b"# that agent=nobody\n  # =\nagent=@gent\n");
+    assert!(code == 0 && out.contains("That @gent is"), "{out}{err}");
+    let at = ["--replace", "@@x=y", "--replace", "agent=@gent", "--vocabulary", "@@home, Ann"];
+    let (code, again, err) = run(cuewire().args(["transcribe", "--format", "txt"]).args(at).arg(testdata(GREETING)));
+    assert_eq!((code, again), (0, out), "{err}");
+}
+
+#[test]
 fn the_help_of_each_command_has_options_examples_and_exit_codes() {
     for command in [&["transcribe"][..], &["live"], &["model", "pull"], &["model", "info"], &["model", "convert"]] {
         let (code, help, _) = run(cuewire().args(command).arg("--help"));
