@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was captioned
   1    an input could not be read, or only in part; what could be captioned was written
-  2    the command line makes no sense, or the model cannot be loaded; nothing was written
+  2    the command line makes no sense, the model cannot be loaded, or a place not be written; nothing was written
   130  interrupted (Ctrl-C); captions up to then are finalised and written";
 
 /// Of what takes a value or a file.
@@ -226,6 +226,14 @@ impl RecognitionArgs {
         }
         rules.replacements = rows.try_into()?;
         Ok(config)
+    }
+}
+
+impl RecognitionArgs {
+    /// The files of every `@FILE`.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let given = self.vocabulary.iter().chain(&self.mask_words).chain(&self.replace);
+        given.filter_map(|given| file(given).map(Path::new))
     }
 }
 

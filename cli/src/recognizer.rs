@@ -1,7 +1,6 @@
 //! The decode workers, as the command line uses them: jobs of many tracks, finals first, cancelled ones dropped.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,13 +31,14 @@ pub(crate) struct Recognizer {
 }
 
 impl Recognizer {
-    pub(crate) fn start(model: &Arc<WhisperModel>, threads: NonZeroUsize) -> io::Result<Self> {
+    pub(crate) fn start(model: &Arc<WhisperModel>, threads: NonZeroUsize) -> Result<Self, String> {
         let decode_nanos = Arc::new(AtomicU64::new(0));
         let (model, nanos) = (model.clone(), decode_nanos.clone());
         let workers = Workers::start(threads, move |idle: &Idle| Timed {
             decoder: WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())),
             nanos: nanos.clone(),
-        })?;
+        })
+        .map_err(|error| format!("cannot start {threads} decode threads: {error}"))?;
         Ok(Self {
             workers,
             finals: VecDeque::new(),
@@ -64,6 +64,11 @@ impl Recognizer {
         if let Some(cancel) = self.cancels.get(&(track, job)) {
             cancel.cancel();
         }
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(crate) fn cancel_all(&self) {
+        self.cancels.values().for_each(Cancel::cancel);
     }
 
     /// Jobs not answered yet.

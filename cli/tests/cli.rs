@@ -320,7 +320,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         (&["transcribe", "--threads", "100000", recording], &["threads are `100000`", "1 – 1024"]),
         (&["transcribe", "--threads", "0", recording], &["threads are `0`", "1 – 1024"]),
         (&["transcribe", "--format", "srt", recording, recording], &["several files", "--output-dir"]),
-        (&["transcribe", "--output-dir", "/tmp", recording, recording], &["would both be written"]),
+        (&["transcribe", "--output-dir", "/tmp", recording, recording], &["cannot be both the transcript of"]),
         (&["transcribe", "--format", "json", recording, recording], &["several files", "--merge"]),
         (&["transcribe", "--output", "/tmp/x", recording, recording], &["several files", "/tmp/x"]),
         (&["transcribe", "--profile", "ebu", recording], &["`ebu`", "netflix, bbc, dcmp, cea608, none"]),
@@ -337,6 +337,106 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
         assert!(parts.iter().all(|part| err.contains(part)), "{args:?}: {err}");
     }
+}
+
+#[test]
+fn what_is_read_is_never_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let (recording, list, model, free) = (place("a.flac"), place("list"), place("model.gguf"), place("free"));
+    std::fs::copy(testdata(GREETING), &recording).unwrap();
+    std::fs::copy(testdata(GREETING), place("b.txt")).unwrap();
+    std::fs::write(&list, "Ann=Anne").unwrap();
+    std::fs::write(&model, "x").unwrap();
+    std::fs::hard_link(&recording, place("hard")).unwrap();
+    std::fs::create_dir(place("sub")).unwrap();
+    let (hard, around, at_list, track) =
+        (place("hard"), place("sub/../a.flac"), format!("@{list}"), format!("a={recording}"));
+    let (dir_path, missing) = (place("."), place("none.wav"));
+    let before = || {
+        let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().map(|path| (std::fs::read(&path).ok(), path)).collect::<Vec<_>>()
+    };
+    let files = before();
+    let cases: [(&[&str], &str); 11] = [
+        (&["-o", &recording, &recording], "the input"),
+        (&["-o", &around, &recording], "the input"),
+        (&["-o", &hard, &recording], "the input"),
+        (&["--merge", "-o", &recording, &track], "the input"),
+        (&["--stats", &recording, &recording], "the input"),
+        (&["--output-dir", &dir_path, "--format", "txt", &place("b.txt")], "the input"),
+        (&["--vocabulary", &at_list, "-o", &list, &recording], "the list"),
+        (&["--replace", &at_list, "--stats", &list, &recording], "the list"),
+        (&["--model", &model, "-o", &model, &recording], "the model"),
+        (&["-o", &free, "--stats", &place("sub/../free"), &recording], "the transcript"),
+        (&["-o", &recording, "-"], "the input -"),
+    ];
+    for (args, part) in cases {
+        let stdin = std::fs::File::open(&recording).unwrap();
+        let (code, out, err) = run(cuewire().arg("transcribe").args(args).stdin(stdin));
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(err.contains("cannot be both") && err.contains(part), "{args:?}: {err}");
+        assert!(before() == files, "{args:?}");
+    }
+    // A place that cannot be written, or a model that is none, is known before anything is made.
+    let (new, nowhere, below) = (place("new/folder"), place("nowhere/x"), place("list/x"));
+    for args in [
+        &["-o", &nowhere, &recording][..],
+        &["--merge", "-o", &nowhere, &recording],
+        &["--stats", &nowhere, &recording],
+        &["-o", &dir_path, &recording],
+        &["--output-dir", &below, &recording],
+        &["--output-dir", &new, "--model", "/nonexistent", &recording],
+        &["-o", &free, "--stats", &place("s"), "--model", "/nonexistent", &recording],
+    ] {
+        let (code, out, err) = run(cuewire().arg("transcribe").args(args));
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(before() == files, "{args:?}");
+    }
+    // A merged transcript takes the place of the one before when there is one.
+    for target in [&list, &free] {
+        let merge = |track: &str| run(cuewire().args(["transcribe", "--merge", "-o", target, track]));
+        assert_eq!(merge(&missing).0, 1);
+        assert!(before() == files, "{target}");
+    }
+    assert_eq!(run(cuewire().args(["transcribe", "--merge", "-o", &list, &missing, &recording])).0, 1);
+    assert!(std::fs::read_to_string(&list).unwrap().contains("agent"));
+    assert_eq!(before().len(), files.len());
+    let stats = place("new/folder/stats.json");
+    assert_eq!(run(cuewire().args(["transcribe", "--output-dir", &new, "--stats", &stats, &missing])).0, 1);
+    assert!(Path::new(&stats).is_file());
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_the_work_and_hides_no_failure() {
+    const TIMES: usize = 30;
+    let (rate, speech) = pcm(GREETING);
+    let long = [speech, vec![0; rate as usize]].concat().repeat(TIMES);
+    let long_s = long.len() as f64 / f64::from(rate);
+    let dir = tempfile::tempdir().unwrap();
+    let (path, stats) = (dir.path().join("long.wav"), dir.path().join("stats.json"));
+    std::fs::write(&path, wav(rate, 1, &long, long.len() as u32 * 2)).unwrap();
+    let rate = rate.to_string();
+    for (args, expected) in [
+        (
+            &["transcribe", "--format", "txt", "--threads", "1", "--stats", stats.to_str().unwrap(), "missing.wav"][..],
+            1,
+        ),
+        (&["live", "--channels", "1", "--threads", "1", "--rate", &rate], 0),
+    ] {
+        let is_live = args[0] == "live";
+        let mut command = cuewire();
+        command.args(args).args((!is_live).then_some(&path)).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.stdin(Stdio::from(std::fs::File::open(&path).unwrap())).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty());
+        assert_eq!(child.wait().unwrap().code(), Some(expected), "{args:?}");
+    }
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    let audio_s = stats["audio_s"].as_f64().unwrap();
+    assert!(audio_s > 5.0 && audio_s < long_s / 2.0, "{audio_s} of {long_s} s");
 }
 
 #[test]
