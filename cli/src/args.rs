@@ -40,6 +40,15 @@ Cues of srt and vtt: a caption is divided, and its lines are broken, by the rule
   none     42 characters a line, one cue a caption
 What cannot be kept is counted in --stats.
 
+Figures of --stats, one JSON object:
+  model_load_s, wall_s      seconds to load the model; from the start of the command to its end
+  audio_s, decode_s         seconds of audio read, a channel of split ones once; of decoding, summed over the threads
+  captions, suppressed      captions written; speech-like spans that gave none
+  suppressed_by_reason      the latter by reason: empty, no_speech, low_probability, repetition; those that there were
+  cues                      of srt and vtt, else null: profile, cues, and for each rule how often it could not be kept:
+                            line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap
+  peak_rss_bytes            largest resident memory; null where the system does not say
+
 Tracks of --merge are SPEAKER=FILE. The first `=` ends the speaker; the file's name may contain `=` and `@`. Without `=`
 the file's name without its extension is the speaker. An --offset is in seconds, up to nine decimals; bob=-0.25 began
 before the others. Times in srt and vtt count from --start-time.

@@ -1,9 +1,12 @@
 //! The binary as people run it: real recordings, the built-in model, real pipes and signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is the report")]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use cuewire::asr::Suppression;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
@@ -611,7 +614,10 @@ fn nothing_is_invented_over_silence_noise_and_music() {
     };
     let noise: Vec<i16> = (0..40 * 16_000).map(|_| noise()).collect();
     let mut files = Vec::new();
-    for (name, samples) in [("silence.wav", &vec![0; 40 * 16_000]), ("noise.wav", &noise)] {
+    // The detector takes a tone for speech; the guards do not.
+    let tone = |i: u32| ((f64::from(i) * 440.0 / 16_000.0 * std::f64::consts::TAU).sin() * 4000.0) as i16;
+    let tone: Vec<i16> = (0..10 * 16_000).map(tone).collect();
+    for (name, samples) in [("silence.wav", &vec![0; 40 * 16_000]), ("noise.wav", &noise), ("tone.wav", &tone)] {
         let path = dir.path().join(name);
         std::fs::write(&path, wav(16_000, 1, samples, samples.len() as u32 * 2)).unwrap();
         files.push(path);
@@ -625,8 +631,14 @@ fn nothing_is_invented_over_silence_noise_and_music() {
         }
         None => skipped("CUEWIRE_TEST_SPEECH is not set; it should name a folder that holds music/*.flac"),
     }
-    let (code, out, err) = run(cuewire().arg("transcribe").args(&files));
+    let stats = dir.path().join("stats.json");
+    let (code, out, err) = run(cuewire().args(["transcribe", "--stats"]).arg(&stats).args(&files));
     assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    let reasons: BTreeMap<Suppression, u64> = serde_json::from_value(stats["suppressed_by_reason"].clone()).unwrap();
+    assert!(reasons.get(&Suppression::NoSpeech).is_some_and(|&count| count > 0), "{stats}");
+    assert!(reasons.values().all(|&count| count > 0), "{stats}");
+    assert_eq!((stats["captions"].as_u64(), stats["suppressed"].as_u64()), (Some(0), Some(reasons.values().sum())));
 }
 
 #[test]
