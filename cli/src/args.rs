@@ -246,6 +246,13 @@ impl RecognitionArgs {
     }
 }
 
+impl TranscribeArgs {
+    /// Whether captions are divided, and so where their words are decides when cues come and go.
+    pub(crate) fn cues_need_word_times(&self) -> bool {
+        matches!(self.format, Format::Srt | Format::Vtt) && self.profile != Profile::None
+    }
+}
+
 /// The path of `@FILE`. `@@` is how text begins with `@`.
 fn file(given: &str) -> Option<&str> {
     given.strip_prefix('@').filter(|path| !path.starts_with('@'))
@@ -316,7 +323,8 @@ pub(crate) struct TranscribeArgs {
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
 
-    /// Show the time of each word: json lists them, vtt marks them as they are spoken
+    /// Show the time of each word: json lists them, vtt marks them as they are spoken. Cues are timed by them without it
+    /// too, but for the profile none
     #[arg(long)]
     pub(crate) word_times: bool,
 

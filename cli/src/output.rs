@@ -18,6 +18,7 @@ pub(crate) struct Destination {
     profile: Profile,
     origin: Timestamp,
     merged: bool,
+    word_marks: bool,
 }
 
 enum Place {
@@ -60,7 +61,14 @@ impl Destination {
                 "several files cannot share one {format} on {shared}: give --output-dir DIR, or --merge if they are one \
                  conversation, or one file at a time"
             )),
-            _ => Ok(Self { place, format, profile: args.profile, origin: args.start_time, merged: args.merge }),
+            _ => Ok(Self {
+                place,
+                format,
+                profile: args.profile,
+                origin: args.start_time,
+                merged: args.merge,
+                word_marks: args.word_times,
+            }),
         }
     }
 
@@ -116,7 +124,9 @@ impl Destination {
                 None => (None, Box::new(File::create(path).map_err(|error| failure(&name, &error))?)),
             },
         };
-        Ok(Sink { name, writer: TranscriptWriter::new(writer, self.format, self.profile, self.origin), part })
+        let writer = TranscriptWriter::new(writer, self.format, self.profile, self.origin);
+        let writer = if self.word_marks { writer } else { writer.without_word_marks() };
+        Ok(Sink { name, writer, part })
     }
 }
 

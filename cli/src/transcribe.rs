@@ -32,7 +32,7 @@ use crate::{FAILED, Failure, INTERRUPTED, complain, model, places, tracks};
 pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let inputs = tracks::inputs(args)?;
-    let config = args.recognition.config(0.try_into()?, args.word_times)?;
+    let config = args.recognition.config(0.try_into()?, args.word_times || args.cues_need_word_times())?;
     let destination = Destination::new(args, &inputs)?;
     places::check(args, &inputs, &destination)?;
     if inputs.iter().filter(|input| input.path == Path::new("-")).count() > 1 {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cuewire::asr::Suppression;
+use cuewire::time::Timestamp;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
@@ -143,6 +144,32 @@ fn cues_keep_the_rules_of_their_profile_and_the_figures_say_where_not() {
     run(cuewire().args(["transcribe", "--stats"]).arg(&stats).arg(&recording));
     let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(&stats).unwrap()).unwrap();
     assert!(figures["cues"].is_null(), "JSONL has no cues: {figures}");
+}
+
+#[test]
+fn cues_are_timed_by_the_words_which_are_shown_when_asked_for() {
+    let recording = testdata("speech/en-queue-periodic-announce.flac");
+    let transcript = |args: &[&str]| {
+        let (code, out, err) = run(cuewire().arg("transcribe").args(args).arg(&recording));
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
+        out
+    };
+    let document: serde_json::Value = serde_json::from_str(&transcript(&["--format", "json", "--word-times"])).unwrap();
+    let starts: Vec<u64> = document["captions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|caption| caption["words"].as_array().unwrap())
+        .map(|word| word["start_time"].as_str().unwrap().parse::<Timestamp>().unwrap().as_nanos() as u64 / 1_000_000)
+        .collect();
+    let cues = srt_cues(&transcript(&["--format", "srt"]));
+    assert!(cues.len() > 1 && cues.iter().all(|cue| starts.contains(&cue.0)), "{cues:?} {starts:?}");
+    let (plain, marked) = (transcript(&["--format", "vtt"]), transcript(&["--format", "vtt", "--word-times"]));
+    assert!(!plain.contains("<00:") && marked.contains("<00:"), "{plain}{marked}");
+    let read =
+        |text: &str| cuewire::transcript::webvtt::Reader::new(text.as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(read(&plain), read(&marked));
+    assert!(!transcript(&["--format", "json"]).contains("words"));
 }
 
 #[test]
