@@ -68,7 +68,7 @@ fn a_recording_becomes_captions_in_every_format() {
         ),
         (
             "json",
-            &["{\"captions\":[\n{\"start_time\":", "\"language\":\"en\",\"speakers\":[\"en-agent-alreadyon\"]}\n"],
+            &["{\"captions\":[\n{\"start_time\":", "\"languages\":[\"en\"],\"speakers\":[\"en-agent-alreadyon\"]}\n"],
         ),
         ("srt", &["1\n00:00:00,", " --> 00:00:0"]),
         ("vtt", &["WEBVTT\n\n", "00:00:00.", "<v en-agent-alreadyon>"]),

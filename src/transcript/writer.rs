@@ -220,7 +220,7 @@ mod tests {
                     "\n",
                     r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t"}"#,
                     "\n",
-                    r#"],"language":null,"speakers":[" ","R&D <bob>","alice"]}"#,
+                    r#"],"languages":[],"speakers":[" ","R&D <bob>","alice"]}"#,
                     "\n",
                 ),
             ),
@@ -251,7 +251,7 @@ mod tests {
     fn a_transcript_without_a_word_is_a_valid_file() {
         for (format, expected) in [
             (Format::Jsonl, ""),
-            (Format::Json, "{\"captions\":[],\"language\":null,\"speakers\":[]}\n"),
+            (Format::Json, "{\"captions\":[],\"languages\":[],\"speakers\":[]}\n"),
             (Format::Srt, ""),
             (Format::Vtt, "WEBVTT\n\n"),
             (Format::Txt, ""),
@@ -261,6 +261,22 @@ mod tests {
         for format in [Format::Srt, Format::Vtt] {
             assert!(read(format, &written(format, Timestamp::EPOCH, &[])).is_empty());
         }
+    }
+
+    #[test]
+    fn json_ends_with_every_language_and_speaker_once() {
+        let caption = |language: Option<&str>, speaker_id: &str| Fragment {
+            language: language.map(|code| code.parse().unwrap()),
+            ..fragment(0, 1, speaker_id, "x")
+        };
+        let captions = [
+            caption(Some("fr"), "bob"),
+            caption(Some("en"), "alice"),
+            caption(None, "bob"),
+            caption(Some("fr"), "bob"),
+        ];
+        let text = written(Format::Json, Timestamp::EPOCH, &captions);
+        assert!(text.ends_with("],\"languages\":[\"en\",\"fr\"],\"speakers\":[\"alice\",\"bob\"]}\n"), "{text}");
     }
 
     #[test]
