@@ -7,7 +7,7 @@
 //! ```json
 //! {"captions":[
 //! {"start_time":"2024-02-28T08:18:18.061031795Z","stop_time":"2024-02-28T08:18:22.401031795Z","speaker_id":"alice","language":"en","text":"hello","words":[{"text":"hello","start_time":"2024-02-28T08:18:18.061031795Z","end_time":"2024-02-28T08:18:18.501031795Z","confidence":0.98}]}
-//! ],"language":"en","speakers":["alice"]}
+//! ],"languages":["en"],"speakers":["alice"]}
 //! ```
 //!
 //! | key | value |
@@ -17,7 +17,7 @@
 //! | `captions[].speaker_id`, `text` | as in [`jsonl`](super::jsonl) |
 //! | `captions[].language` | the code of its language; `null` where it is not known |
 //! | `captions[].words` | `text`, `start_time`, `end_time` and `confidence` (0 to 1) of each word; left out where they are not known |
-//! | `language` | the code that all captions share; `null` where they have none or several |
+//! | `languages` | the code of every language that is known, once, in the order of the codes |
 //! | `speakers` | every `speaker_id`, once, in the order of their bytes |
 
 use std::collections::BTreeSet;
@@ -44,8 +44,10 @@ struct Caption<'a> {
 /// What the end of the object says about all of it.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// The language of all captions so far; inner `None` where it is not one.
-    language: Option<Option<Language>>,
+    /// Whether there is a caption yet.
+    begun: bool,
+    /// Codes.
+    languages: BTreeSet<&'static str>,
     speakers: BTreeSet<String>,
 }
 
@@ -58,10 +60,11 @@ impl Document {
         let (start_time, stop_time, language) = (*start_time, *stop_time, *language);
         let caption = Caption { start_time, stop_time, speaker_id, language, text, words };
         let caption = serde_json::to_string(&caption)?;
-        out.push_str(if self.language.is_none() { BEGIN } else { "," });
+        out.push_str(if self.begun { "," } else { BEGIN });
         out.push('\n');
         out.push_str(&caption);
-        self.language = Some(self.language.unwrap_or(language).filter(|known| language == Some(*known)));
+        self.begun = true;
+        self.languages.extend(language.map(Language::code));
         if !self.speakers.contains(speaker_id) {
             self.speakers.insert(speaker_id.clone());
         }
@@ -70,11 +73,11 @@ impl Document {
 
     /// Appends the end of the object, or all of one without captions.
     pub(super) fn write_end(&self, out: &mut String) -> serde_json::Result<()> {
-        let language = serde_json::to_string(&self.language.flatten())?;
+        let languages = serde_json::to_string(&self.languages)?;
         let speakers = serde_json::to_string(&self.speakers)?;
-        out.push_str(if self.language.is_none() { BEGIN } else { "\n" });
-        out.push_str("],\"language\":");
-        out.push_str(&language);
+        out.push_str(if self.begun { "\n" } else { BEGIN });
+        out.push_str("],\"languages\":");
+        out.push_str(&languages);
         out.push_str(",\"speakers\":");
         out.push_str(&speakers);
         out.push_str("}\n");
