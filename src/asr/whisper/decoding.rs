@@ -419,12 +419,13 @@ impl<F: Forward> WhisperDecoder<F> {
     /// where they agree, and says where they do not whether the terms were heard, or came from the prompt alone.
     fn attempt_unprompted(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
         let tried = self.attempt(job, Attempt { prompted: true, ..attempt }, cancel)?;
-        if job.vocabulary.terms().is_empty() || tried.hypothesis.suppressed.is_some() {
+        if job.vocabulary.terms().is_empty() {
             return Ok(tried);
         }
         let verified = DecodeJob { draft: Arc::from(tried.hypothesis.tokens.as_slice()), ..job.clone() };
         let plain = self.attempt(&verified, attempt, cancel)?;
-        let leaked = plain.hypothesis.suppressed.is_some()
+        let leaked = tried.hypothesis.suppressed.is_some()
+            || plain.hypothesis.suppressed.is_some()
             || leaks(&tried.hypothesis.text, &plain.hypothesis.text, &job.vocabulary);
         Ok(if leaked { plain } else { tried })
     }
