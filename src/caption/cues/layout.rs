@@ -1,13 +1,13 @@
 //! The best cues for a caption's atoms, and the best lines for a cue.
 //!
-//! In: [`Atom`]s and [`Rules`]. Out: ranges of atoms. Both are shortest paths over the places where a break may be, in
+//! In: [`Atom`]s and [`ProfileRules`]. Out: ranges of atoms. Both are shortest paths over the places where a break may be, in
 //! integers: the same caption always gives the same cues.
 
 use std::ops::Range;
 
 use super::atoms::Atom;
 use super::phrases::Break;
-use super::profile::{Rules, sending_ms};
+use super::profile::{ProfileRules, sending_ms};
 use super::timing::{Ending, end_of_cue};
 
 /// What a cue costs beside its break, in squared characters: three times a break of a line in the midst of a phrase.
@@ -32,7 +32,7 @@ struct Sums {
 pub(super) struct Layout<'a> {
     atoms: &'a [Atom<'a>],
     sums: Vec<Sums>,
-    rules: Rules,
+    rules: ProfileRules,
 }
 
 /// What lines cost: compared in this order.
@@ -68,7 +68,7 @@ impl CueCost {
 }
 
 impl<'a> Layout<'a> {
-    pub(super) fn new(atoms: &'a [Atom<'a>], rules: Rules) -> Self {
+    pub(super) fn new(atoms: &'a [Atom<'a>], rules: ProfileRules) -> Self {
         let mut sum = Sums::default();
         let mut sums = vec![sum];
         for atom in atoms {

@@ -30,7 +30,7 @@ mod profile;
 mod timing;
 
 pub(crate) use atoms::{ms_since, words};
-pub use profile::{Profile, Reading, Rules, UnknownProfile};
+pub use profile::{Profile, ProfileRules, Reading, UnknownProfile};
 
 use atoms::{Atom, atoms};
 use layout::Layout;

@@ -3,7 +3,7 @@
 //! In: when it begins, when its speech ends, how long it takes to read, when the next one begins. Out: its end, and what
 //! it could not keep.
 
-use super::profile::Rules;
+use super::profile::ProfileRules;
 
 /// What decides about the end of a cue.
 pub(super) struct Ending {
@@ -15,14 +15,14 @@ pub(super) struct Ending {
 }
 
 /// A gap that looks like a flicker is closed where that costs nothing, also where a profile does not ask for it:
-/// [`Rules::open_gap_ms`] of Netflix.
+/// [`ProfileRules::open_gap_ms`] of Netflix.
 const FLICKER_MS: u64 = 500;
 
 /// The best end. Of two, that is better which breaks fewer rules, then that which leaves more time to read, then that
 /// which does not flicker, then the earlier.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct End {
-    /// Rules on duration and gap that it breaks.
+    /// ProfileRules on duration and gap that it breaks.
     pub(super) wrong: u64,
     /// Milliseconds too few to read it, or for the shortest cue.
     pub(super) missing_ms: u64,
@@ -31,13 +31,13 @@ pub(super) struct End {
 }
 
 /// Whether a gap is one that the rules do not want.
-pub(super) fn is_bad_gap(rules: &Rules, gap_ms: u64) -> bool {
+pub(super) fn is_bad_gap(rules: &ProfileRules, gap_ms: u64) -> bool {
     gap_ms < rules.min_gap_ms || (gap_ms > rules.min_gap_ms && gap_ms < rules.open_gap_ms)
 }
 
 /// A cue lasts as long as its speech, but for the gap that the next one needs, and lingers where that keeps a rule; never
 /// so far behind its speech that it is out of sync, never into the next.
-pub(super) fn end_of_cue(rules: &Rules, ending: &Ending) -> End {
+pub(super) fn end_of_cue(rules: &ProfileRules, ending: &Ending) -> End {
     let &Ending { start_ms, speech_end_ms, reading_ms, next_ms } = ending;
     let next = next_ms.unwrap_or(u64::MAX);
     let floor = speech_end_ms.min(next.saturating_sub(rules.min_gap_ms)).max(start_ms + 1);
