@@ -110,7 +110,8 @@ fn columns(text: &str) -> i64 {
 fn spoken_words(text: &str) -> i64 {
     let (mut sixths, mut inside) = (0, false);
     for c in text.chars() {
-        let unspaced = matches!(c as u32, 0xe00..=0xeff | 0x3000..=0x30ff | 0x4e00..=0x9fff | 0xff00..=0xff9f);
+        // Thai, or as wide as Chinese and Japanese.
+        let unspaced = matches!(c as u32, 0xe00..=0xe7f) || c.width() == Some(2);
         match (c.is_whitespace() && c != '\u{a0}', unspaced) {
             (true, _) => inside = false,
             (false, true) => {

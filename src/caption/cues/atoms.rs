@@ -11,6 +11,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 use super::phrases::{Break, Phrases, behind_punctuation};
+use crate::script::{is_dictionary, is_unspaced};
 use crate::time::Timestamp;
 use crate::transcript::Fragment;
 
@@ -42,18 +43,6 @@ fn is_space(c: char) -> bool {
 /// Milliseconds from `origin` to `time`, rounded; 0 where it lies before.
 pub(crate) fn ms_since(origin: Timestamp, time: Timestamp) -> u64 {
     (time.nanos_since(origin).max(0).unsigned_abs() + 500_000) / 1_000_000
-}
-
-/// Scripts that are written without spaces: Thai, Lao, Burmese, Khmer; Chinese and Japanese with their punctuation.
-fn is_unspaced(c: char) -> bool {
-    is_dictionary(c)
-        || matches!(c, '\u{3000}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}'
-            | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ff9f}' | '\u{20000}'..='\u{3ffff}')
-}
-
-/// Scripts in which UAX #14 leaves breaks to a dictionary (class SA).
-fn is_dictionary(c: char) -> bool {
-    matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
 }
 
 /// Vowels that are written before their consonant, and signs that belong to what is before them (Thai, Lao): grapheme
