@@ -77,7 +77,7 @@ fn lists(language: Language) -> Option<Lists> {
                            since that which who whom whose whether as than",
             prepositions: "about above across after against along among around at before behind below beneath beside \
                            between beyond by during except for from in inside into like near of off on onto out outside \
-                           over through throughout to toward towards under up upon with within without followed",
+                           over through throughout to toward towards under up upon with within without",
         },
         "fr" => Lists {
             articles: "le la les un une des du au aux mon ma mes ton ta tes son sa ses notre nos votre vos leur leurs ce \
@@ -235,6 +235,7 @@ mod tests {
                 vec![Never, Sentence, Middle, Middle, Never, Clause, Awkward, Never, Preposition, Awkward],
             ),
             ("en", "We have been waiting for Dr. Who", vec![Middle, Never, Never, Preposition, Awkward, Never]),
+            ("en", "the number followed by it", vec![Never, Middle, Preposition, Awkward]),
             ("en", "\"Well done!\" I am in", vec![Middle, Sentence, Middle, Preposition]),
             ("fr", "Je ne suis pas dans la maison", vec![Middle, Never, Never, Preposition, Awkward, Never]),
             ("es", "el perro y la casa", vec![Never, Conjunction, Awkward, Never]),
