@@ -19,7 +19,8 @@ mod tests {
 
     #[test]
     fn scripts_without_spaces_are_known() {
-        for (text, expected) in [("本カー。、（ｶＡㇰกຂကក", true), ("aéя한ا,.-«»’…", false)] {
+        for (text, expected) in [("本カー。、（ｶＡㇰกຂကក", true), ("aéя한ا,.-«»’…", false)]
+        {
             assert!(text.chars().all(|c| is_unspaced(c) == expected), "{text}");
         }
     }

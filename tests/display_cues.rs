@@ -307,18 +307,22 @@ const VOCABULARY: [(&str, &str, &[&str]); 7] = [
     ("th", "", &["ขออภัย", "เจ้าหน้าที่", "กำลัง", "ให้บริการ", "ลูกค้า", "อยู่"]),
 ];
 
-/// One speaker: pauses, words with times or without, any of the languages.
+/// One speaker: pauses, words with times or without, any of the languages. A caption begins before its first word and
+/// ends behind its last.
 fn turns(speaker: &'static str) -> impl Strategy<Value = Vec<Fragment>> {
     let word = (any::<prop::sample::Index>(), 1_i64..900, prop_oneof![4 => Just(0), 1 => 0_i64..1500]);
-    let turn = (0..VOCABULARY.len(), prop::collection::vec(word, 1..40), 0_i64..4000, any::<bool>());
+    let silence = || prop_oneof![1 => Just(0), 2 => 0_i64..700];
+    let turn =
+        (0..VOCABULARY.len(), prop::collection::vec(word, 1..40), 0_i64..4000, any::<bool>(), (silence(), silence()));
     prop::collection::vec(turn, 1..5).prop_map(move |turns| {
         let mut now = 0;
         let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
         let mut fragments = Vec::new();
-        for (language, picked, pause, timed) in turns {
+        for (language, picked, pause, timed, (silence_before, silence_behind)) in turns {
             let (code, space, vocabulary) = VOCABULARY[language];
             now += pause;
             let start = now;
+            now += silence_before;
             let mut words = Vec::new();
             for (word, lasts, pause) in picked {
                 let text = word.get(vocabulary).to_string();
@@ -326,6 +330,7 @@ fn turns(speaker: &'static str) -> impl Strategy<Value = Vec<Fragment>> {
                 words.push(Word { text, start_time: at(now), end_time: at(now + lasts), confidence });
                 now += lasts + pause;
             }
+            now += silence_behind;
             let text = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(space);
             fragments.push(Fragment {
                 start_time: at(start),

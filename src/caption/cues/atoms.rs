@@ -104,6 +104,12 @@ pub(super) fn atoms(fragment: &Fragment, origin: Timestamp, (start_ms, stop_ms):
     atoms
 }
 
+/// When the first word of a fragment that lies between these milliseconds begins.
+pub(super) fn first_ms(fragment: &Fragment, origin: Timestamp, (start_ms, stop_ms): (u64, u64)) -> u64 {
+    let spans = known_spans(fragment, origin, (start_ms, stop_ms));
+    spans.and_then(|spans| spans.first().map(|span| span.ms.0)).unwrap_or(start_ms)
+}
+
 /// The words of a text, without the spaces and control characters between them.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).map(str::trim).filter(|word| !word.is_empty())

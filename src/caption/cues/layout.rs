@@ -105,8 +105,8 @@ impl<'a> Layout<'a> {
         text
     }
 
-    /// The cues, in order; `after` is when the last cue before them began and ended, `next_ms` when the next caption
-    /// begins.
+    /// The cues, in order; `after` is when the last cue before them began and ended, `next_ms` when the first word
+    /// behind them begins.
     pub(super) fn cues(&self, after: Option<(u64, u64)>, next_ms: Option<u64>) -> Vec<Range<usize>> {
         let count = self.atoms.len();
         if self.rules.lines == usize::MAX {

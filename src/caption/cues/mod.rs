@@ -32,7 +32,7 @@ mod timing;
 pub(crate) use atoms::{ms_since, words};
 pub use profile::{Profile, ProfileRules, Reading, UnknownProfile};
 
-use atoms::{Atom, atoms};
+use atoms::{Atom, atoms, first_ms};
 use layout::Layout;
 use phrases::Break;
 use profile::sending_ms;
@@ -208,7 +208,9 @@ impl DisplayCues {
         let until = before.as_ref().map_or(track.busy_until_ms, |before| before.stop_ms.max(track.busy_until_ms));
         let overlaps = start_ms < until;
         if let Some(before) = before {
-            let last = self.decide(&before, track.last, (!overlaps).then_some(start_ms));
+            let next_ms = || first_ms(fragment, self.origin, (start_ms, stop_ms));
+            let next_ms = (!overlaps).then(next_ms);
+            let last = self.decide(&before, track.last, next_ms);
             track.last = Some(last);
         }
         if overlaps {
@@ -256,7 +258,7 @@ impl DisplayCues {
     }
 
     /// Makes the cues of a caption; when the last of them begins and ends. `after` is when the speaker's last cue began
-    /// and ended, `next_ms` when the speaker's next caption begins.
+    /// and ended, `next_ms` when the first word of the speaker's next caption begins.
     fn decide(&mut self, pending: &Pending, after: Option<(u64, u64)>, next_ms: Option<u64>) -> (u64, u64) {
         let rules = self.profile.rules();
         let Pending { fragment, number, start_ms, stop_ms } = pending;

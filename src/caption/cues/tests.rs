@@ -82,6 +82,26 @@ fn each_profile_has_its_cues() {
     }
 }
 
+fn worded(start_ms: i64, stop_ms: i64, words: &[(i64, i64, &str)]) -> Fragment {
+    let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+    let word = |&(start_ms, end_ms, text): &(i64, i64, &str)| Word {
+        text: text.into(),
+        start_time: at(start_ms),
+        end_time: at(end_ms),
+        confidence: Probability::default(),
+    };
+    let text = words.iter().map(|&(.., text)| text).collect::<Vec<_>>().join(" ");
+    Fragment { words: words.iter().map(word).collect(), ..english(start_ms, stop_ms, &text) }
+}
+
+#[test]
+fn a_gap_reaches_to_the_next_word_and_not_to_its_caption() {
+    let fragments = [worded(0, 2500, &[(0, 2500, "Hello.")]), worded(2600, 4000, &[(2750, 4000, "Yes?")])];
+    let (cues, counts) = shown(Profile::Netflix, &fragments);
+    assert_eq!(table(&cues), ["0 2667 Hello.", "2750 4000 Yes?"]);
+    assert_eq!(counts, CueCounts { cues: 2, ..CueCounts::default() });
+}
+
 #[test]
 fn a_rule_that_cannot_be_kept_is_counted() {
     let long = "x".repeat(50);
