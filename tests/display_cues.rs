@@ -141,10 +141,10 @@ fn published(profile: Profile) -> Published {
     match profile {
         Profile::Netflix => Published {
             lines: 2,
-            shortest: 833,
+            shortest: 834,
             longest: 7000,
             reading: |text| (columns(text) * 1000 + 19) / 20,
-            is_good_gap: |gap| gap == 83 || gap >= 500,
+            is_good_gap: |gap| gap == 84 || gap >= 500,
             late: 83,
             linger: 500,
             ..none
@@ -161,7 +161,7 @@ fn published(profile: Profile) -> Published {
         Profile::Dcmp => Published {
             chars: 32,
             lines: 2,
-            shortest: 1333,
+            shortest: 1334,
             longest: 6000,
             reading: |text| spoken_words(text) * 375,
             late: 0,
@@ -253,7 +253,7 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
         let last = times[letter - 1];
         // Without a profile a cue has its caption's times.
         assert!(cue.start >= first.0 - 2 || profile == Profile::None, "{cue:?} is early: {first:?}");
-        let may_go = next.map_or(i64::MAX, |next| next.start - 83);
+        let may_go = next.map_or(i64::MAX, |next| next.start - 84);
         assert!(cue.end >= last.1.min(may_go) - 2, "{cue:?} goes before {last:?} is said");
         counts.late += u64::from(cue.start > first.0 + rules.late + 2 || cue.end > last.1 + rules.linger + 2);
     }

@@ -74,14 +74,15 @@ pub struct ProfileRules {
 /// "English (USA) Timed Text Style Guide", *Character Limitation* (42) and *Reading Speed* (20 a second, adult programs);
 /// "Timed Text Style Guide: General Requirements", *Duration* (5/6 s, 7 s), *Frame Gap* (2 frames; 3 to 11 are closed to
 /// 2, so that 12 is the shortest that stays), *Subtitle Timing Guidelines* (in within 2 frames of the audio, out at most
-/// half a second behind it). A frame is 1/24 s: 2 are 83 ms, 12 are 500 ms.
+/// half a second behind it). A frame is 1/24 s: 2 are 83.3 ms, 12 are 500 ms, and 20 are 5/6 s. What is the least is rounded
+/// up, what is the most down.
 const NETFLIX: ProfileRules = ProfileRules {
     line_chars: 42,
     lines: 2,
     reading: Reading::CharsPerSecond(20),
-    min_ms: 833,
+    min_ms: 834,
     max_ms: 7000,
-    min_gap_ms: 83,
+    min_gap_ms: 84,
     open_gap_ms: 500,
     max_late_ms: 83,
     max_linger_ms: 500,
@@ -110,7 +111,7 @@ const DCMP: ProfileRules = ProfileRules {
     line_chars: 32,
     lines: 2,
     reading: Reading::WordsPerMinute(160),
-    min_ms: 1333,
+    min_ms: 1334,
     max_ms: 6000,
     min_gap_ms: 0,
     open_gap_ms: 0,

@@ -33,9 +33,9 @@ const QUEUE: &str = "All of our representatives are currently busy. Please stay 
 fn each_profile_has_its_cues() {
     // Two frames between cues; half a second behind the speech is all the time that "Yes." gets.
     let netflix = [
-        "60 2606 All of our representatives|are currently busy.",
-        "2689 5683 Please stay on the line|and your call will be answered",
-        "5766 8017 by the next available representative.",
+        "60 2605 All of our representatives|are currently busy.",
+        "2689 5682 Please stay on the line|and your call will be answered",
+        "5766 8016 by the next available representative.",
         "8100 8900 Yes.",
         "12000 13000 Thank you.",
     ];
@@ -52,8 +52,8 @@ fn each_profile_has_its_cues() {
         "60 2689 All of our representatives|are currently busy.",
         "2689 5766 Please stay on the line|and your call will be answered",
         "5766 8100 by the next available|representative.",
-        "8100 9433 Yes.",
-        "12000 13333 Thank you.",
+        "8100 9434 Yes.",
+        "12000 13334 Thank you.",
     ];
     let cea608 = [
         "60 2689 All of our representatives|are currently busy.",
@@ -98,7 +98,7 @@ fn worded(start_ms: i64, stop_ms: i64, words: &[(i64, i64, &str)]) -> Fragment {
 fn a_gap_reaches_to_the_next_word_and_not_to_its_caption() {
     let fragments = [worded(0, 2500, &[(0, 2500, "Hello.")]), worded(2600, 4000, &[(2750, 4000, "Yes?")])];
     let (cues, counts) = shown(Profile::Netflix, &fragments);
-    assert_eq!(table(&cues), ["0 2667 Hello.", "2750 4000 Yes?"]);
+    assert_eq!(table(&cues), ["0 2666 Hello.", "2750 4000 Yes?"]);
     assert_eq!(counts, CueCounts { cues: 2, ..CueCounts::default() });
 }
 

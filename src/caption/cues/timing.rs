@@ -80,22 +80,22 @@ mod tests {
             // Long enough, read in time: it goes with its speech.
             (Netflix, 3000, 1000, None, 3000, 0),
             // A gap of less than half a second is closed to two frames; half a second stays.
-            (Netflix, 3000, 1000, Some(3400), 3317, 0),
+            (Netflix, 3000, 1000, Some(3400), 3316, 0),
             (Netflix, 3000, 1000, Some(3500), 3000, 0),
             // The speech goes on: two frames are taken from it.
-            (Netflix, 3000, 1000, Some(3000), 2917, 0),
+            (Netflix, 3000, 1000, Some(3000), 2916, 0),
             // Half a second is all it may linger, for duration and for reading.
             (Netflix, 1200, 100, None, 1700, 1),
-            (Netflix, 1500, 600, None, 1833, 0),
+            (Netflix, 1500, 600, None, 1834, 0),
             (Netflix, 3000, 3000, None, 3500, 0),
             // Reading would leave a gap that must be closed: it is.
-            (Netflix, 3000, 2300, Some(3550), 3467, 0),
+            (Netflix, 3000, 2300, Some(3550), 3466, 0),
             // Too long, but the speech is not over.
             (Netflix, 8500, 1000, None, 8500, 1),
             (Bbc, 3000, 1000, Some(3900), 3900, 0),
             (Bbc, 3000, 2400, Some(4100), 4100, 0),
             (Bbc, 3000, 1000, Some(4000), 3000, 0),
-            (Dcmp, 1100, 400, Some(5000), 2333, 0),
+            (Dcmp, 1100, 400, Some(5000), 2334, 0),
             (Dcmp, 1100, 400, Some(1500), 1500, 1),
             (Cea608, 2000, 0, Some(2499), 2499, 0),
             (Cea608, 2000, 0, Some(2500), 2000, 0),
