@@ -73,7 +73,10 @@ impl Destination {
                     .map_err(|error| format!("cannot make the folder {}: {error}", dir.display()))?;
             }
         }
-        Ok(Self { place, format, profile: args.profile, origin: args.start_time, merged: args.merge })
+        // Cues have no times before 0: a track that began before the others is where their file begins.
+        let earliest_nanos = inputs.iter().map(|input| input.offset_nanos).min().unwrap_or(0).min(0);
+        let origin = args.start_time.plus_nanos(earliest_nanos);
+        Ok(Self { place, format, profile: args.profile, origin, merged: args.merge })
     }
 
     /// Whether every input shares standard output, so that one must wait for the other.
