@@ -182,7 +182,7 @@ impl<'a> Layout<'a> {
                 quality = quality.saturating_add(TWO_SENTENCES);
             }
         }
-        (CueCost { late_ms: start - first.start_ms, wrong: end.wrong, quality }, start)
+        (CueCost { late_ms: start - first.start_ms + first.lost_ms, wrong: end.wrong, quality }, start)
     }
 
     /// For each end that a cue from `begin` may have, what its best lines cost.

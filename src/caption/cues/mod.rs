@@ -9,7 +9,7 @@
 //! and its noun, an auxiliary and its verb, a first and a last name.
 //!
 //! - Words have the recogniser's times where the fragment has them, else a time by their place in the text.
-//! - A cue never begins before its first word. It may linger where that keeps a rule, never into the speaker's next cue.
+//! - A cue never begins before its first word, nor before the recording: what was said earlier is late. It may linger where that keeps a rule, never into the speaker's next cue.
 //! - A cue depends on the caption that follows it: one caption a speaker is held back until the next one is there, or
 //!   the transcript has moved on far enough ([`HORIZON_MS`]).
 //! - Speakers who talk at the same time have cues at the same time; rules on gaps and on sending hold within one speaker.
@@ -194,7 +194,7 @@ impl DisplayCues {
             return;
         }
         let start_ms = ms_since(self.origin, fragment.start_time);
-        // WebVTT (4.1, "WebVTT cue timings") wants an end after the start.
+        // As the words have their times: an end after the start.
         let stop_ms = ms_since(self.origin, fragment.stop_time).max(start_ms + 1);
         let pending = Pending { fragment: fragment.clone(), number: self.fragments, start_ms, stop_ms };
         self.fragments += 1;
@@ -208,7 +208,7 @@ impl DisplayCues {
         let until = before.as_ref().map_or(track.busy_until_ms, |before| before.stop_ms.max(track.busy_until_ms));
         let overlaps = start_ms < until;
         if let Some(before) = before {
-            let next_ms = || first_ms(fragment, self.origin, (start_ms, stop_ms));
+            let next_ms = || first_ms(fragment, self.origin);
             let next_ms = (!overlaps).then(next_ms);
             let last = self.decide(&before, track.last, next_ms);
             track.last = Some(last);
@@ -262,7 +262,7 @@ impl DisplayCues {
     fn decide(&mut self, pending: &Pending, after: Option<(u64, u64)>, next_ms: Option<u64>) -> (u64, u64) {
         let rules = self.profile.rules();
         let Pending { fragment, number, start_ms, stop_ms } = pending;
-        let atoms = atoms(fragment, self.origin, (*start_ms, *stop_ms));
+        let atoms = atoms(fragment, self.origin);
         let layout = Layout::new(&atoms, rules);
         let ranges = layout.cues(after, next_ms);
         let cues: Vec<_> = ranges.iter().map(|range| layout.lines(range.clone())).collect();
@@ -296,7 +296,7 @@ impl DisplayCues {
                 let reading_ms = layout.reading_ms(range);
                 end_of_cue(&rules, &Ending { start_ms, speech_end_ms: end.end_ms, reading_ms, next_ms }).end_ms
             };
-            let late = start_ms > first.start_ms.saturating_add(rules.max_late_ms)
+            let late = start_ms.saturating_sub(first.start_ms) + first.lost_ms > rules.max_late_ms
                 || end_ms > end.end_ms.saturating_add(rules.max_linger_ms);
             let lasts = end_ms - start_ms;
             let gap =

@@ -103,6 +103,18 @@ fn a_gap_reaches_to_the_next_word_and_not_to_its_caption() {
 }
 
 #[test]
+fn what_was_said_before_the_recording_is_late() {
+    // Half of the text, by its place.
+    let (cues, counts) = shown(Profile::Dcmp, &[english(-3000, 3000, "That was before. This is now.")]);
+    assert_eq!(table(&cues), ["0 3000 That was before. This is now."]);
+    assert_eq!(counts, CueCounts { cues: 1, late: 1, ..CueCounts::default() });
+    let (cues, counts) = shown(Profile::None, &[english(-3000, -2000, "Nor is this lost.")]);
+    assert_eq!((table(&cues), counts.late), (vec!["0 1 Nor is this lost.".to_string()], 0), "None has no rules");
+    let (cues, counts) = shown(Profile::Bbc, &[english(-3000, -2500, "Nor is this lost.")]);
+    assert_eq!((cues.len(), counts.late), (1, 1));
+}
+
+#[test]
 fn a_rule_that_cannot_be_kept_is_counted() {
     let long = "x".repeat(50);
     let fast = "one two three four five six seven eight nine ten eleven twelve";
@@ -192,7 +204,7 @@ fn words_are_where_they_were_heard_or_else_where_they_stand() {
         (vec![], vec![(1000, 1714, None), (1857, 2000, None), (2142, 3000, None)]),
     ] {
         let fragment = Fragment { words, ..english(1000, 3000, "Wait, a moment") };
-        let atoms = atoms(&fragment, Timestamp::EPOCH, (1000, 3000));
+        let atoms = atoms(&fragment, Timestamp::EPOCH);
         let seen: Vec<_> = atoms.iter().map(|atom| (atom.start_ms, atom.end_ms, atom.stamp_ms)).collect();
         assert_eq!(seen, expected);
     }
