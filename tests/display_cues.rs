@@ -233,6 +233,10 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
             }
         }
         assert!(cue.start < cue.end, "{cue:?}");
+        if profile == Profile::Cea608 {
+            let last_start = index.checked_sub(1).map_or(0, |last| cues[last].start);
+            assert!(cue.start - last_start >= sent_ms(&cue.lines), "{cue:?} behind {last_start}");
+        }
         // In scripts without spaces a line ends where nothing is.
         let text = cue.lines.join(glue[letter]);
         let reading = (rules.reading)(&text);
@@ -244,9 +248,6 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
         if let Some(next) = next {
             assert!(cue.end <= next.start, "{cue:?} {next:?}");
             counts.gap += u64::from(!(rules.is_good_gap)(next.start - cue.end));
-            if profile == Profile::Cea608 {
-                assert!(next.start - cue.start >= sent_ms(&next.lines), "{cue:?} {next:?}");
-            }
         }
         let first = times[letter];
         letter += letters(&text).len();

@@ -152,13 +152,12 @@ impl<'a> Layout<'a> {
     ) -> (CueCost, u64) {
         let (first, last) = (&self.atoms[range.start], &self.atoms[range.end - 1]);
         let mut start = first.start_ms.max(soonest);
-        if self.rules.paced
-            && let Some(last_start) = last_start
-        {
+        if self.rules.paced {
             let bytes = self.sums[range.end].sent_bytes - self.sums[range.start].sent_bytes;
             // What each row may be filled up by is not known before its lines are: a byte.
             let fixed_ms = sending_ms(std::iter::repeat_n("", lines.lines));
-            start = start.max(last_start + fixed_ms + ((bytes + lines.lines as u64) * 1001).div_ceil(60));
+            // The first one is sent from the beginning of the recording on.
+            start = start.max(last_start.unwrap_or(0) + fixed_ms + ((bytes + lines.lines as u64) * 1001).div_ceil(60));
         }
         let next = self.atoms.get(range.end).map(|atom| atom.start_ms);
         let reading_ms = self.reading_ms(&range);

@@ -271,16 +271,12 @@ impl DisplayCues {
 
         let mut starts: Vec<u64> = Vec::with_capacity(ranges.len());
         for (range, lines) in ranges.iter().zip(&texts) {
-            let soonest = match (starts.last(), after) {
-                (Some(last), _) => Some((*last, *last + 1)),
-                (None, after) => after,
-            };
+            // Before the first cue is the beginning of the recording.
+            let (last_start, soonest) = starts.last().map(|last| (*last, *last + 1)).or(after).unwrap_or_default();
             let mut start = if self.profile == Profile::None { *start_ms } else { atoms[range.start].start_ms };
-            if let Some((last_start, last_end)) = soonest {
-                start = start.max(last_end);
-                if rules.paced {
-                    start = start.max(last_start + sending_ms(lines.iter().map(String::as_str)));
-                }
+            start = start.max(soonest);
+            if rules.paced {
+                start = start.max(last_start + sending_ms(lines.iter().map(String::as_str)));
             }
             starts.push(start);
         }

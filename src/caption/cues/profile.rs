@@ -121,7 +121,7 @@ const DCMP: ProfileRules = ProfileRules {
 };
 
 /// ANSI/CTA-608-E: 32 columns, four rows at a time, two bytes a frame of 1001/30 ms on a field. A cue is loaded behind
-/// the one before it, so a fast exchange makes it late; it goes with its speech.
+/// the one before it, the first from the beginning on, so a fast exchange makes it late; it goes with its speech.
 const CEA608: ProfileRules = ProfileRules {
     line_chars: 32,
     lines: 4,
@@ -203,7 +203,7 @@ impl FromStr for Profile {
     }
 }
 
-/// Milliseconds, rounded up, that a pop-on caption takes to be sent behind the one before it.
+/// Milliseconds, rounded up, that a pop-on caption takes to be sent behind the one before it, or the beginning.
 ///
 /// ANSI/CTA-608-E, all control codes sent twice as it recommends: erase the last caption (EDM), resume caption loading
 /// (RCL), erase non-displayed memory (ENM), a preamble address code a row, the row's characters filled up to a whole

@@ -56,8 +56,11 @@ fn each_profile_has_its_cues() {
         "12000 13334 Thank you.",
     ];
     let cea608 = [
-        "60 2689 All of our representatives|are currently busy.",
-        "2689 8100 Please stay on the line|and your call will be answered|by the next available|representative.",
+        // The first is late by what it takes to be sent, and short so that it is not later.
+        "768 1570 All of our representatives",
+        "1570 2689 are currently busy.",
+        "2689 4815 Please stay on the line|and your call",
+        "4815 8100 will be answered by the next|available representative.",
         "8100 8400 Yes.",
         "12000 13000 Thank you.",
     ];
@@ -68,16 +71,16 @@ fn each_profile_has_its_cues() {
         "12000 13000 Thank you.",
     ];
     let fragments = [english(60, 7837, QUEUE), english(8100, 8400, "Yes."), english(12_000, 13_000, "Thank you.")];
-    for (profile, expected, too_short, too_fast) in [
-        (Profile::Netflix, &netflix[..], 1, 0),
-        (Profile::Bbc, &bbc, 0, 1),
-        (Profile::Dcmp, &dcmp, 0, 1),
-        (Profile::Cea608, &cea608, 0, 0),
-        (Profile::None, &none, 0, 0),
+    for (profile, expected, too_short, too_fast, late) in [
+        (Profile::Netflix, &netflix[..], 1, 0, 0),
+        (Profile::Bbc, &bbc, 0, 1, 0),
+        (Profile::Dcmp, &dcmp, 0, 1, 0),
+        (Profile::Cea608, &cea608, 0, 0, 1),
+        (Profile::None, &none, 0, 0, 0),
     ] {
         let (cues, counts) = shown(profile, &fragments);
         assert_eq!(table(&cues), expected, "{profile}");
-        let expected = CueCounts { cues: expected.len() as u64, too_short, too_fast, ..CueCounts::default() };
+        let expected = CueCounts { cues: expected.len() as u64, too_short, too_fast, late, ..CueCounts::default() };
         assert_eq!(counts, expected, "{profile}");
     }
 }
@@ -125,7 +128,9 @@ fn a_rule_that_cannot_be_kept_is_counted() {
         (Profile::Dcmp, vec![english(0, 500, "No."), english(600, 2600, "Yes.")], CueCounts { too_short: 1, ..zero }),
         (Profile::Bbc, vec![english(0, 1000, fast)], CueCounts { too_fast: 1, ..zero }),
         // Four characters are 24 bytes: twelve frames behind the cue before.
-        (Profile::Cea608, vec![english(0, 250, "No."), english(300, 800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(1000, 1250, "No."), english(1300, 1800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(400, 800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(401, 800, "Yes.")], zero),
         (
             Profile::Netflix,
             vec![english(0, 9000, "a b c d"), english(3000, 4000, "over")],
