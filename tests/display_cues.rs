@@ -261,6 +261,19 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
     counts
 }
 
+/// How many cues, of all speakers, come to more lines on the screen than there may be or, in CEA-608, too soon behind the
+/// one before to be sent.
+fn crowded(profile: Profile, cues: &[Seen]) -> u64 {
+    let is_crowded = |index: usize| {
+        let cue = &cues[index];
+        let shown = cues[..=index].iter().filter(|other| other.end > cue.start);
+        let ready = index.checked_sub(1).map_or(0, |last| cues[last].start) + sent_ms(&cue.lines);
+        shown.map(|other| other.lines.len()).sum::<usize>() > published(profile).lines
+            || (profile == Profile::Cea608 && cue.start < ready)
+    };
+    (0..cues.len()).filter(|&index| is_crowded(index)).count() as u64
+}
+
 /// Checks a transcript of one or more speakers, each of whom says one thing after the other.
 fn check_file(format: Format, profile: Profile, fragments: &[Fragment]) -> CueCounts {
     let (text, counted) = written(format, profile, fragments);
@@ -288,6 +301,7 @@ fn check_file(format: Format, profile: Profile, fragments: &[Fragment]) -> CueCo
     }
     assert!(found.late <= counted.late, "{found:?} {counted:?}\n{text}");
     found.late = counted.late;
+    found.crowded = crowded(profile, &cues);
     // Which words belong together is the library's own opinion.
     found.split_phrase = counted.split_phrase;
     assert_eq!(found, counted, "{profile}\n{text}");

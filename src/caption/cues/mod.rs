@@ -12,10 +12,11 @@
 //! - A cue never begins before its first word, nor before the recording: what was said earlier is late. It may linger where that keeps a rule, never into the speaker's next cue.
 //! - A cue depends on the caption that follows it: one caption a speaker is held back until the next one is there, or
 //!   the transcript has moved on far enough ([`HORIZON_MS`]).
-//! - Speakers who talk at the same time have cues at the same time; rules on gaps and on sending hold within one speaker.
-//!   Of one speaker's captions, one that begins before the last has ended is shown beside it, and counted.
+//! - Speakers who talk at the same time have cues at the same time; rules on gaps and on sending hold within one speaker,
+//!   and where together they break those on lines and on sending, that is counted. Of one speaker's captions, one that begins before the last has ended is shown beside it, and counted.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Serialize;
@@ -95,12 +96,16 @@ pub struct CueCounts {
     pub split_phrase: u64,
     /// Captions that begin before the speaker's last one has ended.
     pub overlap: u64,
+    /// Cues beside which others leave too little room: more lines on the screen than a cue may have, or less time than
+    /// it takes to be sent. Speakers who talk at once are shown at once.
+    pub crowded: u64,
 }
 
 impl CueCounts {
     /// Adds the counts of another transcript.
     pub fn add(&mut self, other: &Self) {
-        let Self { cues, line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap } = other;
+        let Self { cues, line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap, crowded } =
+            other;
         self.cues += cues;
         self.line_too_long += line_too_long;
         self.late += late;
@@ -110,6 +115,7 @@ impl CueCounts {
         self.too_fast += too_fast;
         self.split_phrase += split_phrase;
         self.overlap += overlap;
+        self.crowded += crowded;
     }
 }
 
@@ -123,6 +129,10 @@ pub struct DisplayCues {
     decided: BinaryHeap<Reverse<Decided>>,
     /// Fragments so far.
     fragments: u64,
+    /// When cues that were given out end, and how many lines they have, as far as the last one found them on the screen.
+    on_screen: Vec<(u64, usize)>,
+    /// When the last cue that was given out begins.
+    last_start_ms: u64,
     counts: CueCounts,
 }
 
@@ -181,6 +191,8 @@ impl DisplayCues {
             tracks: BTreeMap::new(),
             decided: BinaryHeap::new(),
             fragments: 0,
+            on_screen: Vec::new(),
+            last_start_ms: 0,
             counts: CueCounts::default(),
         }
     }
@@ -228,7 +240,21 @@ impl DisplayCues {
             self.tracks.values().filter_map(|track| track.pending.as_ref()).map(|pending| pending.start_ms).min();
         let next = self.decided.peek_mut()?;
         let may_go = held.is_none_or(|held| next.0.key.0 < held);
-        may_go.then(|| std::collections::binary_heap::PeekMut::pop(next).0.cue)
+        let cue = may_go.then(|| PeekMut::pop(next).0.cue)?;
+        self.count_crowded(&cue);
+        Some(cue)
+    }
+
+    /// Counts a cue for which those of all speakers before it leave too little room.
+    fn count_crowded(&mut self, cue: &DisplayCue) {
+        let rules = self.profile.rules();
+        self.on_screen.retain(|&(end_ms, _)| end_ms > cue.start_ms);
+        self.on_screen.push((cue.end_ms, cue.lines.len()));
+        let lines: usize = self.on_screen.iter().map(|&(_, lines)| lines).sum();
+        let ready_ms = self.last_start_ms + sending_ms(cue.lines.iter().map(String::as_str));
+        let crowded = lines > rules.lines || (rules.paced && cue.start_ms < ready_ms);
+        self.counts.crowded += u64::from(crowded);
+        self.last_start_ms = self.last_start_ms.max(cue.start_ms);
     }
 
     /// Nothing follows: decides what was held back. Then [`poll`](Self::poll) until there is nothing.
@@ -236,7 +262,7 @@ impl DisplayCues {
         self.settle(u64::MAX);
     }
 
-    /// What was decided so far.
+    /// What was decided so far, and which of the cues that were polled were [`crowded`](CueCounts::crowded).
     #[must_use]
     pub const fn counts(&self) -> CueCounts {
         self.counts

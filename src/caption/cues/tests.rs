@@ -26,6 +26,8 @@ fn table(cues: &[DisplayCue]) -> Vec<String> {
     cues.iter().map(|cue| format!("{} {} {}", cue.start_ms, cue.end_ms, cue.lines.join("|"))).collect()
 }
 
+const TWO_LINES: &str = "Please enter your conference number, followed by the pound key.";
+
 const QUEUE: &str = "All of our representatives are currently busy. Please stay on the line and your call will be \
                      answered by the next available representative.";
 
@@ -135,6 +137,17 @@ fn a_rule_that_cannot_be_kept_is_counted() {
             Profile::Netflix,
             vec![english(0, 9000, "a b c d"), english(3000, 4000, "over")],
             CueCounts { overlap: 1, ..zero },
+        ),
+        // Four lines at once; a cue of CEA-608 behind one that came 300 ms before, both of another speaker.
+        (
+            Profile::Netflix,
+            vec![english(0, 4000, TWO_LINES), Fragment { speaker_id: "b".into(), ..english(3000, 7000, TWO_LINES) }],
+            CueCounts { crowded: 1, ..zero },
+        ),
+        (
+            Profile::Cea608,
+            vec![english(1000, 1500, "No."), Fragment { speaker_id: "b".into(), ..english(1300, 1800, "Yes.") }],
+            CueCounts { crowded: 1, ..zero },
         ),
         (
             Profile::None,
