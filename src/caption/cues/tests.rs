@@ -41,11 +41,10 @@ fn each_profile_has_its_cues() {
         "8100 8900 Yes.",
         "12000 13000 Thank you.",
     ];
-    // No gap, or a second.
+    // No gap, or a second. Time to read comes before phrases.
     let bbc = [
-        "60 2689 All of our representatives|are currently busy.",
-        "2689 4032 Please stay on the line",
-        "4032 8100 and your call will be answered|by the next available representative.",
+        "60 3752 All of our representatives are|currently busy. Please stay on the",
+        "3752 8100 line and your call will be answered|by the next available representative.",
         "8100 8434 Yes.",
         "12000 13000 Thank you.",
     ];
@@ -73,17 +72,17 @@ fn each_profile_has_its_cues() {
         "12000 13000 Thank you.",
     ];
     let fragments = [english(60, 7837, QUEUE), english(8100, 8400, "Yes."), english(12_000, 13_000, "Thank you.")];
-    for (profile, expected, too_short, too_fast, late) in [
-        (Profile::Netflix, &netflix[..], 1, 0, 0),
-        (Profile::Bbc, &bbc, 0, 1, 0),
-        (Profile::Dcmp, &dcmp, 0, 1, 0),
-        (Profile::Cea608, &cea608, 0, 0, 1),
-        (Profile::None, &none, 0, 0, 0),
+    let zero = CueCounts::default();
+    for (profile, expected, counted) in [
+        (Profile::Netflix, &netflix[..], CueCounts { too_short: 1, ..zero }),
+        (Profile::Bbc, &bbc, CueCounts { split_phrase: 2, ..zero }),
+        (Profile::Dcmp, &dcmp, CueCounts { too_fast: 1, ..zero }),
+        (Profile::Cea608, &cea608, CueCounts { late: 1, ..zero }),
+        (Profile::None, &none, zero),
     ] {
         let (cues, counts) = shown(profile, &fragments);
         assert_eq!(table(&cues), expected, "{profile}");
-        let expected = CueCounts { cues: expected.len() as u64, too_short, too_fast, late, ..CueCounts::default() };
-        assert_eq!(counts, expected, "{profile}");
+        assert_eq!(counts, CueCounts { cues: expected.len() as u64, ..counted }, "{profile}");
     }
 }
 
@@ -105,6 +104,14 @@ fn a_gap_reaches_to_the_next_word_and_not_to_its_caption() {
     let (cues, counts) = shown(Profile::Netflix, &fragments);
     assert_eq!(table(&cues), ["0 2666 Hello.", "2750 4000 Yes?"]);
     assert_eq!(counts, CueCounts { cues: 2, ..CueCounts::default() });
+}
+
+#[test]
+fn a_cue_with_room_is_not_divided_for_the_sake_of_a_phrase() {
+    let text = "To reset the audio volume of the conference to the default level,";
+    let (cues, counts) = shown(Profile::Dcmp, &[english(0, 2000, text)]);
+    assert_eq!(table(&cues), ["0 4000 To reset the audio volume of the|conference to the default level,"]);
+    assert_eq!(counts, CueCounts { cues: 1, too_fast: 1, split_phrase: 1, ..CueCounts::default() });
 }
 
 #[test]
