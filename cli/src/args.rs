@@ -51,7 +51,7 @@ Figures of --stats, one JSON object:
 
 Tracks of --merge are SPEAKER=FILE. The first `=` ends the speaker; the file's name may contain `=` and `@`. Without `=`
 the file's name without its extension is the speaker. An --offset is in seconds, up to nine decimals; bob=-0.25 began
-before the others. Times in srt and vtt count from --start-time.
+before the others. Times in srt and vtt count from --start-time, or from the earliest track that began before it.
 
 Examples:
   cuewire transcribe meeting.webm

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     model.check_language(args.recognition.language)?;
     let config = args.recognition.config(args.interim_interval_ms, args.word_times)?;
     model.check_vocabulary(&config.vocabulary)?;
+    model.check_task(config.task)?;
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     let mut live = Live {
         recognizer: Recognizer::start(&model, threads)?,
@@ -85,7 +86,7 @@ impl Live {
         let nothing = never();
         while !self.nobody_reads {
             // While the workers are behind, input waits in the pipe: nothing is lost, and memory stays bounded.
-            let busy = self.recognizer.is_busy();
+            let busy = self.recognizer.is_busy(self.session.unfinished());
             let blocks = if busy { &nothing } else { &input };
             let stalled = match self.wake_up {
                 Some(due) if !busy => after(self.wait_for(due)),

@@ -56,6 +56,8 @@ impl Destination {
             Place::Stdout if is_one_document => Some("standard output".into()),
             Place::Stdout | Place::Dir(_) => None,
         };
+        // Cues have no times before 0: a track that began before the others is where their file begins.
+        let earliest_nanos = inputs.iter().map(|input| input.offset_nanos).min().unwrap_or(0).min(0);
         match shared {
             Some(shared) if inputs.len() > 1 && !args.merge => Err(format!(
                 "several files cannot share one {format} on {shared}: give --output-dir DIR, or --merge if they are one \
@@ -65,7 +67,7 @@ impl Destination {
                 place,
                 format,
                 profile: args.profile,
-                origin: args.start_time,
+                origin: args.start_time.plus_nanos(earliest_nanos),
                 merged: args.merge,
                 word_marks: args.word_times,
             }),

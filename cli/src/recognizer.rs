@@ -76,9 +76,9 @@ impl Recognizer {
         self.cancels.len()
     }
 
-    /// Whether so much waits that reading on would only take memory.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.backlog() >= 3 * self.threads
+    /// Whether so much waits that reading on would only take memory; `unfinished` captions that a session waits for.
+    pub(crate) fn is_busy(&self, unfinished: usize) -> bool {
+        self.backlog().max(unfinished) >= 3 * self.threads
     }
 
     /// Where answers arrive. Give each to [`Recognizer::answered`].

@@ -44,6 +44,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     let model_load_s = started.elapsed().as_secs_f64();
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     model.check_vocabulary(&config.vocabulary)?;
+    model.check_task(config.task)?;
     let recognizer = Recognizer::start(&model, threads)?;
     destination.make_folder()?;
     let mut run = Run {
@@ -155,7 +156,9 @@ impl Run<'_> {
             if !reading && self.waiting.is_empty() && self.recordings.is_empty() {
                 return Ok(());
             }
-            if self.recognizer.is_busy() || (!reading && self.waiting.is_empty()) {
+            let sessions = self.recordings.back().into_iter().flat_map(|recording| &recording.sessions);
+            let unfinished = sessions.map(Session::unfinished).max().unwrap_or(0);
+            if self.recognizer.is_busy(unfinished) || (!reading && self.waiting.is_empty()) {
                 let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
                 self.take(answer)?;
             } else if reading {

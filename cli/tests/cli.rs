@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use cuewire::asr::Suppression;
 use cuewire::time::Timestamp;
+use cuewire::transcript::webvtt;
 
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
@@ -200,11 +201,18 @@ fn tracks_are_merged_into_one_transcript_in_order_of_time() {
     let (code, out, _) = merge(&["--format", "vtt", "--output", file.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (0, ""));
     let text = std::fs::read_to_string(&file).unwrap();
-    let cues: Vec<_> = cuewire::transcript::webvtt::Reader::new(text.as_bytes()).map(Result::unwrap).collect();
+    let cues: Vec<_> = webvtt::Reader::new(text.as_bytes()).map(Result::unwrap).collect();
     assert!(cues.is_sorted_by_key(|cue| cue.start_ms), "{text}");
     for speaker in ["alice", "bob", "eve"] {
         assert!(cues.iter().any(|cue| cue.speaker_id.as_deref() == Some(speaker)), "{text}");
     }
+    // A track that began earlier is where the file begins.
+    let offset = ["transcribe", "--merge", "--format", "vtt", "--offset", "bob=-30"];
+    let text = run(cuewire().args(offset).args(&tracks[..2])).1;
+    let cues = webvtt::Reader::new(text.as_bytes()).map(Result::unwrap);
+    let mut firsts = std::collections::BTreeMap::new();
+    cues.for_each(|cue| _ = firsts.entry(cue.speaker_id.unwrap()).or_insert(cue.start_ms));
+    assert!(firsts["bob"] < 10_000 && (30_000..40_000).contains(&firsts["alice"]), "{text}");
     let folder = dir.path().join("out");
     for format in ["json", "srt", "txt"] {
         assert_eq!(merge(&["--format", format, "--output-dir", folder.to_str().unwrap()]).0, 0);
