@@ -281,7 +281,17 @@ impl Run<'_> {
         let recording = &mut self.recordings[number - self.first];
         for (channel, session) in recording.sessions.iter_mut().enumerate() {
             drain(session, Track { recording: number, channel }, &mut self.recognizer, |event| match event {
-                CaptionEvent::Final { start_time, end_time, speaker_id, text, language, words, .. } => {
+                CaptionEvent::Final {
+                    start_time,
+                    end_time,
+                    speaker_id,
+                    text,
+                    language,
+                    language_probability,
+                    translated,
+                    words,
+                    ..
+                } => {
                     self.captions += 1;
                     recording.fragments.push(Fragment {
                         start_time,
@@ -289,6 +299,8 @@ impl Run<'_> {
                         speaker_id: speaker_id.to_string(),
                         text,
                         language: Some(language),
+                        language_probability,
+                        translated,
                         words,
                     });
                 }

@@ -251,6 +251,11 @@ fn other_languages_are_understood_named_or_detected() {
     assert_eq!(named.0, 0, "{}", named.2);
     assert!(!named.1.trim().is_empty());
     assert_eq!(named, detected);
+    let args = ["transcribe", "--format", "json", "--language", "auto", "--translate"];
+    let document: serde_json::Value = serde_json::from_str(&run(cuewire().args(args).arg(&recording)).1).unwrap();
+    let caption = &document["captions"][0];
+    assert_eq!(caption["translated"], true, "{document}");
+    assert!(caption["language_probability"].as_f64().is_some_and(|p| p > 0.5 && p <= 1.0), "{document}");
 }
 
 #[test]

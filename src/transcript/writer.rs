@@ -212,13 +212,13 @@ mod tests {
                 concat!(
                     r#"{"captions":["#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:02.061000000Z","stop_time":"1970-01-01T00:00:06.401000000Z","speaker_id":"alice","language":null,"text":"That agent is already logged on. Please enter your agent number."},"#,
+                    r#"{"start_time":"1970-01-01T00:00:02.061000000Z","stop_time":"1970-01-01T00:00:06.401000000Z","speaker_id":"alice","language":null,"text":"That agent is already logged on. Please enter your agent number.","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:06.500000000Z","stop_time":"1970-01-01T00:00:06.600000000Z","speaker_id":"alice","language":null,"text":" \r\n\u0000"},"#,
+                    r#"{"start_time":"1970-01-01T00:00:06.500000000Z","stop_time":"1970-01-01T00:00:06.600000000Z","speaker_id":"alice","language":null,"text":" \r\n\u0000","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:00.500000000Z","stop_time":"1970-01-01T00:00:00.400000000Z","speaker_id":"R&D <bob>","language":null,"text":"a --> b\n\n2\n00:00:09,000 --> 00:00:10,000\nc & d"},"#,
+                    r#"{"start_time":"1970-01-01T00:00:00.500000000Z","stop_time":"1970-01-01T00:00:00.400000000Z","speaker_id":"R&D <bob>","language":null,"text":"a --> b\n\n2\n00:00:09,000 --> 00:00:10,000\nc & d","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t"}"#,
+                    r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t","translated":false}"#,
                     "\n",
                     r#"],"languages":[],"speakers":[" ","R&D <bob>","alice"]}"#,
                     "\n",
@@ -277,6 +277,17 @@ mod tests {
         ];
         let text = written(Format::Json, Timestamp::EPOCH, &captions);
         assert!(text.ends_with("],\"languages\":[\"en\",\"fr\"],\"speakers\":[\"alice\",\"bob\"]}\n"), "{text}");
+    }
+
+    #[test]
+    fn json_tells_a_translation_and_how_sure_its_language_is() {
+        let language_probability = Some(crate::caption::Probability::from_f32(0.75));
+        let caption = Fragment { language_probability, translated: true, ..fragment(0, 1, "a", "x") };
+        let text = written(Format::Json, Timestamp::EPOCH, &[caption]);
+        assert!(
+            text.contains(r#""language":null,"language_probability":0.75,"text":"x","translated":true}"#),
+            "{text}"
+        );
     }
 
     #[test]
