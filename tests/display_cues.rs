@@ -354,6 +354,7 @@ fn turns(speaker: &'static str) -> impl Strategy<Value = Vec<Fragment>> {
                 text,
                 language: Some(code.parse().unwrap()),
                 words: if timed { words } else { Vec::new() },
+                ..Fragment::default()
             });
         }
         fragments
@@ -398,6 +399,7 @@ fn words_are_marked_as_they_are_spoken() {
         text: "Cats & dogs, too.".into(),
         language: None,
         words,
+        ..Fragment::default()
     };
     // A time that does not grow has no mark.
     let (text, _) = written(Format::Vtt, Profile::Netflix, &[fragment]);
@@ -475,6 +477,7 @@ mod recognised {
                     text,
                     language: Some(language),
                     words,
+                    ..Fragment::default()
                 }),
                 _ => None,
             }));

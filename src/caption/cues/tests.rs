@@ -340,6 +340,7 @@ fn any_worded_fragment() -> impl Strategy<Value = Fragment> {
                 text: if is_text { text } else { fragment.text },
                 words: words.into_iter().map(word).collect(),
                 language: crate::config::Language::all().nth(fragment.start_time.as_nanos() as usize % 36),
+                ..Fragment::default()
             }
         },
     )
