@@ -362,7 +362,7 @@ mod tests {
                 now += lasts + pause;
                 Word { text, start_time, end_time, confidence: Probability::default() }
             }).collect();
-            let atoms = atoms(&fragment, Timestamp::EPOCH);
+            let atoms = atoms(&fragment, Timestamp::EPOCH, 32);
             for profile in [Profile::Netflix, Profile::Bbc, Profile::Dcmp, Profile::Cea608] {
                 let layout = Layout::new(&atoms, profile.rules());
                 let cues = layout.cues(None, None);
