@@ -106,7 +106,7 @@ fn columns(text: &str) -> i64 {
     text.width() as i64
 }
 
-/// Words between spaces; of scripts without spaces, six columns a word.
+/// What has a letter or a digit between spaces; of scripts without spaces, six columns a word.
 fn spoken_words(text: &str) -> i64 {
     let (mut sixths, mut inside) = (0, false);
     for c in text.chars() {
@@ -118,10 +118,11 @@ fn spoken_words(text: &str) -> i64 {
                 sixths += c.width().unwrap() as i64;
                 inside = false;
             }
-            (false, false) => {
+            (false, false) if c.is_alphanumeric() => {
                 sixths += if inside { 0 } else { 6 };
                 inside = true;
             }
+            (false, false) => {}
         }
     }
     (sixths + 5) / 6
@@ -192,7 +193,7 @@ fn letters(text: &str) -> Vec<char> {
 
 /// When each letter of a fragment begins and ends, ms.
 fn letter_times(fragment: &Fragment) -> Vec<(i64, i64)> {
-    let ms = |time: Timestamp| time.as_nanos() / 1_000_000;
+    let ms = |time: Timestamp| (time.as_nanos() + 500_000) / 1_000_000;
     let spread = |text: &str, start: i64, end: i64| -> Vec<(i64, i64)> {
         let count = text.chars().count() as i64;
         let at = |place: i64| start + (end - start) * place / count;
@@ -203,6 +204,23 @@ fn letter_times(fragment: &Fragment) -> Vec<(i64, i64)> {
         return spread(&fragment.text, ms(fragment.start_time), ms(fragment.stop_time));
     }
     fragment.words.iter().flat_map(|word| spread(&word.text, ms(word.start_time), ms(word.end_time))).collect()
+}
+
+/// Whether what ends a line and begins the next is an article and its noun, or a first and a last name.
+fn is_one_phrase(code: &str, before: &str, behind: &str) -> bool {
+    let (articles, others): (&[&str], &[&str]) = match code {
+        "en" => (&["the", "a", "an"], &["the", "a", "an", "and", "or", "of", "in", "is", "at", "to"]),
+        "fr" => (&["le", "la", "les", "un", "une"], &["le", "à", "et", "de", "dans", "où"]),
+        "de" => (&["der", "die", "das", "ein"], &["das", "und", "ist", "mit", "in"]),
+        _ => return false,
+    };
+    let (Some(last), Some(next)) = (before.split(' ').next_back(), behind.split(' ').next()) else { return false };
+    let bare = next.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    let is_noun = next.starts_with(char::is_alphabetic) && !others.contains(&bare.as_str());
+    let is_name = matches!(last, "Ada" | "Charles" | "Jane" | "Katherine");
+    let mut letters = next.chars();
+    let follows = letters.next().is_some_and(char::is_uppercase) && letters.next().is_some_and(char::is_lowercase);
+    (articles.contains(&last.to_lowercase().as_str()) && is_noun) || (is_name && follows)
 }
 
 /// Checks one speaker's cues against the text and the rules; gives what is broken.
@@ -222,6 +240,21 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
             letters(&fragment.text).into_iter().map(move |_| glue)
         })
         .collect();
+    // Where a line ends, unless that is the end of a caption.
+    let mut ends: Vec<Option<&str>> = Vec::new();
+    for fragment in fragments {
+        let code = fragment.language.map_or("", |language| language.code());
+        ends.extend(letters(&fragment.text).iter().map(|_| Some(code)));
+        if let Some(end) = ends.last_mut() {
+            *end = None;
+        }
+    }
+    let lines: Vec<&str> = cues.iter().flat_map(|cue| &cue.lines).map(String::as_str).collect();
+    let mut end = 0;
+    for pair in lines.windows(2) {
+        end += letters(pair[0]).len();
+        counts.split_phrase += u64::from(ends[end - 1].is_some_and(|code| is_one_phrase(code, pair[0], pair[1])));
+    }
     let mut letter = 0;
     for (index, cue) in cues.iter().enumerate() {
         assert!(!cue.lines.is_empty() && cue.lines.len() <= rules.lines, "{cue:?}");
@@ -253,10 +286,10 @@ fn check(profile: Profile, fragments: &[&Fragment], cues: &[&Seen]) -> CueCounts
         letter += letters(&text).len();
         let last = times[letter - 1];
         // Without a profile a cue has its caption's times.
-        assert!(cue.start >= first.0 - 2 || profile == Profile::None, "{cue:?} is early: {first:?}");
+        assert!(cue.start >= first.0 || profile == Profile::None, "{cue:?} is early: {first:?}");
         let may_go = next.map_or(i64::MAX, |next| next.start - 84);
-        assert!(cue.end >= last.1.min(may_go) - 2, "{cue:?} goes before {last:?} is said");
-        counts.late += u64::from(cue.start > first.0 + rules.late + 2 || cue.end > last.1 + rules.linger + 2);
+        assert!(cue.end >= last.1.min(may_go), "{cue:?} goes before {last:?} is said");
+        counts.late += u64::from(cue.start > first.0 + rules.late || cue.end > last.1 + rules.linger);
     }
     counts
 }
@@ -299,10 +332,9 @@ fn check_file(format: Format, profile: Profile, fragments: &[Fragment]) -> CueCo
         let cues: Vec<_> = cues.iter().filter(|cue| format == Format::Srt || cue.speaker == speaker).collect();
         found.add(&check(profile, &fragments, &cues));
     }
-    assert!(found.late <= counted.late, "{found:?} {counted:?}\n{text}");
-    found.late = counted.late;
     found.crowded = crowded(profile, &cues);
-    // Which words belong together is the library's own opinion.
+    // The library knows more of what belongs together.
+    assert!(found.split_phrase <= counted.split_phrase, "{profile}: {found:?} {counted:?}\n{text}");
     found.split_phrase = counted.split_phrase;
     assert_eq!(found, counted, "{profile}\n{text}");
     counted
@@ -314,7 +346,7 @@ const VOCABULARY: [(&str, &str, &[&str]); 7] = [
         " ",
         &["the", "a", "and", "Ada", "Lovelace", "is", "running,", "house.", "of", "incomprehensibilities", "I"],
     ),
-    ("fr", " ", &["le", "été", "à", "mangé.", "et", "l'homme", "où,", "maison", "« oui\u{a0}»"]),
+    ("fr", " ", &["le", "été", "à", "mangé.", "et", "l'homme", "où,", "maison", "« oui\u{a0}»", "«", "»", "?", "–"]),
     ("de", " ", &["das", "Haus", "und", "Donaudampfschifffahrtsgesellschaftskapitän", "ist", "gut.", "mit"]),
     ("ru", " ", &["не", "знаю,", "и", "дом.", "в", "электрификация", "был"]),
     ("ja", "", &["電話", "に", "出る", "こと", "ができません。", "ただいま、", "インターネット", "OK"]),
@@ -403,10 +435,7 @@ fn words_are_marked_as_they_are_spoken() {
     };
     // A time that does not grow has no mark.
     let (text, _) = written(Format::Vtt, Profile::Netflix, &[fragment]);
-    assert_eq!(
-        text,
-        "WEBVTT\n\n00:00:01.000 --> 00:00:03.000\n<v ada>Cats <00:00:01.400>&amp; <00:00:01.500>dogs, too.\n\n"
-    );
+    assert_eq!(text, "WEBVTT\n\n00:00:01.000 --> 00:00:03.000\n<v ada>Cats &amp; <00:00:01.500>dogs, too.\n\n");
 }
 
 /// Recordings as the repository's model hears them, with the times of words: one speaker, one recording after the other,

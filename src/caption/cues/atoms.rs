@@ -5,6 +5,7 @@
 //! in Thai, Lao, Khmer and Burmese, where that needs a dictionary, a grapheme cluster.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use unicode_linebreak::linebreaks;
 use unicode_segmentation::UnicodeSegmentation;
@@ -68,31 +69,33 @@ fn is_bound(before: char, after: char) -> bool {
 }
 
 /// Words of a text, in sixths: a character of a script without spaces is one (a full-width one two), a run of anything
-/// else six. Six characters, the space with them, are the standard word of typing.
+/// else with a letter or a digit in it six. Six characters, the space with them, are the standard word of typing.
 pub(super) fn sixths_of_words(text: &str) -> u64 {
     let mut sixths = 0;
-    let mut in_word = false;
+    let mut counted = false;
     for c in text.chars() {
-        let other = !is_space(c) && !is_unspaced(c);
-        sixths += match (other, in_word) {
-            (true, false) => 6,
-            (true, true) => 0,
-            (false, _) if is_space(c) => 0,
-            (false, _) => unicode_width::UnicodeWidthChar::width(c).unwrap_or(0) as u64,
-        };
-        in_word = other;
+        if is_space(c) {
+            counted = false;
+        } else if is_unspaced(c) {
+            sixths += unicode_width::UnicodeWidthChar::width(c).unwrap_or(0) as u64;
+            counted = false;
+        } else if c.is_alphanumeric() && !counted {
+            sixths += 6;
+            counted = true;
+        }
     }
     sixths
 }
 
-/// The atoms of a fragment, their times since `origin`.
-pub(super) fn atoms(fragment: &Fragment, origin: Timestamp) -> Vec<Atom<'_>> {
+/// The atoms of a fragment whose words have one space between them, their times since `origin`. Punctuation that stands
+/// alone belongs to a word where both fit into a line.
+pub(super) fn atoms(fragment: &Fragment, origin: Timestamp, line_chars: usize) -> Vec<Atom<'_>> {
     let text = fragment.text.as_str();
     let clock = Clock::new(fragment, origin);
     let mut phrases = Phrases::new(fragment.language);
     let mut atoms: Vec<Atom<'_>> = Vec::new();
     let mut last_word = "";
-    for word in words(text) {
+    for word in glued(text, line_chars) {
         let base = word.as_ptr() as usize - text.as_ptr() as usize;
         if let Some(last) = atoms.last_mut() {
             last.break_after = phrases.next(last_word, word);
@@ -121,6 +124,36 @@ pub(super) fn atoms(fragment: &Fragment, origin: Timestamp) -> Vec<Atom<'_>> {
     atoms
 }
 
+/// The words of a text with one space between two, each with what has neither a letter nor a digit beside it: opening
+/// punctuation with the word behind it, the rest with the one before.
+fn glued(text: &str, line_chars: usize) -> Vec<&str> {
+    let is_mark = |text: &str| !text.chars().any(char::is_alphanumeric);
+    let mut glued: Vec<Range<usize>> = Vec::new();
+    let mut opens = false;
+    for word in words(text) {
+        let begin = word.as_ptr() as usize - text.as_ptr() as usize;
+        let end = begin + word.len();
+        let last = glued.last_mut().filter(|last| text[last.start..end].width() <= line_chars);
+        let before = last.as_ref().map_or("", |last| &text[last.start..last.end]);
+        // Nothing follows what opens at the end of the text.
+        let is_last = end == text.len();
+        let begins = is_mark(word) && !is_last && (is_mark(before) || is_opening(before, word));
+        match last {
+            Some(last) if opens || (is_mark(word) && !begins) => last.end = end,
+            _ => glued.push(begin..end),
+        }
+        opens = begins;
+    }
+    glued.into_iter().map(|range| &text[range]).collect()
+}
+
+/// Whether punctuation belongs to what follows it. A dash behind a sentence is the next speaker's.
+fn is_opening(before: &str, mark: &str) -> bool {
+    let is_dash = |c: char| matches!(c, '-' | '–' | '—');
+    mark.chars().all(|c| matches!(c, '«' | '‹' | '“' | '„' | '(' | '[' | '{' | '¿' | '¡'))
+        || (mark.chars().all(is_dash) && behind_punctuation(before) == Some(Break::Sentence))
+}
+
 /// When the first word of a fragment begins, in milliseconds since `origin`.
 pub(super) fn first_ms(fragment: &Fragment, origin: Timestamp) -> u64 {
     let spans = known_spans(fragment, origin);
@@ -145,10 +178,11 @@ fn divisions(word: &str) -> Vec<(usize, Break)> {
             }));
         }
     }
+    // Not at the space before or behind punctuation that belongs to the word.
     let may_divide = |&at: &usize| {
         at == word.len()
             || matches!((word[..at].chars().next_back(), word[at..].chars().next()),
-                        (Some(a), Some(b)) if is_unspaced(a) || is_unspaced(b))
+                        (Some(a), Some(b)) if (is_unspaced(a) || is_unspaced(b)) && !is_space(a) && !is_space(b))
     };
     let mut begin = 0;
     let mut divisions = Vec::new();

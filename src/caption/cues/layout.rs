@@ -62,6 +62,8 @@ struct CueCost {
     late_ms: u64,
     /// Durations and gaps that are wrong.
     wrong: u64,
+    /// Cues that are too short to be read.
+    too_fast: u64,
     /// Milliseconds too few to read.
     missing_ms: u64,
     /// Phrases that are broken, lines of different lengths, cues that flash.
@@ -84,6 +86,7 @@ impl CueCost {
         Self {
             late_ms: self.late_ms.saturating_add(other.late_ms),
             wrong: self.wrong.saturating_add(other.wrong),
+            too_fast: self.too_fast.saturating_add(other.too_fast),
             missing_ms: self.missing_ms.saturating_add(other.missing_ms),
             quality: self.quality.saturating_add(other.quality),
         }
@@ -216,7 +219,8 @@ impl<'a> Layout<'a> {
         }
         let late_ms = start - first.start_ms + first.lost_ms;
         let missing_ms = reading_ms.saturating_sub(lasts);
-        (CueCost { late_ms, wrong: end.wrong, missing_ms, quality }, start)
+        let too_fast = u64::from(missing_ms > 0);
+        (CueCost { late_ms, wrong: end.wrong, too_fast, missing_ms, quality }, start)
     }
 
     /// For each end that a cue from `begin` may have, what its best lines cost.
@@ -358,7 +362,7 @@ mod tests {
                 now += lasts + pause;
                 Word { text, start_time, end_time, confidence: Probability::default() }
             }).collect();
-            let atoms = atoms(&fragment, Timestamp::EPOCH);
+            let atoms = atoms(&fragment, Timestamp::EPOCH, 32);
             for profile in [Profile::Netflix, Profile::Bbc, Profile::Dcmp, Profile::Cea608] {
                 let layout = Layout::new(&atoms, profile.rules());
                 let cues = layout.cues(None, None);

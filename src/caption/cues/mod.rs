@@ -208,21 +208,24 @@ impl DisplayCues {
         let start_ms = ms_since(self.origin, fragment.start_time);
         // As the words have their times: an end after the start.
         let stop_ms = ms_since(self.origin, fragment.stop_time).max(start_ms + 1);
-        let pending = Pending { fragment: fragment.clone(), number: self.fragments, start_ms, stop_ms };
+        // One space between words: a piece of the text is then as it is shown.
+        let text = words(&fragment.text).collect::<Vec<_>>().join(" ");
+        let fragment = Fragment { text, ..fragment.clone() };
+        let speaker_id = fragment.speaker_id.clone();
+        let next_ms = first_ms(&fragment, self.origin);
+        let pending = Pending { fragment, number: self.fragments, start_ms, stop_ms };
         self.fragments += 1;
         if self.profile == Profile::None {
             self.decide(&pending, None, None);
             return;
         }
         self.settle(start_ms);
-        let mut track = self.tracks.remove(&fragment.speaker_id).unwrap_or_default();
+        let mut track = self.tracks.remove(&speaker_id).unwrap_or_default();
         let before = track.pending.take();
         let until = before.as_ref().map_or(track.busy_until_ms, |before| before.stop_ms.max(track.busy_until_ms));
         let overlaps = start_ms < until;
         if let Some(before) = before {
-            let next_ms = || first_ms(fragment, self.origin);
-            let next_ms = (!overlaps).then(next_ms);
-            let last = self.decide(&before, track.last, next_ms);
+            let last = self.decide(&before, track.last, (!overlaps).then_some(next_ms));
             track.last = Some(last);
         }
         if overlaps {
@@ -230,7 +233,7 @@ impl DisplayCues {
             track.busy_until_ms = until.max(track.last.take().map_or(0, |(_, end)| end));
         }
         track.pending = Some(pending);
-        self.tracks.insert(fragment.speaker_id.clone(), track);
+        self.tracks.insert(speaker_id, track);
     }
 
     /// The next cue whose place in the file is known.
@@ -288,7 +291,7 @@ impl DisplayCues {
     fn decide(&mut self, pending: &Pending, after: Option<(u64, u64)>, next_ms: Option<u64>) -> (u64, u64) {
         let rules = self.profile.rules();
         let Pending { fragment, number, start_ms, stop_ms } = pending;
-        let atoms = atoms(fragment, self.origin);
+        let atoms = atoms(fragment, self.origin, rules.line_chars);
         let layout = Layout::new(&atoms, rules);
         let ranges = layout.cues(after, next_ms);
         let cues: Vec<_> = ranges.iter().map(|range| layout.lines(range.clone())).collect();

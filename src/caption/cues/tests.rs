@@ -51,8 +51,8 @@ fn each_profile_has_its_cues() {
     // No cue of less than a second and a third.
     let dcmp = [
         "60 2689 All of our representatives|are currently busy.",
-        "2689 5766 Please stay on the line|and your call will be answered",
-        "5766 8100 by the next available|representative.",
+        "2689 4535 Please stay on the line and your",
+        "4535 8100 call will be answered by the|next available representative.",
         "8100 9434 Yes.",
         "12000 13334 Thank you.",
     ];
@@ -76,7 +76,7 @@ fn each_profile_has_its_cues() {
     for (profile, expected, counted) in [
         (Profile::Netflix, &netflix[..], CueCounts { too_short: 1, ..zero }),
         (Profile::Bbc, &bbc, CueCounts { split_phrase: 2, ..zero }),
-        (Profile::Dcmp, &dcmp, CueCounts { too_fast: 1, ..zero }),
+        (Profile::Dcmp, &dcmp, CueCounts { too_fast: 1, split_phrase: 2, ..zero }),
         (Profile::Cea608, &cea608, CueCounts { late: 1, ..zero }),
         (Profile::None, &none, zero),
     ] {
@@ -229,7 +229,7 @@ fn words_are_where_they_were_heard_or_else_where_they_stand() {
         (vec![], vec![(1000, 1714, None), (1857, 2000, None), (2142, 3000, None)]),
     ] {
         let fragment = Fragment { words, ..english(1000, 3000, "Wait, a moment") };
-        let atoms = atoms(&fragment, Timestamp::EPOCH);
+        let atoms = atoms(&fragment, Timestamp::EPOCH, 42);
         let seen: Vec<_> = atoms.iter().map(|atom| (atom.start_ms, atom.end_ms, atom.stamp_ms)).collect();
         assert_eq!(seen, expected);
     }
@@ -256,6 +256,12 @@ fn lines_break_where_they_should() {
         ),
         ("fr", "Vraiment\u{202f}! \r\n\r\n Oui\u{a0}!", &["Vraiment\u{202f}! Oui\u{a0}!"]),
         ("en", &format!("a {unbroken} b"), &["a", &unbroken, "b"]),
+        ("fr", &format!("{} ? « Oui »", "x".repeat(42)), &[&"x".repeat(42), "? « Oui »"]),
+        (
+            "fr",
+            "Est-ce que vous avez bien lu mon message ? « Oui »",
+            &["Est-ce que vous avez bien", "lu mon message ? « Oui »"],
+        ),
         (
             "en",
             "I gave it to Charles Babbage and the others there",
@@ -316,6 +322,25 @@ fn lines_break_where_they_should() {
         let (cues, _) = shown(Profile::None, &[fragment]);
         let seen: Vec<_> = cues.iter().flat_map(|cue| &cue.lines).collect();
         assert_eq!(seen, lines, "{text}");
+    }
+}
+
+#[test]
+fn punctuation_that_stands_alone_belongs_to_a_word() {
+    for (text, expected, words) in [
+        ("Où  est-il ? « Là »,\n dit-elle !", &["Où", "est-il ?", "« Là »,", "dit-elle !"][..], 4),
+        ("Oui . — Non – si ( et )", &["Oui .", "— Non –", "si", "( et )"], 4),
+        ("« — Oui", &["« — Oui"], 1),
+        ("? ! Oui (", &["? ! Oui ("], 1),
+        ("電話 ? « 電話 »", &["電", "話 ?", "« 電", "話 »"], 2),
+        (&format!("{} ?", "x".repeat(41)), &[&"x".repeat(41), "?"], 1),
+        ("♪ ♪ ♪", &["♪ ♪ ♪"], 0),
+    ] {
+        let fragment = english(0, 1000, &text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let atoms = atoms(&fragment, Timestamp::EPOCH, 42);
+        let seen: Vec<_> = atoms.iter().map(|atom| atom.text).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(atoms.iter().map(|atom| atom.sixths).sum::<u64>().div_ceil(6), words, "{text}");
     }
 }
 
