@@ -35,7 +35,7 @@ const CANDIDATES: usize = 5;
 const LANGUAGE_POSSIBLE: f32 = 0.01;
 
 /// Temperatures at which tokens are drawn, one after the other, where the likeliest ones make no sense: openai/whisper,
-/// `transcribe.py`.
+/// `transcribe.py`, but one draw each and not the best of five.
 const TEMPERATURES_TENTHS: [u8; 5] = [2, 4, 6, 8, 10];
 
 /// The segment that jobs are decoded in.
