@@ -3,28 +3,33 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
 use cuewire::caption::cues::Profile;
 use cuewire::config::{
-    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, SilenceDurationMs,
-    SpeechSegmentConfig, Task,
+    Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, Replacements, SilenceDurationMs,
+    SpeechSegmentConfig, Task, TextError, Words,
 };
-use cuewire::time::Timestamp;
+use cuewire::time::{ParseTimestampError, Timestamp};
 use cuewire::transcript::Format;
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
 use crate::tracks::Offset;
 
+/// Of the commands that caption.
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was captioned
   1    an input could not be read, or only in part; what could be captioned was written
-  2    the command line makes no sense, or the model cannot be loaded; nothing was written
+  2    the command line makes no sense, the model cannot be loaded, or a place not be written; nothing was written
   130  interrupted (Ctrl-C); captions up to then are finalised and written";
+
+/// Of what takes a value or a file.
+const FILE_NOTES: &str = "\
+In an @FILE, lines that begin with # are comments. A value itself begins with @ where it is given as @@.";
 
 const TRANSCRIBE_EXAMPLES: &str = "\
 Cues of srt and vtt: a caption is divided, and its lines are broken, by the rules of a profile:
@@ -35,9 +40,18 @@ Cues of srt and vtt: a caption is divided, and its lines are broken, by the rule
   none     42 characters a line, one cue a caption
 What cannot be kept is counted in --stats.
 
+Figures of --stats, one JSON object:
+  model_load_s, wall_s      seconds to load the model; from the start of the command to its end
+  audio_s, decode_s         seconds of audio read, a channel of split ones once; of decoding, summed over the threads
+  captions, suppressed      captions written; speech-like spans that gave none
+  suppressed_by_reason      the latter by reason: empty, no_speech, low_probability, repetition; those that there were
+  cues                      of srt and vtt, else null: profile, cues, and for each rule how often it could not be kept:
+                            line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap
+  peak_rss_bytes            largest resident memory; null where the system does not say
+
 Tracks of --merge are SPEAKER=FILE. The first `=` ends the speaker; the file's name may contain `=` and `@`. Without `=`
 the file's name without its extension is the speaker. An --offset is in seconds, up to nine decimals; bob=-0.25 began
-before the others. Times in srt and vtt count from --start-time.
+before the others. Times in srt and vtt count from --start-time, or from the earliest track that began before it.
 
 Examples:
   cuewire transcribe meeting.webm
@@ -45,6 +59,25 @@ Examples:
   cuewire transcribe --split-channels --output-dir out calls/*.wav
   cuewire transcribe --merge alice=a.webm bob=b.webm --offset bob=1.5 --output call.vtt --format vtt
   ffmpeg -i rtsp://camera/1 -t 60 -f wav - | cuewire transcribe -";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  cuewire model info
+  cuewire model info tiny.en
+  cuewire model info models/whisper-small.gguf
+
+Exit codes:
+  0    the model is described
+  2    it cannot be loaded: standard error says why";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  cuewire model convert tiny.en tiny.en.gguf --quantize q8_0
+  cuewire model convert faster-whisper-small/ small.gguf --quantize f16
+
+Exit codes:
+  0    the file is written, whole
+  2    it is not: standard error says why";
 
 const PULL_NOTES: &str = "\
 Names: tiny, base, small, medium, each also as .en; large (the first), large-v2, large-v3, large-v3-turbo or turbo;
@@ -92,10 +125,10 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Caption recordings.
-    #[command(after_help = TRANSCRIBE_EXAMPLES)]
+    #[command(after_help = format!("{FILE_NOTES}\n\n{TRANSCRIBE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Transcribe(TranscribeArgs),
     /// Caption raw PCM on standard input while it is spoken.
-    #[command(after_help = LIVE_EXAMPLES)]
+    #[command(after_help = format!("{FILE_NOTES}\n\n{LIVE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Live(LiveArgs),
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
@@ -108,8 +141,10 @@ pub(crate) enum ModelCommand {
     #[command(after_help = PULL_NOTES)]
     Pull(PullArgs),
     /// Print a model's name, sizes and languages.
+    #[command(after_help = INFO_EXAMPLES)]
     Info(InfoArgs),
     /// Write a model as one GGUF file that holds everything: weights, tokenizer, settings.
+    #[command(after_help = CONVERT_EXAMPLES)]
     Convert(ConvertArgs),
 }
 
@@ -156,18 +191,14 @@ pub(crate) struct RecognitionArgs {
     #[arg(long)]
     pub(crate) keep_sound_tags: bool,
 
-    /// Find the time of each word: json lists them, vtt marks them as they are spoken
-    #[arg(long)]
-    pub(crate) word_times: bool,
-
-    /// Threads that decode [default: as many as the machine, or its container, has cores]
-    #[arg(long, value_name = "N")]
+    /// Threads that decode: 1 – 1024 [default: as many as the machine, or its container, has cores]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
 impl RecognitionArgs {
     /// The settings of each track.
-    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs) -> Result<Config, Failure> {
+    pub(crate) fn config(&self, interim_interval_ms: InterimIntervalMs, word_times: bool) -> Result<Config, Failure> {
         let mut config = Config::default();
         config.speech_segment_config = SpeechSegmentConfig {
             max_speech_caption_ms: self.max_speech_caption_ms,
@@ -176,19 +207,31 @@ impl RecognitionArgs {
         config.language = self.language;
         config.interim_interval_ms = interim_interval_ms;
         config.task = if self.translate { Task::Translate } else { Task::Transcribe };
-        config.word_times = self.word_times;
-        config.vocabulary = list("--vocabulary", self.vocabulary.as_slice())?.try_into()?;
+        config.word_times = word_times;
+        let terms = self.vocabulary.as_deref().map_or(Ok(Vec::new()), |given| entries("--vocabulary", given, true))?;
+        config.vocabulary = terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().try_into()?;
         let rules = &mut config.text_rules;
         rules.keep_sound_tags = self.keep_sound_tags;
         rules.mask_profanity = self.mask_profanity;
-        rules.masked_words = list("--mask-words", self.mask_words.as_slice())?.try_into()?;
+        // Entries are checked one by one too: an error says where.
+        let at = |place: &str, error: TextError| Failure(format!("{place}: {error}"));
+        let mut words = Vec::new();
+        if let Some(given) = &self.mask_words {
+            for (place, word) in entries("--mask-words", given, true)? {
+                Words::try_from(vec![word.clone()]).map_err(|error| at(&place, error))?;
+                words.push(word);
+            }
+        }
+        rules.masked_words = words.try_into()?;
         let mut rows = Vec::new();
         for given in &self.replace {
-            for row in given.strip_prefix('@').map_or(Ok(vec![given.clone()]), |path| lines("--replace", path))? {
+            for (place, row) in entries("--replace", given, false)? {
                 let (from, to) = row
                     .split_once('=')
-                    .ok_or_else(|| Failure(format!("--replace: `{row}` has no `=`: FROM=TO is expected")))?;
-                rows.push(Replacement { from: from.trim().to_string(), to: to.trim().to_string() });
+                    .ok_or_else(|| Failure(format!("{place}: `{row}` has no `=`: FROM=TO is expected")))?;
+                let row = Replacement { from: from.trim().to_string(), to: to.trim().to_string() };
+                Replacements::try_from(vec![row.clone()]).map_err(|error| at(&place, error))?;
+                rows.push(row);
             }
         }
         rules.replacements = rows.try_into()?;
@@ -196,29 +239,72 @@ impl RecognitionArgs {
     }
 }
 
-/// What is separated by commas, or the lines of a file.
-fn list(option: &str, given: &[String]) -> Result<Vec<String>, Failure> {
-    let mut all = Vec::new();
-    for given in given {
-        match given.strip_prefix('@') {
-            Some(path) => all.extend(lines(option, path)?),
-            None => all.extend(given.split(',').map(|part| part.trim().to_string()).filter(|part| !part.is_empty())),
-        }
+impl RecognitionArgs {
+    /// The files of every `@FILE`.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let given = self.vocabulary.iter().chain(&self.mask_words).chain(&self.replace);
+        given.filter_map(|given| file(given).map(Path::new))
     }
-    Ok(all)
 }
 
-/// The lines of a small file that say something.
-fn lines(option: &str, path: &str) -> Result<Vec<String>, Failure> {
+impl TranscribeArgs {
+    /// Whether captions are divided, and so where their words are decides when cues come and go.
+    pub(crate) fn cues_need_word_times(&self) -> bool {
+        matches!(self.format, Format::Srt | Format::Vtt) && self.profile != Profile::None
+    }
+}
+
+/// The path of `@FILE`. `@@` is how text begins with `@`.
+fn file(given: &str) -> Option<&str> {
+    given.strip_prefix('@').filter(|path| !path.starts_with('@'))
+}
+
+/// The entries of a value, or the lines of its file; each with its place, for messages.
+fn entries(option: &str, given: &str, by_commas: bool) -> Result<Vec<(String, String)>, Failure> {
+    if let Some(path) = file(given) {
+        return lines(option, path);
+    }
+    let text = given.strip_prefix('@').unwrap_or(given);
+    let entries = text.split(|c| by_commas && c == ',').map(str::trim).filter(|entry| !by_commas || !entry.is_empty());
+    Ok(entries.map(|entry| (option.to_string(), entry.to_string())).collect())
+}
+
+/// The lines of a small file, but for empty ones and comments.
+fn lines(option: &str, path: &str) -> Result<Vec<(String, String)>, Failure> {
     const MOST_BYTES: u64 = 1 << 20;
     let failed = |problem: String| Failure(format!("{option}: {path}: {problem}"));
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut text = String::new();
-    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    let mut bytes = Vec::new();
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
     if read as u64 > MOST_BYTES {
         return Err(failed(format!("it is larger than {MOST_BYTES} bytes")));
     }
-    Ok(text.lines().map(|line| line.trim().to_string()).filter(|line| !line.is_empty()).collect())
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        failed(format!("line {line}: it is no UTF-8"))
+    })?;
+    let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(|(line, number): (_, u64)| (format!("{option}: {path}: line {number}"), line.to_string())).collect())
+}
+
+/// More than any machine that this is run on has cores; each costs memory, and at some thousands systems give up.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST_THREADS: usize = 1024;
+    let threads = text.parse().ok().filter(|threads: &NonZeroUsize| threads.get() <= MOST_THREADS);
+    threads.ok_or_else(|| format!("threads are `{text}`: allowed are 1 – {MOST_THREADS}"))
+}
+
+fn start_time(text: &str) -> Result<Timestamp, String> {
+    within_range(text.parse().map_err(|error: ParseTimestampError| error.to_string())?)
+}
+
+/// Refuses a start so near to the ends of what a [`Timestamp`] holds that the times of a recording would not fit.
+pub(crate) fn within_range(start_time: Timestamp) -> Result<Timestamp, String> {
+    const YEAR_NANOS: i64 = 366 * 86_400 * 1_000_000_000;
+    const FIRST: Timestamp = Timestamp::from_nanos(i64::MIN + YEAR_NANOS);
+    const LAST: Timestamp = Timestamp::from_nanos(i64::MAX - YEAR_NANOS);
+    let error = || format!("the start is {start_time}: allowed are {FIRST} – {LAST}");
+    (FIRST..=LAST).contains(&start_time).then_some(start_time).ok_or_else(error)
 }
 
 #[derive(Args)]
@@ -238,6 +324,11 @@ pub(crate) struct TranscribeArgs {
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
 
+    /// Show the time of each word: json lists them, vtt marks them as they are spoken. Cues are timed by them without it
+    /// too, but for the profile none
+    #[arg(long)]
+    pub(crate) word_times: bool,
+
     /// Who speaks [default: the file's name without its extension]
     #[arg(long, value_name = "ID")]
     pub(crate) speaker_id: Option<String>,
@@ -247,7 +338,7 @@ pub(crate) struct TranscribeArgs {
     pub(crate) split_channels: bool,
 
     /// When the recording began, RFC 3339
-    #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH)]
+    #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH, value_parser = start_time)]
     pub(crate) start_time: Timestamp,
 
     /// What to write: jsonl, json, srt, vtt or txt
@@ -277,7 +368,7 @@ pub(crate) struct LiveArgs {
     #[arg(long, value_name = "HZ")]
     pub(crate) rate: u32,
 
-    /// Channels, mixed into one
+    /// Channels, mixed into one: 1 – 255
     #[arg(long, value_name = "N")]
     pub(crate) channels: usize,
 
@@ -288,6 +379,10 @@ pub(crate) struct LiveArgs {
     #[command(flatten)]
     pub(crate) recognition: RecognitionArgs,
 
+    /// List the words of each final with their times
+    #[arg(long)]
+    pub(crate) word_times: bool,
+
     /// Who speaks
     #[arg(long, value_name = "ID", default_value = "speaker")]
     pub(crate) speaker_id: String,
@@ -297,7 +392,7 @@ pub(crate) struct LiveArgs {
     pub(crate) interim_interval_ms: InterimIntervalMs,
 
     /// When the stream began, RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = start_time)]
     pub(crate) start_time: Option<Timestamp>,
 }
 

@@ -1,23 +1,22 @@
 //! `cuewire live`: raw PCM in, events out, as they happen.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{after, never, select};
 use cuewire::audio::Pcm;
 use cuewire::caption::CaptionEvent;
-use cuewire::engine::default_threads;
+use cuewire::engine::{Answer, default_threads};
 use cuewire::session::{Input, Session};
 use cuewire::time::{Timestamp, nanos_of_samples};
 
 use crate::args::{LiveArgs, SampleFormat};
-use crate::output::quit_quietly_if_nobody_reads;
-use crate::recognizer::Recognizer;
+use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, drain, stdin_blocks, warn_of_failure};
 use crate::{FAILED, Failure, INTERRUPTED, complain, model};
 
-const TRACK: (usize, usize) = (0, 0);
+const TRACK: Track = Track { recording: 0, channel: 0 };
 
 pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     // The shape is checked before the model is loaded.
@@ -25,8 +24,9 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
-    let config = args.recognition.config(args.interim_interval_ms)?;
+    let config = args.recognition.config(args.interim_interval_ms, args.word_times)?;
     model.check_vocabulary(&config.vocabulary)?;
+    model.check_task(config.task)?;
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     let mut live = Live {
         recognizer: Recognizer::start(&model, threads)?,
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         torn: Vec::new(),
         wake_up: None,
         last_audio: Instant::now(),
-        output_failure: None,
+        nobody_reads: false,
         failed: false,
     };
     match live.listen(&interrupt).and_then(|read_error| live.finish().map(|()| read_error)) {
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         Ok(Some(error)) => live.fail(&format!("cannot read standard input any further: {error}")),
         Err(Failure(error)) => live.fail(&error),
     }
+    live.recognizer.cancel_all();
     Ok(match (interrupt.is_asked(), live.failed) {
         (true, _) => ExitCode::from(INTERRUPTED),
         (false, true) => ExitCode::from(FAILED),
@@ -73,7 +74,8 @@ struct Live {
     /// When the session wants a tick, in the stream's time.
     wake_up: Option<Timestamp>,
     last_audio: Instant,
-    output_failure: Option<std::io::Error>,
+    /// Standard output is closed: there is nothing more to do.
+    nobody_reads: bool,
     failed: bool,
 }
 
@@ -82,9 +84,9 @@ impl Live {
     fn listen(&mut self, interrupt: &Interrupt) -> Result<Option<std::io::Error>, Failure> {
         let input = stdin_blocks()?;
         let nothing = never();
-        loop {
+        while !self.nobody_reads {
             // While the workers are behind, input waits in the pipe: nothing is lost, and memory stays bounded.
-            let busy = self.recognizer.is_busy();
+            let busy = self.recognizer.is_busy(self.session.unfinished());
             let blocks = if busy { &nothing } else { &input };
             let stalled = match self.wake_up {
                 Some(due) if !busy => after(self.wait_for(due)),
@@ -99,7 +101,7 @@ impl Live {
                     return Ok(None);
                 }
                 recv(self.recognizer.answers()) -> answer => {
-                    let answer = answer.map_err(|_| crate::recognizer::Stopped)?;
+                    let answer = answer.map_err(|_| Stopped)?;
                     self.take(answer)?;
                 }
                 recv(blocks) -> block => match block {
@@ -115,6 +117,7 @@ impl Live {
                 }
             }
         }
+        Ok(None)
     }
 
     fn fail(&mut self, message: &str) {
@@ -128,14 +131,14 @@ impl Live {
         }
         self.session.handle_input(Input::End)?;
         self.drain()?;
-        while !self.session.is_finished() {
-            let answer = self.recognizer.answers().recv().map_err(|_| crate::recognizer::Stopped)?;
+        while !self.session.is_finished() && !self.nobody_reads {
+            let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
             self.take(answer)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, answer: cuewire::engine::Answer<(usize, usize)>) -> Result<(), Failure> {
+    fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
         self.recognizer.answered(&answer)?;
         if let Err(error) = &answer.result {
             self.failed |= warn_of_failure(self.session.speaker_id(), error);
@@ -171,18 +174,20 @@ impl Live {
     }
 
     fn drain(&mut self) -> Result<(), Failure> {
-        let Self { session, recognizer, output_failure, .. } = self;
+        let Self { session, recognizer, nobody_reads, .. } = self;
+        let mut written = Ok(());
         self.wake_up = drain(session, TRACK, recognizer, |event| {
-            if output_failure.is_none() {
-                *output_failure = print(&event).err();
+            if written.is_ok() && !*nobody_reads {
+                written = print(&event);
             }
         })?;
-        match self.output_failure.take() {
-            None => Ok(()),
-            Some(error) => {
-                quit_quietly_if_nobody_reads(&error);
-                Err(Failure(format!("cannot write standard output: {error}")))
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                *nobody_reads = true;
+                Ok(())
             }
+            Err(error) => Err(Failure(format!("cannot write standard output: {error}"))),
         }
     }
 

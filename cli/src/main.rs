@@ -11,6 +11,7 @@ mod hub;
 mod live;
 mod model;
 mod output;
+mod places;
 mod recognizer;
 mod run;
 mod stats;
@@ -21,7 +22,7 @@ use args::{Command, ModelCommand};
 
 /// Some input could not be captioned, or only in part; the others were.
 const FAILED: u8 = 1;
-/// The command line makes no sense, or the model cannot be loaded: nothing was begun.
+/// The command line makes no sense, the model cannot be loaded, or a place not be written: nothing was begun.
 const USAGE: u8 = 2;
 /// Ctrl-C: what was begun is finalised and written.
 const INTERRUPTED: u8 = 130;

@@ -1,7 +1,7 @@
 //! The model of a run, and `cuewire model …`.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::BufWriter;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use cuewire::asr::whisper::{self, WhisperModel};
 use crate::Failure;
 use crate::args::{ConvertArgs, InfoArgs};
 use crate::cache;
-use crate::output::quit_quietly_if_nobody_reads;
+use crate::output::print;
 
 /// The model that is part of the program.
 #[cfg(all(embedded_model, not(test)))]
@@ -75,7 +75,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<ExitCode, Failure> {
         info.vocabulary,
         languages.join(" "),
     );
-    std::io::stdout().write_all(text.as_bytes()).inspect_err(quit_quietly_if_nobody_reads)?;
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

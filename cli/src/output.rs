@@ -1,7 +1,6 @@
 //! Where transcripts go: standard output, one file, or one file an input.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ pub(crate) struct Destination {
     profile: Profile,
     origin: Timestamp,
     merged: bool,
+    word_marks: bool,
 }
 
 enum Place {
@@ -31,10 +31,18 @@ enum Place {
 pub(crate) struct Sink {
     name: String,
     writer: TranscriptWriter<Box<dyn Write>>,
+    part: Option<Part>,
+}
+
+/// Why a transcript cannot be written any further.
+pub(crate) enum WriteError {
+    /// `cuewire … | head` closes the pipe when it has enough: that is no failure, and the end of the work.
+    NobodyReads,
+    Failed(String),
 }
 
 impl Destination {
-    /// Checks what can be known before anything is read.
+    /// What is written where; refuses what cannot be one file.
     pub(crate) fn new(args: &TranscribeArgs, inputs: &[Input]) -> Result<Self, String> {
         let format = args.format;
         let place = match (&args.output, &args.output_dir) {
@@ -43,37 +51,27 @@ impl Destination {
             (None, None) => Place::Stdout,
         };
         let is_one_document = matches!(format, Format::Json | Format::Srt | Format::Vtt);
-        match &place {
-            Place::Stdout | Place::File(_) if inputs.len() > 1 && !args.merge => {
-                let shared = match &place {
-                    Place::File(file) => file.display().to_string(),
-                    _ => "standard output".into(),
-                };
-                if is_one_document || matches!(place, Place::File(_)) {
-                    return Err(format!(
-                        "several files cannot share one {format} on {shared}: give --output-dir DIR, or --merge if they \
-                         are one conversation, or one file at a time"
-                    ));
-                }
-            }
-            Place::Stdout | Place::File(_) => {}
-            Place::Dir(dir) => {
-                let mut stems = HashMap::new();
-                for Input { path, .. } in inputs.iter().filter(|_| !args.merge) {
-                    if let Some(other) = stems.insert(stem(path), path) {
-                        return Err(format!(
-                            "{} and {} would both be written to {}.{format}: caption them into different folders",
-                            other.display(),
-                            path.display(),
-                            dir.join(stem(path)).display()
-                        ));
-                    }
-                }
-                fs::create_dir_all(dir)
-                    .map_err(|error| format!("cannot make the folder {}: {error}", dir.display()))?;
-            }
+        let shared = match &place {
+            Place::File(file) => Some(file.display().to_string()),
+            Place::Stdout if is_one_document => Some("standard output".into()),
+            Place::Stdout | Place::Dir(_) => None,
+        };
+        // Cues have no times before 0: a track that began before the others is where their file begins.
+        let earliest_nanos = inputs.iter().map(|input| input.offset_nanos).min().unwrap_or(0).min(0);
+        match shared {
+            Some(shared) if inputs.len() > 1 && !args.merge => Err(format!(
+                "several files cannot share one {format} on {shared}: give --output-dir DIR, or --merge if they are one \
+                 conversation, or one file at a time"
+            )),
+            _ => Ok(Self {
+                place,
+                format,
+                profile: args.profile,
+                origin: args.start_time.plus_nanos(earliest_nanos),
+                merged: args.merge,
+                word_marks: args.word_times,
+            }),
         }
-        Ok(Self { place, format, profile: args.profile, origin: args.start_time, merged: args.merge })
     }
 
     /// Whether every input shares standard output, so that one must wait for the other.
@@ -81,49 +79,121 @@ impl Destination {
         !matches!(self.place, Place::Dir(_))
     }
 
-    pub(crate) fn open(&self, input: &Path) -> Result<Sink, String> {
-        let create = |path: &Path| -> Result<(String, Box<dyn Write>), String> {
-            let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-            Ok((path.display().to_string(), Box::new(file)))
-        };
-        let (name, writer) = match &self.place {
-            Place::Stdout => ("standard output".into(), Box::new(io::stdout()) as Box<dyn Write>),
-            Place::File(path) => create(path)?,
+    /// The folder of the transcripts, where one was named.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Dir(dir) => Some(dir),
+            Place::Stdout | Place::File(_) => None,
+        }
+    }
+
+    pub(crate) fn make_folder(&self) -> Result<(), String> {
+        let Some(dir) = self.folder() else { return Ok(()) };
+        fs::create_dir_all(dir).map_err(|error| format!("cannot make the folder {}: {error}", dir.display()))
+    }
+
+    /// The files that will be written, and what each is.
+    pub(crate) fn targets(&self, inputs: &[Input]) -> Vec<(PathBuf, String)> {
+        if self.merged || self.is_shared() {
+            return self.target(Path::new("")).map(|path| (path, "the transcript".into())).into_iter().collect();
+        }
+        let target =
+            |Input { path, .. }: &Input| Some((self.target(path)?, format!("the transcript of {}", path.display())));
+        inputs.iter().filter_map(target).collect()
+    }
+
+    /// `None` is standard output.
+    fn target(&self, input: &Path) -> Option<PathBuf> {
+        match &self.place {
+            Place::Stdout => None,
+            Place::File(path) => Some(path.clone()),
             Place::Dir(dir) => {
                 let stem = if self.merged { "merged".into() } else { stem(input) };
-                create(&dir.join(format!("{stem}.{}", self.format)))?
+                Some(dir.join(format!("{stem}.{}", self.format)))
             }
+        }
+    }
+
+    /// Begins the transcript of an input, or of all that are merged: that one takes its place when it is whole.
+    pub(crate) fn open(&self, input: &Path) -> Result<Sink, WriteError> {
+        let target = self.target(input);
+        let name = target.as_ref().map_or_else(|| "standard output".into(), |path| path.display().to_string());
+        let (part, writer): (_, Box<dyn Write>) = match target {
+            None => (None, Box::new(io::stdout())),
+            // Where no file can be made beside it, the file itself may still be written.
+            Some(path) => match self.merged.then(|| Part::create(&path)).flatten() {
+                Some((part, file)) => (Some(part), Box::new(file)),
+                None => (None, Box::new(File::create(path).map_err(|error| failure(&name, &error))?)),
+            },
         };
-        Ok(Sink { name, writer: TranscriptWriter::new(writer, self.format, self.profile, self.origin) })
+        let writer = TranscriptWriter::new(writer, self.format, self.profile, self.origin);
+        let writer = if self.word_marks { writer } else { writer.without_word_marks() };
+        Ok(Sink { name, writer, part })
     }
 }
 
 impl Sink {
-    pub(crate) fn write(&mut self, fragment: &Fragment) -> Result<(), String> {
-        self.writer.write(fragment).map_err(|error| self.failure(&error))
+    pub(crate) fn write(&mut self, fragment: &Fragment) -> Result<(), WriteError> {
+        self.writer.write(fragment).map_err(|error| failure(&self.name, &error))
     }
 
     /// Writes what is left; what became of the cues.
-    pub(crate) fn finish(self) -> Result<Option<CueCounts>, String> {
-        let Self { name, writer } = self;
-        writer.finish().map(|Finished { cues, .. }| cues).map_err(|error| failure(&name, &error))
-    }
-
-    fn failure(&self, error: &io::Error) -> String {
-        failure(&self.name, error)
+    pub(crate) fn finish(self) -> Result<Option<CueCounts>, WriteError> {
+        let Self { name, writer, part } = self;
+        let cues = writer.finish().map(|Finished { cues, .. }| cues).map_err(|error| failure(&name, &error))?;
+        part.map_or(Ok(()), |part| part.replace()).map_err(|error| failure(&name, &error))?;
+        Ok(cues)
     }
 }
 
-fn failure(name: &str, error: &io::Error) -> String {
-    quit_quietly_if_nobody_reads(error);
-    format!("cannot write {name}: {error}")
+/// A file beside the one that it will replace; gone where it does not.
+struct Part {
+    path: PathBuf,
+    target: PathBuf,
 }
 
-/// `cuewire … | head` closes the pipe when it has enough: that is no error.
-pub(crate) fn quit_quietly_if_nobody_reads(error: &io::Error) {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
+impl Part {
+    /// `None` where there can be none: beside a pipe or a device, in a folder that may not be written.
+    fn create(target: &Path) -> Option<(Self, File)> {
+        // A link stays one.
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+        let before = fs::metadata(&target).ok();
+        if target.is_symlink() || before.as_ref().is_some_and(|metadata| !metadata.is_file()) {
+            return None;
+        }
+        let mut path = target.clone().into_os_string();
+        path.push(format!(".{}.part", std::process::id()));
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).ok()?;
+        let part = Self { path: path.into(), target };
+        before.map_or(Ok(()), |before| file.set_permissions(before.permissions())).ok()?;
+        Some((part, file))
     }
+
+    fn replace(&self) -> io::Result<()> {
+        fs::rename(&self.path, &self.target)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Nothing is there any more where it replaced its target.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn failure(name: &str, error: &io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => WriteError::NobodyReads,
+        _ => WriteError::Failed(format!("cannot write {name}: {error}")),
+    }
+}
+
+/// Prints all that a command has to say; who reads may have enough sooner.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes()).or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// The file's name without its extension; `stdin` for standard input.

@@ -1,7 +1,6 @@
 //! The decode workers, as the command line uses them: jobs of many tracks, finals first, cancelled ones dropped.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +10,14 @@ use cuewire::asr::whisper::{WhisperDecoder, WhisperModel};
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 use cuewire::engine::{Answer, Idle, Job, SubmitError, Workers};
 
-/// Which session asked: the number of its recording, and its channel.
-pub(crate) type Track = (usize, usize);
+/// Which session asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Track {
+    /// The number of its recording, from 0 in the order of the command line.
+    pub(crate) recording: usize,
+    /// From 0; 0 too where channels are mixed.
+    pub(crate) channel: usize,
+}
 
 pub(crate) struct Recognizer {
     workers: Workers<Track>,
@@ -26,13 +31,14 @@ pub(crate) struct Recognizer {
 }
 
 impl Recognizer {
-    pub(crate) fn start(model: &Arc<WhisperModel>, threads: NonZeroUsize) -> io::Result<Self> {
+    pub(crate) fn start(model: &Arc<WhisperModel>, threads: NonZeroUsize) -> Result<Self, String> {
         let decode_nanos = Arc::new(AtomicU64::new(0));
         let (model, nanos) = (model.clone(), decode_nanos.clone());
         let workers = Workers::start(threads, move |idle: &Idle| Timed {
             decoder: WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())),
             nanos: nanos.clone(),
-        })?;
+        })
+        .map_err(|error| format!("cannot start {threads} decode threads: {error}"))?;
         Ok(Self {
             workers,
             finals: VecDeque::new(),
@@ -60,14 +66,19 @@ impl Recognizer {
         }
     }
 
+    /// Nobody waits for an answer any more.
+    pub(crate) fn cancel_all(&self) {
+        self.cancels.values().for_each(Cancel::cancel);
+    }
+
     /// Jobs not answered yet.
     pub(crate) fn backlog(&self) -> usize {
         self.cancels.len()
     }
 
-    /// Whether so much waits that reading on would only take memory.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.backlog() >= 3 * self.threads
+    /// Whether so much waits that reading on would only take memory; `unfinished` captions that a session waits for.
+    pub(crate) fn is_busy(&self, unfinished: usize) -> bool {
+        self.backlog().max(unfinished) >= 3 * self.threads
     }
 
     /// Where answers arrive. Give each to [`Recognizer::answered`].

@@ -1,9 +1,7 @@
 //! Figures about a run.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cuewire::asr::Suppression;
 use cuewire::caption::cues::CueCounts;
@@ -40,26 +38,14 @@ pub(crate) struct CueStats {
     pub(crate) counts: CueCounts,
 }
 
-/// Where the figures will go.
-pub(crate) struct StatsFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl StatsFile {
-    pub(crate) fn create(path: &Path) -> Result<Self, String> {
-        let path = path.to_path_buf();
-        match File::create(&path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(error) => Err(format!("cannot write {}: {error}", path.display())),
-        }
-    }
-
-    pub(crate) fn write(mut self, stats: &Stats) -> Result<(), String> {
-        serde_json::to_writer_pretty(&self.file, stats)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.file.write_all(b"\n"))
-            .map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+impl Stats {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        let write = || {
+            let mut json = serde_json::to_vec_pretty(self)?;
+            json.push(b'\n');
+            std::fs::write(path, json)
+        };
+        write().map_err(|error: std::io::Error| format!("cannot write {}: {error}", path.display()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::args::TranscribeArgs;
+use crate::args::{TranscribeArgs, within_range};
 use crate::output::stem;
 
 /// One recording.
@@ -77,6 +77,7 @@ pub(crate) fn inputs(args: &TranscribeArgs) -> Result<Vec<Input>, String> {
             ));
         }
         let offset_nanos = offsets.remove(speaker_id.as_str()).unwrap_or(0);
+        within_range(args.start_time.plus_nanos(offset_nanos)).map_err(|error| format!("{speaker_id}: {error}"))?;
         inputs.push(Input { path, speaker_id, offset_nanos });
     }
     match offsets.keys().next() {
@@ -161,6 +162,10 @@ mod tests {
             (&["--merge", "--offset", "a=9999999999", "a=1"], "no number of seconds"),
             (&["--merge", "--offset", "a=--1", "a=1"], "no number of seconds"),
             (&["--merge", "--offset", "a", "a=1"], "SPEAKER=SECONDS"),
+            (
+                &["--merge", "--start-time", "2261-01-01T00:00:00Z", "--offset", "a=999999999", "a=1"],
+                "a: the start is 2262",
+            ),
             (&["--offset", "a=1", "a"], "--merge"),
             (&["--merge", "--speaker-id", "x", "a"], "--speaker-id"),
         ] {

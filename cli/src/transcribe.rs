@@ -23,16 +23,18 @@ use cuewire::transcript::{self, Fragment};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::TranscribeArgs;
-use crate::output::{Destination, Sink, stem};
+use crate::output::{Destination, Sink, WriteError, stem};
 use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, InterruptibleStdin, drain, warn_of_failure};
-use crate::stats::{CueStats, Stats, StatsFile, peak_rss_bytes};
-use crate::{FAILED, Failure, INTERRUPTED, complain, model, tracks};
+use crate::stats::{CueStats, Stats, peak_rss_bytes};
+use crate::{FAILED, Failure, INTERRUPTED, complain, model, places, tracks};
 
 pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let inputs = tracks::inputs(args)?;
+    let config = args.recognition.config(0.try_into()?, args.word_times || args.cues_need_word_times())?;
     let destination = Destination::new(args, &inputs)?;
+    places::check(args, &inputs, &destination)?;
     if inputs.iter().filter(|input| input.path == Path::new("-")).count() > 1 {
         return Err(Failure("standard input (`-`) can be read only once".into()));
     }
@@ -41,24 +43,24 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     model.check_language(args.recognition.language)?;
     let model_load_s = started.elapsed().as_secs_f64();
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
-    let config = args.recognition.config(0.try_into()?)?;
     model.check_vocabulary(&config.vocabulary)?;
-    // A place that cannot be written is known before the work, not after it.
-    let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
-    // The place of a merged transcript does not depend on its inputs.
-    let merged = args.merge.then(|| destination.open(Path::new("")).map(Merged::new)).transpose()?;
+    model.check_task(config.task)?;
+    let recognizer = Recognizer::start(&model, threads)?;
+    destination.make_folder()?;
     let mut run = Run {
         args,
         config,
         interrupt,
-        recognizer: Recognizer::start(&model, threads)?,
+        recognizer,
         destination,
-        merged,
+        merged: args.merge.then(Vec::new),
+        any_is_readable: false,
         waiting: inputs.into(),
         recordings: VecDeque::new(),
         first: 0,
         progress: Progress::new(),
         failed: false,
+        nobody_reads: false,
         audio: Duration::ZERO,
         captions: 0,
         suppressed: BTreeMap::new(),
@@ -69,7 +71,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
     }
     run.write_merged();
     run.progress.clear();
-    if let Some(file) = stats {
+    if let Some(path) = &args.stats {
         let stats = Stats {
             model_load_s,
             audio_s: run.audio.as_secs_f64(),
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {
             cues: run.cues.map(|counts| CueStats { profile: args.profile.name(), counts }),
             peak_rss_bytes: peak_rss_bytes(),
         };
-        if let Err(error) = file.write(&stats) {
+        if let Err(error) = stats.write(path) {
             run.fail(&error);
         }
     }
@@ -98,8 +100,10 @@ struct Run<'a> {
     interrupt: Interrupt,
     recognizer: Recognizer,
     destination: Destination,
-    /// Where captions go that wait for every track.
-    merged: Option<Merged>,
+    /// The captions that wait for every track, where one transcript is written of all.
+    merged: Option<Vec<Fragment>>,
+    /// Whether any recording could be opened: if none, a merged transcript is not touched.
+    any_is_readable: bool,
     waiting: VecDeque<tracks::Input>,
     /// Recordings in progress, in their order: all but the last are read to their end.
     recordings: VecDeque<Recording>,
@@ -107,22 +111,12 @@ struct Run<'a> {
     first: usize,
     progress: Progress,
     failed: bool,
+    /// Standard output is closed: there is nothing more to do.
+    nobody_reads: bool,
     audio: Duration,
     captions: u64,
     suppressed: BTreeMap<Suppression, u64>,
     cues: Option<CueCounts>,
-}
-
-/// One transcript of several tracks.
-struct Merged {
-    sink: Sink,
-    fragments: Vec<Fragment>,
-}
-
-impl Merged {
-    const fn new(sink: Sink) -> Self {
-        Self { sink, fragments: Vec::new() }
-    }
 }
 
 struct Recording {
@@ -149,6 +143,11 @@ impl Run<'_> {
                 self.take(answer)?;
             }
             self.write_finished();
+            if self.nobody_reads {
+                self.end_reading(None)?;
+                self.recognizer.cancel_all();
+                return Ok(());
+            }
             if self.interrupt.is_asked() {
                 self.waiting.clear();
                 self.end_reading(None)?;
@@ -157,7 +156,9 @@ impl Run<'_> {
             if !reading && self.waiting.is_empty() && self.recordings.is_empty() {
                 return Ok(());
             }
-            if self.recognizer.is_busy() || (!reading && self.waiting.is_empty()) {
+            let sessions = self.recordings.back().into_iter().flat_map(|recording| &recording.sessions);
+            let unfinished = sessions.map(Session::unfinished).max().unwrap_or(0);
+            if self.recognizer.is_busy(unfinished) || (!reading && self.waiting.is_empty()) {
                 let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
                 self.take(answer)?;
             } else if reading {
@@ -186,9 +187,10 @@ impl Run<'_> {
             Some(_) => None,
             None => match self.destination.open(&path) {
                 Ok(sink) => Some(sink),
-                Err(error) => return self.fail(&error),
+                Err(error) => return self.written(Err(error)),
             },
         };
+        self.any_is_readable = true;
         let began = self.args.start_time.plus_nanos(offset_nanos);
         let sessions = if self.args.split_channels {
             (1..=reader.channels()).map(|i| Session::new(&format!("{speaker_id}-{i}"), self.config.clone())).collect()
@@ -265,7 +267,7 @@ impl Run<'_> {
 
     fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
         self.recognizer.answered(&answer)?;
-        let (number, channel) = answer.tag;
+        let Track { recording: number, channel } = answer.tag;
         let recording = &mut self.recordings[number - self.first];
         if let Err(error) = &answer.result {
             let path = recording.path.display().to_string();
@@ -278,8 +280,18 @@ impl Run<'_> {
     fn drain(&mut self, number: usize) -> Result<(), Failure> {
         let recording = &mut self.recordings[number - self.first];
         for (channel, session) in recording.sessions.iter_mut().enumerate() {
-            drain(session, (number, channel), &mut self.recognizer, |event| match event {
-                CaptionEvent::Final { start_time, end_time, speaker_id, text, language, words, .. } => {
+            drain(session, Track { recording: number, channel }, &mut self.recognizer, |event| match event {
+                CaptionEvent::Final {
+                    start_time,
+                    end_time,
+                    speaker_id,
+                    text,
+                    language,
+                    language_probability,
+                    translated,
+                    words,
+                    ..
+                } => {
                     self.captions += 1;
                     recording.fragments.push(Fragment {
                         start_time,
@@ -287,6 +299,8 @@ impl Run<'_> {
                         speaker_id: speaker_id.to_string(),
                         text,
                         language: Some(language),
+                        language_probability,
+                        translated,
                         words,
                     });
                 }
@@ -301,9 +315,7 @@ impl Run<'_> {
         } else {
             Ok(())
         };
-        if let Err(error) = written {
-            self.fail(&error);
-        }
+        self.written(written.map(|()| None));
         Ok(())
     }
 
@@ -315,7 +327,7 @@ impl Run<'_> {
             let Some(mut recording) = self.recordings.pop_front() else { break };
             self.first += 1;
             if let Some(merged) = &mut self.merged {
-                merged.fragments.append(&mut recording.fragments);
+                merged.append(&mut recording.fragments);
                 continue;
             }
             transcript::sort(&mut recording.fragments);
@@ -328,28 +340,30 @@ impl Run<'_> {
         if self.merged.is_none()
             && let Some(recording) = self.recordings.front_mut()
             && recording.sessions.len() == 1
-            && let Err(error) = self.progress.suspend(|| recording.write_captions())
         {
-            self.fail(&error);
+            let written = self.progress.suspend(|| recording.write_captions());
+            self.written(written.map(|()| None));
         }
     }
 
     fn write_merged(&mut self) {
-        let Some(Merged { mut sink, mut fragments }) = self.merged.take() else { return };
+        let Some(mut fragments) = self.merged.take().filter(|_| self.any_is_readable) else { return };
         transcript::sort(&mut fragments);
         let written = self.progress.suspend(|| {
+            let mut sink = self.destination.open(Path::new(""))?;
             fragments.iter().try_for_each(|fragment| sink.write(fragment))?;
             sink.finish()
         });
         self.written(written);
     }
 
-    /// A transcript is written, or could not be.
-    fn written(&mut self, result: Result<Option<CueCounts>, String>) {
+    /// A transcript is written, or a part of it, or could not be.
+    fn written(&mut self, result: Result<Option<CueCounts>, WriteError>) {
         match result {
             Ok(Some(counts)) => self.cues.get_or_insert_default().add(&counts),
             Ok(None) => {}
-            Err(error) => self.fail(&error),
+            Err(WriteError::NobodyReads) => self.nobody_reads = true,
+            Err(WriteError::Failed(error)) => self.fail(&error),
         }
     }
 
@@ -361,7 +375,7 @@ impl Run<'_> {
 
 impl Recording {
     /// Writes what is there. After an error nothing more is written: the transcript would have a hole.
-    fn write_captions(&mut self) -> Result<(), String> {
+    fn write_captions(&mut self) -> Result<(), WriteError> {
         let Some(sink) = &mut self.sink else { return Ok(()) };
         for fragment in self.fragments.drain(..) {
             if let Err(error) = sink.write(&fragment) {

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Names and terms that the recogniser is told to expect, in the order of their weight: what does not fit into the model's
-/// prompt is left out from the end. At most [`Vocabulary::MOST_CHARS`] characters.
+/// Names and terms that the recogniser is told to expect, in the order of their weight. At most
+/// [`Vocabulary::MOST_CHARS`] characters.
+///
+/// What does not fit into the model's prompt is silently left out, from the end; `WhisperModel::check_vocabulary`
+/// tells before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Vocabulary(Arc<[String]>);

@@ -252,6 +252,13 @@ impl Session {
         Accounting { pending, ..self.accounting }
     }
 
+    /// Captions that are closed and not final yet: each holds its audio. A driver that can wait stops pushing where they
+    /// become many; a decoder that is behind is one reason, a language that must be detected first another.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Caption(_))).count()
+    }
+
     /// Captions that the guards suppressed, by reason.
     #[must_use]
     pub fn suppressions(&self) -> &BTreeMap<Suppression, u64> {

@@ -6,8 +6,8 @@
 //!
 //! ```json
 //! {"captions":[
-//! {"start_time":"2024-02-28T08:18:18.061031795Z","stop_time":"2024-02-28T08:18:22.401031795Z","speaker_id":"alice","language":"en","text":"hello","words":[{"text":"hello","start_time":"2024-02-28T08:18:18.061031795Z","end_time":"2024-02-28T08:18:18.501031795Z","confidence":0.98}]}
-//! ],"language":"en","speakers":["alice"]}
+//! {"start_time":"2024-02-28T08:18:18.061031795Z","stop_time":"2024-02-28T08:18:22.401031795Z","speaker_id":"alice","language":"en","text":"hello","translated":false,"words":[{"text":"hello","start_time":"2024-02-28T08:18:18.061031795Z","end_time":"2024-02-28T08:18:18.501031795Z","confidence":0.98}]}
+//! ],"languages":["en"],"speakers":["alice"]}
 //! ```
 //!
 //! | key | value |
@@ -16,8 +16,10 @@
 //! | `captions[].start_time`, `stop_time` | RFC 3339 in UTC with nine decimals |
 //! | `captions[].speaker_id`, `text` | as in [`jsonl`](super::jsonl) |
 //! | `captions[].language` | the code of its language; `null` where it is not known |
+//! | `captions[].language_probability` | how likely that language is, 0 to 1; left out where it was not detected |
+//! | `captions[].translated` | whether `text` is a translation into English |
 //! | `captions[].words` | `text`, `start_time`, `end_time` and `confidence` (0 to 1) of each word; left out where they are not known |
-//! | `language` | the code that all captions share; `null` where they have none or several |
+//! | `languages` | the code of every language that is known, once, in the order of the codes |
 //! | `speakers` | every `speaker_id`, once, in the order of their bytes |
 
 use std::collections::BTreeSet;
@@ -25,7 +27,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::Fragment;
-use crate::caption::Word;
+use crate::caption::{Probability, Word};
 use crate::config::Language;
 use crate::time::Timestamp;
 
@@ -36,7 +38,10 @@ struct Caption<'a> {
     stop_time: Timestamp,
     speaker_id: &'a str,
     language: Option<Language>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language_probability: Option<Probability>,
     text: &'a str,
+    translated: bool,
     #[serde(skip_serializing_if = "<[Word]>::is_empty")]
     words: &'a [Word],
 }
@@ -44,8 +49,10 @@ struct Caption<'a> {
 /// What the end of the object says about all of it.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// The language of all captions so far; inner `None` where it is not one.
-    language: Option<Option<Language>>,
+    /// Whether there is a caption yet.
+    begun: bool,
+    /// Codes.
+    languages: BTreeSet<&'static str>,
     speakers: BTreeSet<String>,
 }
 
@@ -54,14 +61,18 @@ const BEGIN: &str = "{\"captions\":[";
 impl Document {
     /// Appends a caption to `out`.
     pub(super) fn write_caption(&mut self, out: &mut String, fragment: &Fragment) -> serde_json::Result<()> {
-        let Fragment { start_time, stop_time, speaker_id, text, language, words } = fragment;
+        let Fragment { start_time, stop_time, speaker_id, text, language, language_probability, translated, words } =
+            fragment;
         let (start_time, stop_time, language) = (*start_time, *stop_time, *language);
-        let caption = Caption { start_time, stop_time, speaker_id, language, text, words };
+        let (language_probability, translated) = (*language_probability, *translated);
+        let caption =
+            Caption { start_time, stop_time, speaker_id, language, language_probability, text, translated, words };
         let caption = serde_json::to_string(&caption)?;
-        out.push_str(if self.language.is_none() { BEGIN } else { "," });
+        out.push_str(if self.begun { "," } else { BEGIN });
         out.push('\n');
         out.push_str(&caption);
-        self.language = Some(self.language.unwrap_or(language).filter(|known| language == Some(*known)));
+        self.begun = true;
+        self.languages.extend(language.map(Language::code));
         if !self.speakers.contains(speaker_id) {
             self.speakers.insert(speaker_id.clone());
         }
@@ -70,11 +81,11 @@ impl Document {
 
     /// Appends the end of the object, or all of one without captions.
     pub(super) fn write_end(&self, out: &mut String) -> serde_json::Result<()> {
-        let language = serde_json::to_string(&self.language.flatten())?;
+        let languages = serde_json::to_string(&self.languages)?;
         let speakers = serde_json::to_string(&self.speakers)?;
-        out.push_str(if self.language.is_none() { BEGIN } else { "\n" });
-        out.push_str("],\"language\":");
-        out.push_str(&language);
+        out.push_str(if self.begun { "\n" } else { BEGIN });
+        out.push_str("],\"languages\":");
+        out.push_str(&languages);
         out.push_str(",\"speakers\":");
         out.push_str(&speakers);
         out.push_str("}\n");

@@ -121,7 +121,7 @@ fn fragment(line: &Line<'_>) -> Result<Option<Fragment>, ReadError> {
         return Ok(None);
     }
     let SpeechLineRead { start_time, stop_time, speaker_id, text } = serde_json::from_slice(bytes).map_err(wrong)?;
-    Ok(Some(Fragment { start_time, stop_time, speaker_id, text, language: None, words: Vec::new() }))
+    Ok(Some(Fragment { start_time, stop_time, speaker_id, text, ..Fragment::default() }))
 }
 
 /// What is wrong, without serde's own line number: every line is its first.
@@ -155,8 +155,7 @@ mod tests {
             stop_time: "2024-02-28T08:18:22.401031795Z".parse().unwrap(),
             speaker_id: "alice".to_string(),
             text: "hello".to_string(),
-            language: None,
-            words: Vec::new(),
+            ..Fragment::default()
         };
         let mut written = Vec::new();
         write_fragment(&mut written, &fragment).unwrap();

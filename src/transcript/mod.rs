@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering;
 
-use crate::caption::Word;
+use crate::caption::{Probability, Word};
 use crate::config::Language;
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ pub use lines::{MAX_LINE_BYTES, ReadError};
 pub use writer::{Finished, TranscriptWriter};
 
 /// One piece of speech of one speaker: the transcript's side of a final caption.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fragment {
     /// Detected onset of the speech.
     pub start_time: Timestamp,
@@ -44,6 +44,10 @@ pub struct Fragment {
     pub text: String,
     /// The language of `text`, where it is known: lines are broken by its words.
     pub language: Option<Language>,
+    /// How likely it is what was spoken, where it was detected; JSON alone keeps it.
+    pub language_probability: Option<Probability>,
+    /// Whether `text` is a translation into English; JSON alone says so.
+    pub translated: bool,
     /// The words with their times, where they are known; JSONL does not keep them.
     pub words: Vec<Word>,
 }
@@ -77,8 +81,7 @@ pub(crate) mod testing {
             stop_time: at(stop_ms),
             speaker_id: speaker_id.to_string(),
             text: text.to_string(),
-            language: None,
-            words: Vec::new(),
+            ..Fragment::default()
         }
     }
 
@@ -102,8 +105,7 @@ pub(crate) mod testing {
             stop_time: Timestamp::from_nanos(stop),
             speaker_id,
             text,
-            language: None,
-            words: Vec::new(),
+            ..Fragment::default()
         })
     }
 

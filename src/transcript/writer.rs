@@ -35,7 +35,11 @@ enum Kind {
         /// The number of the last cue.
         number: u64,
     },
-    Vtt(DisplayCues),
+    Vtt {
+        cues: DisplayCues,
+        /// Whether words are marked where they begin.
+        marks: bool,
+    },
     Txt,
 }
 
@@ -59,11 +63,20 @@ impl<W: Write> TranscriptWriter<W> {
             Format::Srt => Kind::Srt { cues: DisplayCues::new(profile, origin), number: 0 },
             Format::Vtt => {
                 pending.push_str(webvtt::HEADER);
-                Kind::Vtt(DisplayCues::new(profile, origin))
+                Kind::Vtt { cues: DisplayCues::new(profile, origin), marks: true }
             }
             Format::Txt => Kind::Txt,
         };
         Self { writer, kind, pending }
+    }
+
+    /// Without WebVTT's marks where words begin: the times of words decide about cues, and are not shown.
+    #[must_use]
+    pub fn without_word_marks(mut self) -> Self {
+        if let Kind::Vtt { marks, .. } = &mut self.kind {
+            *marks = false;
+        }
+        self
     }
 
     /// Writes one fragment, or what of the ones before it was held back for it.
@@ -75,7 +88,7 @@ impl<W: Write> TranscriptWriter<W> {
             Kind::Jsonl => return jsonl::write_fragment(&mut self.writer, fragment),
             Kind::Json(document) => document.write_caption(&mut self.pending, fragment)?,
             Kind::Srt { cues, .. } => cues.push(&srt::without_arrows(fragment)),
-            Kind::Vtt(cues) => cues.push(fragment),
+            Kind::Vtt { cues, .. } => cues.push(fragment),
             Kind::Txt => {
                 write_plain(&mut self.pending, &fragment.text);
                 if !self.pending.is_empty() {
@@ -94,13 +107,13 @@ impl<W: Write> TranscriptWriter<W> {
     pub fn finish(mut self) -> io::Result<Finished<W>> {
         match &mut self.kind {
             Kind::Json(document) => document.write_end(&mut self.pending)?,
-            Kind::Srt { cues, .. } | Kind::Vtt(cues) => cues.finish(),
+            Kind::Srt { cues, .. } | Kind::Vtt { cues, .. } => cues.finish(),
             Kind::Jsonl | Kind::Txt => {}
         }
         self.write_pending()?;
         self.writer.flush()?;
         let cues = match self.kind {
-            Kind::Srt { cues, .. } | Kind::Vtt(cues) => Some(cues.counts()),
+            Kind::Srt { cues, .. } | Kind::Vtt { cues, .. } => Some(cues.counts()),
             Kind::Jsonl | Kind::Json(_) | Kind::Txt => None,
         };
         Ok(Finished { writer: self.writer, cues })
@@ -123,8 +136,11 @@ impl<W: Write> TranscriptWriter<W> {
                     srt::write_cue(&mut self.pending, *number, &cue)?;
                 }
             }
-            Kind::Vtt(cues) => {
-                while let Some(cue) = cues.poll() {
+            Kind::Vtt { cues, marks } => {
+                while let Some(mut cue) = cues.poll() {
+                    if !*marks {
+                        cue.stamps.clear();
+                    }
                     webvtt::write_cue(&mut self.pending, &cue)?;
                 }
             }
@@ -196,15 +212,15 @@ mod tests {
                 concat!(
                     r#"{"captions":["#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:02.061000000Z","stop_time":"1970-01-01T00:00:06.401000000Z","speaker_id":"alice","language":null,"text":"That agent is already logged on. Please enter your agent number."},"#,
+                    r#"{"start_time":"1970-01-01T00:00:02.061000000Z","stop_time":"1970-01-01T00:00:06.401000000Z","speaker_id":"alice","language":null,"text":"That agent is already logged on. Please enter your agent number.","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:06.500000000Z","stop_time":"1970-01-01T00:00:06.600000000Z","speaker_id":"alice","language":null,"text":" \r\n\u0000"},"#,
+                    r#"{"start_time":"1970-01-01T00:00:06.500000000Z","stop_time":"1970-01-01T00:00:06.600000000Z","speaker_id":"alice","language":null,"text":" \r\n\u0000","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-01T00:00:00.500000000Z","stop_time":"1970-01-01T00:00:00.400000000Z","speaker_id":"R&D <bob>","language":null,"text":"a --> b\n\n2\n00:00:09,000 --> 00:00:10,000\nc & d"},"#,
+                    r#"{"start_time":"1970-01-01T00:00:00.500000000Z","stop_time":"1970-01-01T00:00:00.400000000Z","speaker_id":"R&D <bob>","language":null,"text":"a --> b\n\n2\n00:00:09,000 --> 00:00:10,000\nc & d","translated":false},"#,
                     "\n",
-                    r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t"}"#,
+                    r#"{"start_time":"1970-01-05T04:00:01.000000000Z","stop_time":"1970-01-05T04:00:02.500000000Z","speaker_id":" ","language":null,"text":"\tlate\t","translated":false}"#,
                     "\n",
-                    r#"],"language":null,"speakers":[" ","R&D <bob>","alice"]}"#,
+                    r#"],"languages":[],"speakers":[" ","R&D <bob>","alice"]}"#,
                     "\n",
                 ),
             ),
@@ -235,7 +251,7 @@ mod tests {
     fn a_transcript_without_a_word_is_a_valid_file() {
         for (format, expected) in [
             (Format::Jsonl, ""),
-            (Format::Json, "{\"captions\":[],\"language\":null,\"speakers\":[]}\n"),
+            (Format::Json, "{\"captions\":[],\"languages\":[],\"speakers\":[]}\n"),
             (Format::Srt, ""),
             (Format::Vtt, "WEBVTT\n\n"),
             (Format::Txt, ""),
@@ -245,6 +261,33 @@ mod tests {
         for format in [Format::Srt, Format::Vtt] {
             assert!(read(format, &written(format, Timestamp::EPOCH, &[])).is_empty());
         }
+    }
+
+    #[test]
+    fn json_ends_with_every_language_and_speaker_once() {
+        let caption = |language: Option<&str>, speaker_id: &str| Fragment {
+            language: language.map(|code| code.parse().unwrap()),
+            ..fragment(0, 1, speaker_id, "x")
+        };
+        let captions = [
+            caption(Some("fr"), "bob"),
+            caption(Some("en"), "alice"),
+            caption(None, "bob"),
+            caption(Some("fr"), "bob"),
+        ];
+        let text = written(Format::Json, Timestamp::EPOCH, &captions);
+        assert!(text.ends_with("],\"languages\":[\"en\",\"fr\"],\"speakers\":[\"alice\",\"bob\"]}\n"), "{text}");
+    }
+
+    #[test]
+    fn json_tells_a_translation_and_how_sure_its_language_is() {
+        let language_probability = Some(crate::caption::Probability::from_f32(0.75));
+        let caption = Fragment { language_probability, translated: true, ..fragment(0, 1, "a", "x") };
+        let text = written(Format::Json, Timestamp::EPOCH, &[caption]);
+        assert!(
+            text.contains(r#""language":null,"language_probability":0.75,"text":"x","translated":true}"#),
+            "{text}"
+        );
     }
 
     #[test]
@@ -317,10 +360,8 @@ mod tests {
                     let start_ms = ms_since(origin, fragment.start_time);
                     prop_assert_eq!(cue.start_ms, start_ms);
                     prop_assert_eq!(cue.end_ms, ms_since(origin, fragment.stop_time).max(start_ms + 1));
-                    if format == Format::Srt {
-                        prop_assert_eq!(unspaced(&cue.text), unspaced(&fragment.text));
-                    } else {
-                        prop_assert_eq!(unspaced(&cue.text), unspaced(&fragment.text));
+                    prop_assert_eq!(unspaced(&cue.text), unspaced(&fragment.text));
+                    if format == Format::Vtt {
                         let speaker = cue.speaker_id.as_deref().unwrap_or_default();
                         prop_assert_eq!(words(speaker), words(&fragment.speaker_id));
                     }

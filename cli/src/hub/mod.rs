@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::PullArgs;
 use crate::cache::{self, Cache, RepoId, Revision};
-use crate::output::quit_quietly_if_nobody_reads;
+use crate::output::print;
 use crate::{Failure, INTERRUPTED, complain};
 
 mod checksum;
@@ -163,8 +163,7 @@ fn tag(root: &Path) -> io::Result<()> {
 
 /// The one line of standard output.
 fn say(snapshot: &Path) -> Result<ExitCode, Failure> {
-    let written = writeln!(io::stdout(), "{}", snapshot.display());
-    written.inspect_err(quit_quietly_if_nobody_reads)?;
+    print(&format!("{}\n", snapshot.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

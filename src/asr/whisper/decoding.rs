@@ -35,7 +35,7 @@ const CANDIDATES: usize = 5;
 const LANGUAGE_POSSIBLE: f32 = 0.01;
 
 /// Temperatures at which tokens are drawn, one after the other, where the likeliest ones make no sense: openai/whisper,
-/// `transcribe.py`.
+/// `transcribe.py`, but one draw each and not the best of five.
 const TEMPERATURES_TENTHS: [u8; 5] = [2, 4, 6, 8, 10];
 
 /// The segment that jobs are decoded in.
@@ -419,12 +419,13 @@ impl<F: Forward> WhisperDecoder<F> {
     /// where they agree, and says where they do not whether the terms were heard, or came from the prompt alone.
     fn attempt_unprompted(&mut self, job: &DecodeJob, attempt: Attempt, cancel: &Cancel) -> Result<Tried, DecodeError> {
         let tried = self.attempt(job, Attempt { prompted: true, ..attempt }, cancel)?;
-        if job.vocabulary.terms().is_empty() || tried.hypothesis.suppressed.is_some() {
+        if job.vocabulary.terms().is_empty() {
             return Ok(tried);
         }
         let verified = DecodeJob { draft: Arc::from(tried.hypothesis.tokens.as_slice()), ..job.clone() };
         let plain = self.attempt(&verified, attempt, cancel)?;
-        let leaked = plain.hypothesis.suppressed.is_some()
+        let leaked = tried.hypothesis.suppressed.is_some()
+            || plain.hypothesis.suppressed.is_some()
             || leaks(&tried.hypothesis.text, &plain.hypothesis.text, &job.vocabulary);
         Ok(if leaked { plain } else { tried })
     }

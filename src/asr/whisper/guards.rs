@@ -16,6 +16,16 @@ use crate::sounds::has_words;
 /// Thresholds of the guards. The defaults are those of openai/whisper, `transcribe.py`, where it has them. As there, a low
 /// log-probability or a high compression ratio makes the decoder try again at a higher temperature; there the last try
 /// stands, here a text that fails at every temperature is suppressed with its reason.
+///
+/// What is no matter of degree is fixed:
+///
+/// | guard | value | source |
+/// |---|---|---|
+/// | temperatures | 0.2, 0.4, 0.6, 0.8, 1.0 | `transcribe.py`; there the best of five draws each, here one: five would cost a caption seconds |
+/// | loop | a phrase three times over and twelve tokens in all ends decoding | people say things three times, Whisper does not stop |
+/// | early end | nothing of the last four tokens was heard within 1 s of the end of what is loud: the whole window decides | ends that are early in truth miss 2 s and more; a comma looks anywhere |
+/// | vocabulary | a term that stands where other sounds were heard without it (0.6 of the letters differ) | misspelt names differ by a third to a half |
+/// | language | below 0.9 the five likeliest are tried with their texts; below 0.5, or with a mean log-probability below −0.5, the next caption is asked anew | measured: Spanish prompts 92 to 100 % right |
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Guards {

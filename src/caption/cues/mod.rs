@@ -9,13 +9,14 @@
 //! and its noun, an auxiliary and its verb, a first and a last name.
 //!
 //! - Words have the recogniser's times where the fragment has them, else a time by their place in the text.
-//! - A cue never begins before its first word. It may linger where that keeps a rule, never into the speaker's next cue.
+//! - A cue never begins before its first word, nor before the recording: what was said earlier is late. It may linger where that keeps a rule, never into the speaker's next cue.
 //! - A cue depends on the caption that follows it: one caption a speaker is held back until the next one is there, or
 //!   the transcript has moved on far enough ([`HORIZON_MS`]).
-//! - Speakers who talk at the same time have cues at the same time; rules on gaps and on sending hold within one speaker.
-//!   Of one speaker's captions, one that begins before the last has ended is shown beside it, and counted.
+//! - Speakers who talk at the same time have cues at the same time; rules on gaps and on sending hold within one speaker,
+//!   and where together they break those on lines and on sending, that is counted. Of one speaker's captions, one that begins before the last has ended is shown beside it, and counted.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Serialize;
@@ -30,9 +31,9 @@ mod profile;
 mod timing;
 
 pub(crate) use atoms::{ms_since, words};
-pub use profile::{Profile, Reading, Rules, UnknownProfile};
+pub use profile::{Profile, ProfileRules, Reading, UnknownProfile};
 
-use atoms::{Atom, atoms};
+use atoms::{Atom, atoms, first_ms};
 use layout::Layout;
 use phrases::Break;
 use profile::sending_ms;
@@ -95,12 +96,16 @@ pub struct CueCounts {
     pub split_phrase: u64,
     /// Captions that begin before the speaker's last one has ended.
     pub overlap: u64,
+    /// Cues beside which others leave too little room: more lines on the screen than a cue may have, or less time than
+    /// it takes to be sent. Speakers who talk at once are shown at once.
+    pub crowded: u64,
 }
 
 impl CueCounts {
     /// Adds the counts of another transcript.
     pub fn add(&mut self, other: &Self) {
-        let Self { cues, line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap } = other;
+        let Self { cues, line_too_long, late, too_short, too_long, gap, too_fast, split_phrase, overlap, crowded } =
+            other;
         self.cues += cues;
         self.line_too_long += line_too_long;
         self.late += late;
@@ -110,6 +115,7 @@ impl CueCounts {
         self.too_fast += too_fast;
         self.split_phrase += split_phrase;
         self.overlap += overlap;
+        self.crowded += crowded;
     }
 }
 
@@ -123,6 +129,10 @@ pub struct DisplayCues {
     decided: BinaryHeap<Reverse<Decided>>,
     /// Fragments so far.
     fragments: u64,
+    /// When cues that were given out end, and how many lines they have, as far as the last one found them on the screen.
+    on_screen: Vec<(u64, usize)>,
+    /// When the last cue that was given out begins.
+    last_start_ms: u64,
     counts: CueCounts,
 }
 
@@ -181,6 +191,8 @@ impl DisplayCues {
             tracks: BTreeMap::new(),
             decided: BinaryHeap::new(),
             fragments: 0,
+            on_screen: Vec::new(),
+            last_start_ms: 0,
             counts: CueCounts::default(),
         }
     }
@@ -194,21 +206,26 @@ impl DisplayCues {
             return;
         }
         let start_ms = ms_since(self.origin, fragment.start_time);
-        // WebVTT (4.1, "WebVTT cue timings") wants an end after the start.
+        // As the words have their times: an end after the start.
         let stop_ms = ms_since(self.origin, fragment.stop_time).max(start_ms + 1);
-        let pending = Pending { fragment: fragment.clone(), number: self.fragments, start_ms, stop_ms };
+        // One space between words: a piece of the text is then as it is shown.
+        let text = words(&fragment.text).collect::<Vec<_>>().join(" ");
+        let fragment = Fragment { text, ..fragment.clone() };
+        let speaker_id = fragment.speaker_id.clone();
+        let next_ms = first_ms(&fragment, self.origin);
+        let pending = Pending { fragment, number: self.fragments, start_ms, stop_ms };
         self.fragments += 1;
         if self.profile == Profile::None {
             self.decide(&pending, None, None);
             return;
         }
         self.settle(start_ms);
-        let mut track = self.tracks.remove(&fragment.speaker_id).unwrap_or_default();
+        let mut track = self.tracks.remove(&speaker_id).unwrap_or_default();
         let before = track.pending.take();
         let until = before.as_ref().map_or(track.busy_until_ms, |before| before.stop_ms.max(track.busy_until_ms));
         let overlaps = start_ms < until;
         if let Some(before) = before {
-            let last = self.decide(&before, track.last, (!overlaps).then_some(start_ms));
+            let last = self.decide(&before, track.last, (!overlaps).then_some(next_ms));
             track.last = Some(last);
         }
         if overlaps {
@@ -216,7 +233,7 @@ impl DisplayCues {
             track.busy_until_ms = until.max(track.last.take().map_or(0, |(_, end)| end));
         }
         track.pending = Some(pending);
-        self.tracks.insert(fragment.speaker_id.clone(), track);
+        self.tracks.insert(speaker_id, track);
     }
 
     /// The next cue whose place in the file is known.
@@ -226,7 +243,21 @@ impl DisplayCues {
             self.tracks.values().filter_map(|track| track.pending.as_ref()).map(|pending| pending.start_ms).min();
         let next = self.decided.peek_mut()?;
         let may_go = held.is_none_or(|held| next.0.key.0 < held);
-        may_go.then(|| std::collections::binary_heap::PeekMut::pop(next).0.cue)
+        let cue = may_go.then(|| PeekMut::pop(next).0.cue)?;
+        self.count_crowded(&cue);
+        Some(cue)
+    }
+
+    /// Counts a cue for which those of all speakers before it leave too little room.
+    fn count_crowded(&mut self, cue: &DisplayCue) {
+        let rules = self.profile.rules();
+        self.on_screen.retain(|&(end_ms, _)| end_ms > cue.start_ms);
+        self.on_screen.push((cue.end_ms, cue.lines.len()));
+        let lines: usize = self.on_screen.iter().map(|&(_, lines)| lines).sum();
+        let ready_ms = self.last_start_ms + sending_ms(cue.lines.iter().map(String::as_str));
+        let crowded = lines > rules.lines || (rules.paced && cue.start_ms < ready_ms);
+        self.counts.crowded += u64::from(crowded);
+        self.last_start_ms = self.last_start_ms.max(cue.start_ms);
     }
 
     /// Nothing follows: decides what was held back. Then [`poll`](Self::poll) until there is nothing.
@@ -234,7 +265,7 @@ impl DisplayCues {
         self.settle(u64::MAX);
     }
 
-    /// What was decided so far.
+    /// What was decided so far, and which of the cues that were polled were [`crowded`](CueCounts::crowded).
     #[must_use]
     pub const fn counts(&self) -> CueCounts {
         self.counts
@@ -256,11 +287,11 @@ impl DisplayCues {
     }
 
     /// Makes the cues of a caption; when the last of them begins and ends. `after` is when the speaker's last cue began
-    /// and ended, `next_ms` when the speaker's next caption begins.
+    /// and ended, `next_ms` when the first word of the speaker's next caption begins.
     fn decide(&mut self, pending: &Pending, after: Option<(u64, u64)>, next_ms: Option<u64>) -> (u64, u64) {
         let rules = self.profile.rules();
         let Pending { fragment, number, start_ms, stop_ms } = pending;
-        let atoms = atoms(fragment, self.origin, (*start_ms, *stop_ms));
+        let atoms = atoms(fragment, self.origin, rules.line_chars);
         let layout = Layout::new(&atoms, rules);
         let ranges = layout.cues(after, next_ms);
         let cues: Vec<_> = ranges.iter().map(|range| layout.lines(range.clone())).collect();
@@ -269,16 +300,12 @@ impl DisplayCues {
 
         let mut starts: Vec<u64> = Vec::with_capacity(ranges.len());
         for (range, lines) in ranges.iter().zip(&texts) {
-            let soonest = match (starts.last(), after) {
-                (Some(last), _) => Some((*last, *last + 1)),
-                (None, after) => after,
-            };
+            // Before the first cue is the beginning of the recording.
+            let (last_start, soonest) = starts.last().map(|last| (*last, *last + 1)).or(after).unwrap_or_default();
             let mut start = if self.profile == Profile::None { *start_ms } else { atoms[range.start].start_ms };
-            if let Some((last_start, last_end)) = soonest {
-                start = start.max(last_end);
-                if rules.paced {
-                    start = start.max(last_start + sending_ms(lines.iter().map(String::as_str)));
-                }
+            start = start.max(soonest);
+            if rules.paced {
+                start = start.max(last_start + sending_ms(lines.iter().map(String::as_str)));
             }
             starts.push(start);
         }
@@ -294,7 +321,7 @@ impl DisplayCues {
                 let reading_ms = layout.reading_ms(range);
                 end_of_cue(&rules, &Ending { start_ms, speech_end_ms: end.end_ms, reading_ms, next_ms }).end_ms
             };
-            let late = start_ms > first.start_ms.saturating_add(rules.max_late_ms)
+            let late = start_ms.saturating_sub(first.start_ms) + first.lost_ms > rules.max_late_ms
                 || end_ms > end.end_ms.saturating_add(rules.max_linger_ms);
             let lasts = end_ms - start_ms;
             let gap =

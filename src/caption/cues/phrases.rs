@@ -61,6 +61,14 @@ struct Lists {
     prepositions: &'static str,
 }
 
+impl Lists {
+    fn contain(&self, word: &str) -> bool {
+        [self.articles, self.auxiliaries, self.conjunctions, self.prepositions]
+            .into_iter()
+            .any(|list| contains(list, word))
+    }
+}
+
 /// Titles before a name.
 const TITLES: &str =
     "mr. mrs. ms. dr. prof. st. mr mrs ms dr prof mme mlle m. sr. sra. sig. herr frau dhr. mevr. dott.";
@@ -77,7 +85,7 @@ fn lists(language: Language) -> Option<Lists> {
                            since that which who whom whose whether as than",
             prepositions: "about above across after against along among around at before behind below beneath beside \
                            between beyond by during except for from in inside into like near of off on onto out outside \
-                           over through throughout to toward towards under up upon with within without followed",
+                           over through throughout to toward towards under up upon with within without",
         },
         "fr" => Lists {
             articles: "le la les un une des du au aux mon ma mes ton ta tes son sa ses notre nos votre vos leur leurs ce \
@@ -167,11 +175,13 @@ impl Phrases {
             self.sentence_start = punctuated == Break::Sentence;
             return punctuated;
         }
-        if !first && is_capitalised(word) && is_capitalised(next) {
+        let names = is_capitalised(bare(word)) && is_capitalised(next);
+        let word = bare(&lower);
+        // A sentence's first word is capitalised in any case: a name, unless it is known for something else.
+        if names && !(first && self.lists.as_ref().is_some_and(|lists| lists.contain(word))) {
             return Break::Never;
         }
         let Some(lists) = &self.lists else { return Break::Middle };
-        let word = bare(&lower);
         let next = next.to_lowercase();
         let next = bare(&next);
         let is_preposition = contains(lists.prepositions, next);
@@ -197,7 +207,7 @@ impl Phrases {
 /// The break behind a word's punctuation, if it has any.
 pub(super) fn behind_punctuation(word: &str) -> Option<Break> {
     let closing = |c: char| {
-        matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '}' | '」' | '』' | '）' | '\u{a0}' | '\u{202f}')
+        matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '}' | '」' | '』' | '）' | ' ' | '\u{a0}' | '\u{202f}')
     };
     match word.trim_end_matches(closing).chars().next_back()? {
         '.' | '!' | '?' | '…' | '。' | '！' | '？' | '؟' | '।' => Some(Break::Sentence),
@@ -234,7 +244,10 @@ mod tests {
                 "The end. He met Ada Lovelace, and the dog at home",
                 vec![Never, Sentence, Middle, Middle, Never, Clause, Awkward, Never, Preposition, Awkward],
             ),
+            ("en", "Yes. Katherine Hepburn-Smith won. In Paris", vec![Sentence, Never, Middle, Sentence, Awkward]),
+            ("en", "“Ada Lovelace” has", vec![Never, Middle]),
             ("en", "We have been waiting for Dr. Who", vec![Middle, Never, Never, Preposition, Awkward, Never]),
+            ("en", "the number followed by it", vec![Never, Middle, Preposition, Awkward]),
             ("en", "\"Well done!\" I am in", vec![Middle, Sentence, Middle, Preposition]),
             ("fr", "Je ne suis pas dans la maison", vec![Middle, Never, Never, Preposition, Awkward, Never]),
             ("es", "el perro y la casa", vec![Never, Conjunction, Awkward, Never]),

@@ -1,6 +1,6 @@
 //! What those who caption for a living require of text on a screen, as data.
 //!
-//! In: a profile's name. Out: its [`Rules`].
+//! In: a profile's name. Out: its [`ProfileRules`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -35,7 +35,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// Milliseconds, rounded up, to read so many characters and [sixths](super::sixths_of_words) of words.
+    /// Milliseconds, rounded up, to read so many characters and [sixths](super::atoms::sixths_of_words) of words.
     pub(super) fn ms(self, columns: u64, sixths: u64) -> u64 {
         match self {
             Self::Free => 0,
@@ -48,7 +48,7 @@ impl Reading {
 /// The rules of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Rules {
+pub struct ProfileRules {
     /// Characters a line; a full-width character is two.
     pub line_chars: usize,
     /// Lines a cue.
@@ -74,14 +74,15 @@ pub struct Rules {
 /// "English (USA) Timed Text Style Guide", *Character Limitation* (42) and *Reading Speed* (20 a second, adult programs);
 /// "Timed Text Style Guide: General Requirements", *Duration* (5/6 s, 7 s), *Frame Gap* (2 frames; 3 to 11 are closed to
 /// 2, so that 12 is the shortest that stays), *Subtitle Timing Guidelines* (in within 2 frames of the audio, out at most
-/// half a second behind it). A frame is 1/24 s: 2 are 83 ms, 12 are 500 ms.
-const NETFLIX: Rules = Rules {
+/// half a second behind it). A frame is 1/24 s: 2 are 83.3 ms, 12 are 500 ms, and 20 are 5/6 s. What is the least is rounded
+/// up, what is the most down.
+const NETFLIX: ProfileRules = ProfileRules {
     line_chars: 42,
     lines: 2,
     reading: Reading::CharsPerSecond(20),
-    min_ms: 833,
+    min_ms: 834,
     max_ms: 7000,
-    min_gap_ms: 83,
+    min_gap_ms: 84,
     open_gap_ms: 500,
     max_late_ms: 83,
     max_linger_ms: 500,
@@ -90,7 +91,7 @@ const NETFLIX: Rules = Rules {
 
 /// "Subtitle Guidelines": line length (37, Teletext) and two lines; 160 to 180 words a minute, of which the upper bound is
 /// the rule (0.33 s a word); no gap, or one of a second; never more than 2 s from the speech, either way.
-const BBC: Rules = Rules {
+const BBC: ProfileRules = ProfileRules {
     line_chars: 37,
     lines: 2,
     reading: Reading::WordsPerMinute(180),
@@ -106,11 +107,11 @@ const BBC: Rules = Rules {
 /// "Captioning Key": *Text* (32 characters, two lines) and *Presentation Rate* (130, 140 and 160 words a minute for lower,
 /// middle and upper levels, of which the last, for adults; 1 1/3 s to 6 s). It asks for synchrony without a figure:
 /// a cue is never early or late, and may stay as long as the BBC allows.
-const DCMP: Rules = Rules {
+const DCMP: ProfileRules = ProfileRules {
     line_chars: 32,
     lines: 2,
     reading: Reading::WordsPerMinute(160),
-    min_ms: 1333,
+    min_ms: 1334,
     max_ms: 6000,
     min_gap_ms: 0,
     open_gap_ms: 0,
@@ -120,8 +121,8 @@ const DCMP: Rules = Rules {
 };
 
 /// ANSI/CTA-608-E: 32 columns, four rows at a time, two bytes a frame of 1001/30 ms on a field. A cue is loaded behind
-/// the one before it, so a fast exchange makes it late; it goes with its speech.
-const CEA608: Rules = Rules {
+/// the one before it, the first from the beginning on, so a fast exchange makes it late; it goes with its speech.
+const CEA608: ProfileRules = ProfileRules {
     line_chars: 32,
     lines: 4,
     reading: Reading::Free,
@@ -135,7 +136,7 @@ const CEA608: Rules = Rules {
 };
 
 /// Lines as long as those of [`NETFLIX`], as many as it takes.
-const NONE: Rules = Rules {
+const NONE: ProfileRules = ProfileRules {
     line_chars: 42,
     lines: usize::MAX,
     reading: Reading::Free,
@@ -166,7 +167,7 @@ impl Profile {
 
     /// Its rules.
     #[must_use]
-    pub const fn rules(self) -> Rules {
+    pub const fn rules(self) -> ProfileRules {
         match self {
             Self::Netflix => NETFLIX,
             Self::Bbc => BBC,
@@ -202,7 +203,7 @@ impl FromStr for Profile {
     }
 }
 
-/// Milliseconds, rounded up, that a pop-on caption takes to be sent behind the one before it.
+/// Milliseconds, rounded up, that a pop-on caption takes to be sent behind the one before it, or the beginning.
 ///
 /// ANSI/CTA-608-E, all control codes sent twice as it recommends: erase the last caption (EDM), resume caption loading
 /// (RCL), erase non-displayed memory (ENM), a preamble address code a row, the row's characters filled up to a whole

@@ -26,6 +26,8 @@ fn table(cues: &[DisplayCue]) -> Vec<String> {
     cues.iter().map(|cue| format!("{} {} {}", cue.start_ms, cue.end_ms, cue.lines.join("|"))).collect()
 }
 
+const TWO_LINES: &str = "Please enter your conference number, followed by the pound key.";
+
 const QUEUE: &str = "All of our representatives are currently busy. Please stay on the line and your call will be \
                      answered by the next available representative.";
 
@@ -33,31 +35,33 @@ const QUEUE: &str = "All of our representatives are currently busy. Please stay 
 fn each_profile_has_its_cues() {
     // Two frames between cues; half a second behind the speech is all the time that "Yes." gets.
     let netflix = [
-        "60 2606 All of our representatives|are currently busy.",
-        "2689 5683 Please stay on the line|and your call will be answered",
-        "5766 8017 by the next available representative.",
+        "60 2605 All of our representatives|are currently busy.",
+        "2689 5682 Please stay on the line|and your call will be answered",
+        "5766 8016 by the next available representative.",
         "8100 8900 Yes.",
         "12000 13000 Thank you.",
     ];
-    // No gap, or a second.
+    // No gap, or a second. Time to read comes before phrases.
     let bbc = [
-        "60 2689 All of our representatives|are currently busy.",
-        "2689 4032 Please stay on the line",
-        "4032 8100 and your call will be answered|by the next available representative.",
+        "60 3752 All of our representatives are|currently busy. Please stay on the",
+        "3752 8100 line and your call will be answered|by the next available representative.",
         "8100 8434 Yes.",
         "12000 13000 Thank you.",
     ];
     // No cue of less than a second and a third.
     let dcmp = [
         "60 2689 All of our representatives|are currently busy.",
-        "2689 5766 Please stay on the line|and your call will be answered",
-        "5766 8100 by the next available|representative.",
-        "8100 9433 Yes.",
-        "12000 13333 Thank you.",
+        "2689 4535 Please stay on the line and your",
+        "4535 8100 call will be answered by the|next available representative.",
+        "8100 9434 Yes.",
+        "12000 13334 Thank you.",
     ];
     let cea608 = [
-        "60 2689 All of our representatives|are currently busy.",
-        "2689 8100 Please stay on the line|and your call will be answered|by the next available|representative.",
+        // The first is late by what it takes to be sent, and short so that it is not later.
+        "768 1570 All of our representatives",
+        "1570 2689 are currently busy.",
+        "2689 4815 Please stay on the line|and your call",
+        "4815 8100 will be answered by the next|available representative.",
         "8100 8400 Yes.",
         "12000 13000 Thank you.",
     ];
@@ -68,18 +72,58 @@ fn each_profile_has_its_cues() {
         "12000 13000 Thank you.",
     ];
     let fragments = [english(60, 7837, QUEUE), english(8100, 8400, "Yes."), english(12_000, 13_000, "Thank you.")];
-    for (profile, expected, too_short, too_fast) in [
-        (Profile::Netflix, &netflix[..], 1, 0),
-        (Profile::Bbc, &bbc, 0, 1),
-        (Profile::Dcmp, &dcmp, 0, 1),
-        (Profile::Cea608, &cea608, 0, 0),
-        (Profile::None, &none, 0, 0),
+    let zero = CueCounts::default();
+    for (profile, expected, counted) in [
+        (Profile::Netflix, &netflix[..], CueCounts { too_short: 1, ..zero }),
+        (Profile::Bbc, &bbc, CueCounts { split_phrase: 2, ..zero }),
+        (Profile::Dcmp, &dcmp, CueCounts { too_fast: 1, split_phrase: 2, ..zero }),
+        (Profile::Cea608, &cea608, CueCounts { late: 1, ..zero }),
+        (Profile::None, &none, zero),
     ] {
         let (cues, counts) = shown(profile, &fragments);
         assert_eq!(table(&cues), expected, "{profile}");
-        let expected = CueCounts { cues: expected.len() as u64, too_short, too_fast, ..CueCounts::default() };
-        assert_eq!(counts, expected, "{profile}");
+        assert_eq!(counts, CueCounts { cues: expected.len() as u64, ..counted }, "{profile}");
     }
+}
+
+fn worded(start_ms: i64, stop_ms: i64, words: &[(i64, i64, &str)]) -> Fragment {
+    let at = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+    let word = |&(start_ms, end_ms, text): &(i64, i64, &str)| Word {
+        text: text.into(),
+        start_time: at(start_ms),
+        end_time: at(end_ms),
+        confidence: Probability::default(),
+    };
+    let text = words.iter().map(|&(.., text)| text).collect::<Vec<_>>().join(" ");
+    Fragment { words: words.iter().map(word).collect(), ..english(start_ms, stop_ms, &text) }
+}
+
+#[test]
+fn a_gap_reaches_to_the_next_word_and_not_to_its_caption() {
+    let fragments = [worded(0, 2500, &[(0, 2500, "Hello.")]), worded(2600, 4000, &[(2750, 4000, "Yes?")])];
+    let (cues, counts) = shown(Profile::Netflix, &fragments);
+    assert_eq!(table(&cues), ["0 2666 Hello.", "2750 4000 Yes?"]);
+    assert_eq!(counts, CueCounts { cues: 2, ..CueCounts::default() });
+}
+
+#[test]
+fn a_cue_with_room_is_not_divided_for_the_sake_of_a_phrase() {
+    let text = "To reset the audio volume of the conference to the default level,";
+    let (cues, counts) = shown(Profile::Dcmp, &[english(0, 2000, text)]);
+    assert_eq!(table(&cues), ["0 4000 To reset the audio volume of the|conference to the default level,"]);
+    assert_eq!(counts, CueCounts { cues: 1, too_fast: 1, split_phrase: 1, ..CueCounts::default() });
+}
+
+#[test]
+fn what_was_said_before_the_recording_is_late() {
+    // Half of the text, by its place.
+    let (cues, counts) = shown(Profile::Dcmp, &[english(-3000, 3000, "That was before. This is now.")]);
+    assert_eq!(table(&cues), ["0 3000 That was before. This is now."]);
+    assert_eq!(counts, CueCounts { cues: 1, late: 1, ..CueCounts::default() });
+    let (cues, counts) = shown(Profile::None, &[english(-3000, -2000, "Nor is this lost.")]);
+    assert_eq!((table(&cues), counts.late), (vec!["0 1 Nor is this lost.".to_string()], 0), "None has no rules");
+    let (cues, counts) = shown(Profile::Bbc, &[english(-3000, -2500, "Nor is this lost.")]);
+    assert_eq!((cues.len(), counts.late), (1, 1));
 }
 
 #[test]
@@ -93,11 +137,24 @@ fn a_rule_that_cannot_be_kept_is_counted() {
         (Profile::Dcmp, vec![english(0, 500, "No."), english(600, 2600, "Yes.")], CueCounts { too_short: 1, ..zero }),
         (Profile::Bbc, vec![english(0, 1000, fast)], CueCounts { too_fast: 1, ..zero }),
         // Four characters are 24 bytes: twelve frames behind the cue before.
-        (Profile::Cea608, vec![english(0, 250, "No."), english(300, 800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(1000, 1250, "No."), english(1300, 1800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(400, 800, "Yes.")], CueCounts { late: 1, ..zero }),
+        (Profile::Cea608, vec![english(401, 800, "Yes.")], zero),
         (
             Profile::Netflix,
             vec![english(0, 9000, "a b c d"), english(3000, 4000, "over")],
             CueCounts { overlap: 1, ..zero },
+        ),
+        // Four lines at once; a cue of CEA-608 behind one that came 300 ms before, both of another speaker.
+        (
+            Profile::Netflix,
+            vec![english(0, 4000, TWO_LINES), Fragment { speaker_id: "b".into(), ..english(3000, 7000, TWO_LINES) }],
+            CueCounts { crowded: 1, ..zero },
+        ),
+        (
+            Profile::Cea608,
+            vec![english(1000, 1500, "No."), Fragment { speaker_id: "b".into(), ..english(1300, 1800, "Yes.") }],
+            CueCounts { crowded: 1, ..zero },
         ),
         (
             Profile::None,
@@ -172,7 +229,7 @@ fn words_are_where_they_were_heard_or_else_where_they_stand() {
         (vec![], vec![(1000, 1714, None), (1857, 2000, None), (2142, 3000, None)]),
     ] {
         let fragment = Fragment { words, ..english(1000, 3000, "Wait, a moment") };
-        let atoms = atoms(&fragment, Timestamp::EPOCH, (1000, 3000));
+        let atoms = atoms(&fragment, Timestamp::EPOCH, 42);
         let seen: Vec<_> = atoms.iter().map(|atom| (atom.start_ms, atom.end_ms, atom.stamp_ms)).collect();
         assert_eq!(seen, expected);
     }
@@ -199,6 +256,12 @@ fn lines_break_where_they_should() {
         ),
         ("fr", "Vraiment\u{202f}! \r\n\r\n Oui\u{a0}!", &["Vraiment\u{202f}! Oui\u{a0}!"]),
         ("en", &format!("a {unbroken} b"), &["a", &unbroken, "b"]),
+        ("fr", &format!("{} ? « Oui »", "x".repeat(42)), &[&"x".repeat(42), "? « Oui »"]),
+        (
+            "fr",
+            "Est-ce que vous avez bien lu mon message ? « Oui »",
+            &["Est-ce que vous avez bien", "lu mon message ? « Oui »"],
+        ),
         (
             "en",
             "I gave it to Charles Babbage and the others there",
@@ -262,6 +325,25 @@ fn lines_break_where_they_should() {
     }
 }
 
+#[test]
+fn punctuation_that_stands_alone_belongs_to_a_word() {
+    for (text, expected, words) in [
+        ("Où  est-il ? « Là »,\n dit-elle !", &["Où", "est-il ?", "« Là »,", "dit-elle !"][..], 4),
+        ("Oui . — Non – si ( et )", &["Oui .", "— Non –", "si", "( et )"], 4),
+        ("« — Oui", &["« — Oui"], 1),
+        ("? ! Oui (", &["? ! Oui ("], 1),
+        ("電話 ? « 電話 »", &["電", "話 ?", "« 電", "話 »"], 2),
+        (&format!("{} ?", "x".repeat(41)), &[&"x".repeat(41), "?"], 1),
+        ("♪ ♪ ♪", &["♪ ♪ ♪"], 0),
+    ] {
+        let fragment = english(0, 1000, &text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let atoms = atoms(&fragment, Timestamp::EPOCH, 42);
+        let seen: Vec<_> = atoms.iter().map(|atom| atom.text).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(atoms.iter().map(|atom| atom.sixths).sum::<u64>().div_ceil(6), words, "{text}");
+    }
+}
+
 /// Fragments of any text and time, with words that may or may not be their text.
 fn any_worded_fragment() -> impl Strategy<Value = Fragment> {
     let word = ("[a-zé本ท ]{0,5}", any::<i64>(), any::<i64>());
@@ -283,6 +365,7 @@ fn any_worded_fragment() -> impl Strategy<Value = Fragment> {
                 text: if is_text { text } else { fragment.text },
                 words: words.into_iter().map(word).collect(),
                 language: crate::config::Language::all().nth(fragment.start_time.as_nanos() as usize % 36),
+                ..Fragment::default()
             }
         },
     )

@@ -3,7 +3,7 @@
 //! In: when it begins, when its speech ends, how long it takes to read, when the next one begins. Out: its end, and what
 //! it could not keep.
 
-use super::profile::Rules;
+use super::profile::ProfileRules;
 
 /// What decides about the end of a cue.
 pub(super) struct Ending {
@@ -15,14 +15,14 @@ pub(super) struct Ending {
 }
 
 /// A gap that looks like a flicker is closed where that costs nothing, also where a profile does not ask for it:
-/// [`Rules::open_gap_ms`] of Netflix.
+/// [`ProfileRules::open_gap_ms`] of Netflix.
 const FLICKER_MS: u64 = 500;
 
 /// The best end. Of two, that is better which breaks fewer rules, then that which leaves more time to read, then that
 /// which does not flicker, then the earlier.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct End {
-    /// Rules on duration and gap that it breaks.
+    /// ProfileRules on duration and gap that it breaks.
     pub(super) wrong: u64,
     /// Milliseconds too few to read it, or for the shortest cue.
     pub(super) missing_ms: u64,
@@ -31,13 +31,13 @@ pub(super) struct End {
 }
 
 /// Whether a gap is one that the rules do not want.
-pub(super) fn is_bad_gap(rules: &Rules, gap_ms: u64) -> bool {
+pub(super) fn is_bad_gap(rules: &ProfileRules, gap_ms: u64) -> bool {
     gap_ms < rules.min_gap_ms || (gap_ms > rules.min_gap_ms && gap_ms < rules.open_gap_ms)
 }
 
 /// A cue lasts as long as its speech, but for the gap that the next one needs, and lingers where that keeps a rule; never
 /// so far behind its speech that it is out of sync, never into the next.
-pub(super) fn end_of_cue(rules: &Rules, ending: &Ending) -> End {
+pub(super) fn end_of_cue(rules: &ProfileRules, ending: &Ending) -> End {
     let &Ending { start_ms, speech_end_ms, reading_ms, next_ms } = ending;
     let next = next_ms.unwrap_or(u64::MAX);
     let floor = speech_end_ms.min(next.saturating_sub(rules.min_gap_ms)).max(start_ms + 1);
@@ -80,22 +80,22 @@ mod tests {
             // Long enough, read in time: it goes with its speech.
             (Netflix, 3000, 1000, None, 3000, 0),
             // A gap of less than half a second is closed to two frames; half a second stays.
-            (Netflix, 3000, 1000, Some(3400), 3317, 0),
+            (Netflix, 3000, 1000, Some(3400), 3316, 0),
             (Netflix, 3000, 1000, Some(3500), 3000, 0),
             // The speech goes on: two frames are taken from it.
-            (Netflix, 3000, 1000, Some(3000), 2917, 0),
+            (Netflix, 3000, 1000, Some(3000), 2916, 0),
             // Half a second is all it may linger, for duration and for reading.
             (Netflix, 1200, 100, None, 1700, 1),
-            (Netflix, 1500, 600, None, 1833, 0),
+            (Netflix, 1500, 600, None, 1834, 0),
             (Netflix, 3000, 3000, None, 3500, 0),
             // Reading would leave a gap that must be closed: it is.
-            (Netflix, 3000, 2300, Some(3550), 3467, 0),
+            (Netflix, 3000, 2300, Some(3550), 3466, 0),
             // Too long, but the speech is not over.
             (Netflix, 8500, 1000, None, 8500, 1),
             (Bbc, 3000, 1000, Some(3900), 3900, 0),
             (Bbc, 3000, 2400, Some(4100), 4100, 0),
             (Bbc, 3000, 1000, Some(4000), 3000, 0),
-            (Dcmp, 1100, 400, Some(5000), 2333, 0),
+            (Dcmp, 1100, 400, Some(5000), 2334, 0),
             (Dcmp, 1100, 400, Some(1500), 1500, 1),
             (Cea608, 2000, 0, Some(2499), 2499, 0),
             (Cea608, 2000, 0, Some(2500), 2000, 0),
