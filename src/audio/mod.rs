@@ -4,7 +4,7 @@
 
 #[cfg(feature = "files")]
 pub mod file;
-#[cfg(feature = "files")]
+#[cfg(feature = "opus")]
 pub mod opus;
 mod pcm;
 mod resample;
