@@ -65,7 +65,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face, CTranslate2, GGUF and ggml models |
-//! | `opus` | with `files` | `audio::opus`: Opus packets to PCM; pure Rust, no other dependency |
+//! | `opus` | with `files` | `audio::rtp`: RTP streams of Opus to PCM with its time; `audio::opus`: the decoder alone |
 //! | `files` | yes | `audio::file`: recordings to PCM |
 //! | `engine` | yes | `engine`: decode workers, the only threads |
 //!

@@ -8,6 +8,8 @@ pub mod file;
 pub mod opus;
 mod pcm;
 mod resample;
+#[cfg(feature = "opus")]
+pub mod rtp;
 mod timeline;
 
 pub use pcm::{MAX_CHANNELS, Pcm, PcmError, Samples, check_rate};

@@ -340,7 +340,7 @@ impl PacketDecoder for OpusPacketDecoder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use opus_pure::{Application, OpusEncoder, OpusMSEncoder};
 
@@ -471,7 +471,7 @@ mod tests {
     }
 
     /// A voice: harmonics of a pitch that glides, in syllables.
-    fn voice(from: usize, frames: usize) -> Vec<f32> {
+    pub(in crate::audio) fn voice(from: usize, frames: usize) -> Vec<f32> {
         (from..from + frames)
             .map(|frame| {
                 let t = frame as f32 / 48_000.0;
