@@ -1,7 +1,7 @@
 //! What a second of audio costs before recognition, part by part: `cargo bench --bench pipeline`.
 //!
 //! `frontend` is everything but recognition (mixing, resampling, voice activity, segmentation) for 10 s of one track;
-//! `mel` is the log-mel of a caption, whole and as it grows.
+//! `mel` is the log-mel of a caption, whole and as it grows; `receiver` is a packet of RTP, decoded.
 
 #![allow(clippy::expect_used, reason = "a bench stops where its input is missing")]
 
@@ -12,8 +12,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use cuewire::asr::Hypothesis;
 use cuewire::asr::whisper::mel::LogMel;
 use cuewire::audio::file::AudioFile;
+use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
 use cuewire::config::Config;
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
+use opus_pure::{Application, OpusEncoder};
 
 const SECONDS: usize = 10;
 
@@ -82,5 +84,40 @@ fn mel(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frontend, mel);
+/// A packet of 20 ms, received and decoded: of the speech layer alone, and of the other at twice the rate.
+fn receiver(criterion: &mut Criterion) {
+    let speech = recording("en-queue-periodic-announce.flac");
+    let mut group = criterion.benchmark_group("receiver");
+    for (application, bitrate_bps) in [(Application::Voip, 24_000), (Application::Audio, 48_000)] {
+        let mut encoder = OpusEncoder::new(16_000, 1, application).expect("a valid shape");
+        encoder.bitrate_bps = bitrate_bps;
+        let mut buffer = vec![0; opus_pure::MAX_PACKET_BYTES];
+        let mut encode = |pcm: &[f32]| {
+            let bytes = encoder.encode(pcm, 320, &mut buffer).expect("a valid frame");
+            buffer[..bytes].to_vec()
+        };
+        let payloads: Vec<Vec<u8>> = speech.chunks_exact(320).map(&mut encode).collect();
+        let mut receiver = OpusReceiver::new(ReorderWindow::default()).expect("a valid window");
+        let mut count = 0_u32;
+        group.bench_function(format!("a packet at {} kbit/s", bitrate_bps / 1000), |bencher| {
+            bencher.iter(|| {
+                let packet = OpusPacket {
+                    at: Timestamp::from_nanos(i64::from(count) * 20_000_000),
+                    ssrc: 1,
+                    sequence: count as u16,
+                    timestamp: count.wrapping_mul(960),
+                    payload: &payloads[count as usize % payloads.len()],
+                };
+                receiver.handle_packet(packet).expect("drained");
+                while let Some(piece) = receiver.poll_output() {
+                    black_box(piece);
+                }
+                count += 1;
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, frontend, mel, receiver);
 criterion_main!(benches);

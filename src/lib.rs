@@ -65,7 +65,8 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face, CTranslate2, GGUF and ggml models |
-//! | `files` | yes | `audio::file`, `audio::opus`: recordings and Opus packets to PCM |
+//! | `opus` | with `files` | `audio::rtp`: RTP streams of Opus to PCM with its time; `audio::opus`: the decoder alone |
+//! | `files` | yes | `audio::file`: recordings to PCM |
 //! | `engine` | yes | `engine`: decode workers, the only threads |
 //!
 //! With `default-features = false` the core remains: everything above but these, with [`asr::ScriptedDecoder`] or a

@@ -54,7 +54,8 @@ fn spans_ms(events: &[CaptionEvent]) -> Vec<(i64, i64)> {
 
 /// The jobs that wait to be polled.
 fn asked(session: &mut Session) -> Vec<DecodeJob> {
-    let outputs = std::iter::from_fn(|| Some(session.poll_output()).filter(|output| !matches!(output, Output::Wait(_))));
+    let outputs =
+        std::iter::from_fn(|| Some(session.poll_output()).filter(|output| !matches!(output, Output::Wait(_))));
     outputs.filter_map(|output| if let Output::Decode(job) = output { Some(job) } else { None }).collect()
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
-    let config = args.recognition.config(args.interim_interval_ms, args.word_times)?;
+    let mut config = args.recognition.config(args.interim_interval_ms, args.word_times)?;
+    config.early_finals = true;
     model.check_vocabulary(&config.vocabulary)?;
     model.check_task(config.task)?;
     let threads = args.recognition.threads.unwrap_or_else(default_threads);

@@ -4,10 +4,12 @@
 
 #[cfg(feature = "files")]
 pub mod file;
-#[cfg(feature = "files")]
+#[cfg(feature = "opus")]
 pub mod opus;
 mod pcm;
 mod resample;
+#[cfg(feature = "opus")]
+pub mod rtp;
 mod timeline;
 
 pub use pcm::{MAX_CHANNELS, Pcm, PcmError, Samples, check_rate};

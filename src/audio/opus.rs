@@ -3,7 +3,7 @@
 //! In: whole packets as a container or RTP carries them, and the lengths of those that were lost.
 //! Out: interleaved `f32` at the rate the decoder was made for, at most 120 ms a call.
 
-use opus_pure::{OpusDecoder, OpusMSDecoder};
+use opus_pure::{OpusDecoder, OpusMSDecoder, OpusMode, packet};
 
 /// Rates a decoder can be made for, in Hz: Opus decodes to any of them, whatever the sender's was.
 pub const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
@@ -17,6 +17,10 @@ const MAX_PACKET_MS: usize = 120;
 /// Lengths that the codec conceals, in microseconds (its own frame lengths). With others `opus-pure` 0.2.2 panics, so
 /// any length is made of these.
 const CONCEALED_US: [u64; 4] = [2_500, 5_000, 10_000, 20_000];
+
+/// Packets up to this long hold no sound: a sender in DTX says with them that nothing is to be heard. They are
+/// concealed, which is comfort noise after silence, as libopus does; `opus-pure` 0.2.2 would decode their zero bits.
+const DTX_BYTES: usize = 2;
 
 /// What a decoder of packets refuses. The decoder stays usable: conceal, or go on with the next packet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +93,22 @@ pub trait PacketDecoder: Send {
     /// [`PacketError::TooLong`] above [`max_frames`](Self::max_frames); [`PacketError::Buffer`].
     fn conceal(&mut self, frames: usize, output: &mut [f32]) -> Result<usize, PacketError>;
 
+    /// Frames of sound before `next` that it carries a copy of (in-band FEC; RFC 6716, 2.1.7); 0 where none.
+    fn fec_frames(&self, next: &[u8]) -> usize {
+        let _ = next;
+        0
+    }
+
+    /// Decodes the copy that `next` carries, where what lies before it was lost: [`fec_frames`](Self::fec_frames)
+    /// frames. `next` itself is decoded afterwards, as always.
+    ///
+    /// # Errors
+    /// [`PacketError::Damaged`]; [`PacketError::Buffer`].
+    fn decode_fec(&mut self, next: &[u8], output: &mut [f32]) -> Result<usize, PacketError> {
+        let _ = (next, output);
+        Ok(0)
+    }
+
     /// Forgets the stream: the next packet begins another one. The gain stays.
     fn reset(&mut self);
 }
@@ -156,8 +176,17 @@ impl OpusPacketDecoder {
             Codec::Surround(decoder) if packet.is_empty() => conceal_surround(decoder, frames, output),
             Codec::Surround(decoder) => decoder.decode(packet, frames, output),
         };
-        let frames =
-            given.map_err(|error| PacketError::Damaged { bytes: packet.len(), reason: error.to_string() })?.min(frames);
+        self.finish(packet, given, frames, output)
+    }
+
+    fn finish(
+        &self,
+        packet: &[u8],
+        given: opus_pure::Result<usize>,
+        frames: usize,
+        output: &mut [f32],
+    ) -> Result<usize, PacketError> {
+        let frames = given.map_err(|error| damaged(packet, &error))?.min(frames);
         // Behind this seam nobody expects a NaN; a damaged packet may drive the filters there.
         for sample in &mut output[..frames * self.channels] {
             if !sample.is_finite() {
@@ -166,6 +195,50 @@ impl OpusPacketDecoder {
         }
         Ok(frames)
     }
+}
+
+fn damaged(packet: &[u8], error: &opus_pure::Error) -> PacketError {
+    PacketError::Damaged { bytes: packet.len(), reason: error.to_string() }
+}
+
+/// Whether `packet` has the bits set that announce a copy of what lies before it (LBRR): they are the first of the first
+/// frame, behind one for voice activity each 20 ms, for one or two channels, and each is worth a whole bit to the range
+/// coder, so they can be read off (RFC 6716, 4.2.4).
+fn has_lbrr(packet: &[u8]) -> bool {
+    let has_speech_layer = packet::mode(packet).is_ok_and(|mode| mode != OpusMode::CeltOnly);
+    let (Ok(samples), Some(flags)) = (packet::samples_per_frame(packet, 48_000), first_frame_byte(packet)) else {
+        return false;
+    };
+    // One to three: the speech layer has no frames above 60 ms.
+    let voice_flags = (samples / 960).max(1);
+    let mid = 0x80 >> voice_flags;
+    let side = if packet::channels(packet).is_ok_and(|channels| channels == 2) { mid >> (voice_flags + 1) } else { 0 };
+    has_speech_layer && flags & (mid | side) != 0
+}
+
+/// The first byte of the packet's first frame (RFC 6716, 3.2); `None` where that is empty or lies behind the end.
+fn first_frame_byte(packet: &[u8]) -> Option<u8> {
+    let (&toc, mut rest) = packet.split_first()?;
+    let mut lengths = usize::from(toc & 3 == 2);
+    if toc & 3 == 3 {
+        let (&count, after) = rest.split_first()?;
+        rest = after;
+        let mut padded = count & 0x40 != 0;
+        while padded {
+            let (&padding, after) = rest.split_first()?;
+            rest = after;
+            padded = padding == 255;
+        }
+        lengths = if count & 0x80 == 0 { 0 } else { usize::from(count & 0x3f).saturating_sub(1) };
+    }
+    for index in 0..lengths {
+        let &length = rest.first()?;
+        if index == 0 && length == 0 {
+            return None;
+        }
+        rest = rest.get(if length < 252 { 1 } else { 2 }..)?;
+    }
+    rest.first().copied()
 }
 
 /// The library's surround decoder takes no empty packets: every stream conceals on its own, in the order of its layout.
@@ -204,14 +277,16 @@ impl PacketDecoder for OpusPacketDecoder {
     }
 
     fn packet_frames(&self, packet: &[u8]) -> Result<usize, PacketError> {
-        opus_pure::packet::samples(packet, self.sample_rate as i32)
-            .map_err(|error| PacketError::Damaged { bytes: packet.len(), reason: error.to_string() })
+        packet::samples(packet, self.sample_rate as i32).map_err(|error| damaged(packet, &error))
     }
 
     fn decode(&mut self, packet: &[u8], output: &mut [f32]) -> Result<usize, PacketError> {
         // An empty packet would mean "lost" to the codec; here a loss is always said aloud, with its length.
         let frames = self.packet_frames(packet)?;
         let output = self.room(frames, output)?;
+        if packet.len() <= DTX_BYTES && matches!(self.codec, Codec::Plain(_)) {
+            return self.conceal(frames, output);
+        }
         self.run(packet, frames, output)
     }
 
@@ -237,6 +312,24 @@ impl PacketDecoder for OpusPacketDecoder {
         Ok(frames)
     }
 
+    fn fec_frames(&self, next: &[u8]) -> usize {
+        let carries = matches!(self.codec, Codec::Plain(_)) && has_lbrr(next) && self.packet_frames(next).is_ok();
+        if !carries {
+            return 0;
+        }
+        packet::samples_per_frame(next, self.sample_rate as i32).unwrap_or(0)
+    }
+
+    fn decode_fec(&mut self, next: &[u8], output: &mut [f32]) -> Result<usize, PacketError> {
+        let frames = self.fec_frames(next);
+        let output = self.room(frames, output)?;
+        let given = match &mut self.codec {
+            Codec::Plain(decoder) if frames > 0 => decoder.decode_fec(next, frames, output),
+            _ => Ok(0),
+        };
+        self.finish(next, given, frames, output)
+    }
+
     fn reset(&mut self) {
         // The library's reset has no way to fail; its signature only says so.
         let _ = match &mut self.codec {
@@ -247,7 +340,7 @@ impl PacketDecoder for OpusPacketDecoder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use opus_pure::{Application, OpusEncoder, OpusMSEncoder};
 
@@ -377,6 +470,121 @@ mod tests {
         assert!((ratio - 0.5012).abs() < 0.001, "{ratio}");
     }
 
+    /// A voice: harmonics of a pitch that glides, in syllables.
+    pub(in crate::audio) fn voice(from: usize, frames: usize) -> Vec<f32> {
+        (from..from + frames)
+            .map(|frame| {
+                let t = frame as f32 / 48_000.0;
+                let phase = std::f32::consts::TAU * (120.0 * t - 5.0 * (t * 3.0).cos());
+                let pulse: f32 = (1..30).map(|harmonic| (phase * harmonic as f32).sin() / harmonic as f32).sum();
+                0.2 * pulse * (0.6 + 0.4 * (t * 5.0 * std::f32::consts::TAU).sin())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_lost_packet_is_recovered_from_the_copy_in_the_next() {
+        for (frames, channels, samples_48k) in [(160, 1, 480), (320, 1, 960), (960, 1, 2880), (320, 2, 960)] {
+            let mut encoder = OpusEncoder::new(48_000, channels, Application::Voip).unwrap();
+            encoder.bitrate_bps = 24_000;
+            encoder.signal_type = Some(opus_pure::Signal::Voice);
+            encoder.use_inband_fec = true;
+            encoder.packet_loss_perc = 20;
+            encoder.max_bandwidth = opus_pure::Bandwidth::Wideband;
+            let mut buffer = vec![0; 4000];
+            let stream: Vec<Vec<u8>> = (0..200)
+                .map(|packet| {
+                    let mono = voice(packet * samples_48k, samples_48k);
+                    let pcm: Vec<f32> = mono.iter().flat_map(|&sample| vec![sample; channels]).collect();
+                    let bytes = encoder.encode(&pcm, samples_48k, &mut buffer).unwrap();
+                    buffer[..bytes].to_vec()
+                })
+                .collect();
+            let (mut whole, mut recovering, mut concealing) = (
+                OpusPacketDecoder::new(16_000, 1).unwrap(),
+                OpusPacketDecoder::new(16_000, 1).unwrap(),
+                OpusPacketDecoder::new(16_000, 1).unwrap(),
+            );
+            let (mut a, mut b) = (vec![0.0; 1920], vec![0.0; 1920]);
+            let (mut recovered, mut invented, mut times) = (0.0, 0.0, 0);
+            for (index, packet) in stream.iter().enumerate() {
+                whole.decode(packet, &mut a).unwrap();
+                let next = stream.get(index + 1).filter(|next| recovering.fec_frames(next) > 0);
+                if let Some(next) = next.filter(|_| index % 5 == 4) {
+                    assert_eq!(recovering.decode_fec(next, &mut b), Ok(frames));
+                    let error = |b: &[f32]| level(&a[..frames].iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>());
+                    recovered += error(&b[..frames]);
+                    concealing.conceal(frames, &mut b).unwrap();
+                    invented += error(&b[..frames]);
+                    times += 1;
+                } else {
+                    recovering.decode(packet, &mut b).unwrap();
+                    concealing.decode(packet, &mut b).unwrap();
+                }
+            }
+            assert!(
+                times >= 8 && recovered < 0.5 * invented,
+                "{frames}, {channels}: {times} times, {recovered} to {invented}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_packet_that_carries_a_copy_is_asked_for_it() {
+        let mut decoder = OpusPacketDecoder::new(16_000, 1).unwrap();
+        let (silk_20, silk_60, hybrid_20, celt_20, stereo) = (9 << 3, 11 << 3, 15 << 3, 31 << 3, 4);
+        for (packet, frames) in [
+            (&[][..], 0),
+            (&[silk_20], 0),
+            (&[silk_20, 0xbf, 0xff], 0),
+            (&[silk_20, 0x40, 0], 320),
+            (&[hybrid_20, 0x40, 0], 320),
+            (&[celt_20, 0xff, 0], 0),
+            (&[silk_60, 0xef, 0], 0),
+            (&[silk_60, 0x10, 0], 960),
+            (&[silk_20, 0x10, 0], 0),
+            (&[silk_20 | stereo, 0x10, 0], 320),
+            (&[silk_60 | stereo, 0x01, 0], 960),
+            (&[silk_20 | 1, 0x40, 0], 320),
+            (&[silk_20 | 2, 1, 0x40, 0], 320),
+            (&[silk_20 | 2, 0, 0x40, 0], 0),
+            (&[silk_20 | 2, 252, 0, 0x40, 0], 320),
+            (&[silk_20 | 3, 2, 0x40, 0], 320),
+            (&[silk_20 | 3, 0x42, 2, 0x40, 0, 0, 0], 320),
+            (&[silk_20 | 3, 0x41, 255, 3, 0x40, 0], 320),
+            (&[silk_20 | 3, 0x83, 1, 1, 0x40, 0, 0], 320),
+            (&[silk_20 | 3, 0x83, 0, 1, 0x40, 0], 0),
+            (&[silk_20 | 3, 0x83], 0),
+            (&[silk_20 | 3], 0),
+        ] {
+            assert_eq!(decoder.fec_frames(packet), frames, "{packet:x?}");
+        }
+        assert_eq!(decoder.decode_fec(&[celt_20, 0xff, 0], &mut []), Ok(0));
+        assert_eq!(
+            decoder.decode_fec(&[silk_20, 0x40, 0], &mut []),
+            Err(PacketError::Buffer { needed: 320, provided: 0 })
+        );
+        assert_eq!(OpusPacketDecoder::new(48_000, 6).unwrap().fec_frames(&[silk_20, 0x40, 0]), 0);
+    }
+
+    #[test]
+    fn a_packet_without_sound_is_quiet() {
+        for application in [Application::Voip, Application::Audio] {
+            let stream = packets(25, application);
+            let mut decoder = OpusPacketDecoder::new(16_000, 1).unwrap();
+            let mut output = vec![0.0; 1920];
+            for packet in &stream {
+                decoder.decode(packet, &mut output).unwrap();
+            }
+            for bytes in [1, 2] {
+                for _ in 0..15 {
+                    assert_eq!(decoder.decode(&stream[24][..bytes], &mut output), Ok(320));
+                }
+                assert!(level(&output[..320]) < 0.02, "{application:?}, {bytes}: {}", level(&output[..320]));
+            }
+        }
+    }
+
     #[test]
     fn surround_decodes_and_conceals_each_channel() {
         let mut encoder = OpusMSEncoder::new(48_000, 6, 1, Application::Audio).unwrap();
@@ -415,8 +623,8 @@ mod tests {
             seed
         };
         let stream = [packets(40, Application::Voip), packets(40, Application::Audio)].concat();
-        for channels in [1, 2, 3, 6] {
-            let mut decoder = OpusPacketDecoder::new(48_000, channels).unwrap();
+        for (rate, channels) in [(48_000, 1), (16_000, 1), (48_000, 2), (48_000, 3), (48_000, 6)] {
+            let mut decoder = OpusPacketDecoder::new(rate, channels).unwrap();
             let mut output = vec![0.0; decoder.max_frames() * channels];
             for round in 0..3000 {
                 let mut packet = stream[round % stream.len()].clone();
@@ -427,10 +635,16 @@ mod tests {
                 if random().is_multiple_of(4) {
                     packet.truncate(random() as usize % packet.len());
                 }
+                if random().is_multiple_of(4)
+                    && let Ok(frames) = decoder.decode_fec(&packet, &mut output)
+                {
+                    assert_eq!(frames, decoder.fec_frames(&packet));
+                    assert!(output[..frames * channels].iter().all(|sample| sample.is_finite()));
+                }
                 match decoder.decode(&packet, &mut output) {
                     Ok(frames) => assert!(output[..frames * channels].iter().all(|sample| sample.is_finite())),
                     Err(_) => {
-                        decoder.conceal(random() as usize % 5761, &mut output).unwrap();
+                        decoder.conceal(random() as usize % (rate as usize * 120 / 1000 + 1), &mut output).unwrap();
                         assert!(output.iter().all(|sample| sample.is_finite()));
                     }
                 }

@@ -1,0 +1,695 @@
+use opus_pure::{Application, OpusEncoder};
+
+use super::*;
+use crate::audio::opus::tests::voice;
+use crate::session::{Input, Session};
+use crate::time::nanos_of_samples;
+use crate::{Config, Output};
+
+mod properties;
+
+const MS: i64 = 1_000_000;
+const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+
+/// What an [`OpusPacket`] borrows, owned.
+#[derive(Clone, Debug)]
+struct Sent {
+    at: Timestamp,
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    payload: Vec<u8>,
+}
+
+impl Sent {
+    fn packet(&self) -> OpusPacket<'_> {
+        let Self { at, ssrc, sequence, timestamp, ref payload } = *self;
+        OpusPacket { at, ssrc, sequence, timestamp, payload }
+    }
+}
+
+fn at_ms(ms: i64) -> Timestamp {
+    START.plus_nanos(ms * MS)
+}
+
+/// Packets of a voice, `ms` each.
+fn encode(count: usize, ms: usize, prepare: impl FnOnce(&mut OpusEncoder)) -> Vec<Vec<u8>> {
+    let mut encoder = OpusEncoder::new(48_000, 1, Application::Voip).unwrap();
+    encoder.bitrate_bps = 24_000;
+    prepare(&mut encoder);
+    let mut buffer = vec![0; 4000];
+    (0..count)
+        .map(|packet| {
+            let bytes = encoder.encode(&voice(packet * ms * 48, ms * 48), ms * 48, &mut buffer).unwrap();
+            buffer[..bytes].to_vec()
+        })
+        .collect()
+}
+
+/// A sender that sends each of `payloads` in its time, from any place of both counters on.
+fn stream(payloads: &[Vec<u8>], ms: usize, sequence: u16, timestamp: u32) -> Vec<Sent> {
+    let sent = |(index, payload): (usize, &Vec<u8>)| Sent {
+        at: at_ms((index * ms) as i64),
+        ssrc: 7,
+        sequence: sequence.wrapping_add(index as u16),
+        timestamp: timestamp.wrapping_add((index * ms * 48) as u32),
+        payload: payload.clone(),
+    };
+    payloads.iter().enumerate().map(sent).collect()
+}
+
+fn voice_stream(count: usize) -> Vec<Sent> {
+    stream(&encode(count, 20, |_| {}), 20, 1000, 48_000)
+}
+
+/// Everything that was given out.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Heard {
+    pieces: Vec<(Timestamp, usize)>,
+    samples: Vec<f32>,
+    stats: ReceiverStats,
+}
+
+impl Heard {
+    fn drain(&mut self, receiver: &mut OpusReceiver) {
+        while let Some(Piece { at, pcm }) = receiver.poll_output() {
+            assert_eq!((pcm.rate(), pcm.channels()), (16_000, 1));
+            assert!((1..=2 * 1920).contains(&pcm.frames()));
+            self.pieces.push((at, pcm.frames()));
+            pcm.mix_into(0, pcm.frames(), &mut self.samples);
+        }
+        self.stats = receiver.stats();
+    }
+
+    /// Jumps between the end of a piece and the next: after which sample, and by how many nanoseconds.
+    fn jumps(&self) -> Vec<(usize, i64)> {
+        let mut jumps = Vec::new();
+        let (mut samples, mut end) = (0, None::<Timestamp>);
+        for &(at, frames) in &self.pieces {
+            let jump = end.map_or(0, |end| at.nanos_since(end));
+            if jump.abs() > 100_000 {
+                jumps.push((samples, jump));
+            }
+            samples += frames;
+            end = Some(at.plus_nanos(nanos_of_samples(frames as u64, SAMPLE_RATE)));
+        }
+        jumps
+    }
+}
+
+fn receiver() -> OpusReceiver {
+    OpusReceiver::new(ReorderWindow::default()).unwrap()
+}
+
+fn hear<'a>(packets: impl IntoIterator<Item = &'a Sent>) -> Heard {
+    let (mut receiver, mut heard) = (receiver(), Heard::default());
+    for sent in packets {
+        receiver.handle_packet(sent.packet()).unwrap();
+        heard.drain(&mut receiver);
+    }
+    receiver.flush();
+    heard.drain(&mut receiver);
+    assert_eq!(receiver.poll_output().map(|piece| piece.at), None);
+    heard
+}
+
+/// All but those that `is_lost` names.
+fn hear_without(sent: &[Sent], is_lost: impl Fn(usize) -> bool) -> Heard {
+    hear(sent.iter().enumerate().filter(|(index, _)| !is_lost(*index)).map(|(_, sent)| sent))
+}
+
+fn level(samples: &[f32]) -> f32 {
+    (samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len() as f32).sqrt()
+}
+
+/// How far `heard` is from `whole`, against `whole`.
+fn error(heard: &[f32], whole: &[f32]) -> f32 {
+    level(&heard.iter().zip(whole).map(|(a, b)| a - b).collect::<Vec<_>>()) / level(whole)
+}
+
+#[test]
+fn packets_in_order_go_through_at_once() {
+    for ms in [10, 20, 40, 60] {
+        let sent = stream(&encode(30, ms, |_| {}), ms, 1000, 48_000);
+        let (mut receiver, mut heard) = (receiver(), Heard::default());
+        let mut decoder = OpusPacketDecoder::new(16_000, 1).unwrap();
+        let mut expected = vec![0.0; 1920];
+        for (index, sent) in sent.iter().enumerate() {
+            receiver.handle_packet(sent.packet()).unwrap();
+            heard.drain(&mut receiver);
+            assert_eq!(heard.pieces.len(), index + 1);
+            assert_eq!(heard.pieces[index], (sent.at, ms * 16));
+            assert_eq!(decoder.decode(&sent.payload, &mut expected), Ok(ms * 16));
+            assert_eq!(heard.samples[index * ms * 16..], expected[..ms * 16]);
+            assert_eq!(receiver.held_until(), None);
+        }
+        assert_eq!(heard.stats, ReceiverStats { received: 30, ..ReceiverStats::default() });
+    }
+}
+
+#[test]
+fn both_counters_wrap() {
+    let payloads = encode(100, 20, |_| {});
+    let expected = hear(&stream(&payloads, 20, 1000, 0));
+    let heard = hear(&stream(&payloads, 20, u16::MAX - 49, u32::MAX - 60 * 960 + 1));
+    assert_eq!(heard, expected);
+    // With a loss at the wrap of each.
+    let lost = |index| index == 50 || index == 60;
+    let expected = hear_without(&stream(&payloads, 20, 1000, 0), lost);
+    let heard = hear_without(&stream(&payloads, 20, u16::MAX - 49, u32::MAX - 60 * 960 + 1), lost);
+    assert_eq!((heard.stats.lost, &heard), (2, &expected));
+}
+
+/// Three wraps of the sequence and hundreds of the timestamp: DTX with pauses of six hours.
+#[test]
+fn a_session_of_months_never_wraps() {
+    let (mut receiver, mut heard) = (receiver(), Heard::default());
+    let mut elapsed_ticks = 0;
+    for index in 0..200_000_u32 {
+        let at = START.plus_nanos(nanos_of_samples(elapsed_ticks, RTP_RATE));
+        let timestamp = elapsed_ticks as u32;
+        // 120 ms without sound; before there was any, the codec is silent at no cost.
+        let packet = OpusPacket { at, ssrc: 7, sequence: index as u16, timestamp, payload: &[9 << 3 | 3, 6] };
+        receiver.handle_packet(packet).unwrap();
+        heard.drain(&mut receiver);
+        assert_eq!(heard.pieces.pop(), Some((at, 1920)));
+        heard.samples.clear();
+        elapsed_ticks += if index % 100 == 0 { 1 << 30 } else { 5760 };
+    }
+    assert!(elapsed_ticks > 500 * 24 * 3600 * u64::from(RTP_RATE));
+    assert_eq!(heard.stats, ReceiverStats { received: 200_000, ..ReceiverStats::default() });
+}
+
+fn permutations(of: usize) -> Vec<Vec<usize>> {
+    if of == 0 {
+        return vec![vec![]];
+    }
+    let shorter = permutations(of - 1);
+    (0..of)
+        .flat_map(|place| {
+            shorter.iter().map(move |rest| {
+                let mut order = rest.clone();
+                order.insert(place, of - 1);
+                order
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn every_order_within_the_window_gives_the_same() {
+    let sent = voice_stream(14);
+    let mut expected = hear(&sent);
+    for order in permutations(4) {
+        for from in [1, 5, 10] {
+            let mut shuffled = sent.clone();
+            for (place, &index) in order.iter().enumerate() {
+                shuffled[from + place] = sent[from + index].clone();
+            }
+            // The times are given by the first packet and the RTP timestamps: order changes neither.
+            expected.stats = ReceiverStats { received: 14, ..ReceiverStats::default() };
+            assert_eq!(hear(&shuffled), expected, "{order:?} from {from}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_is_four_places_late_is_lost_and_late() {
+    let mut sent = voice_stream(20);
+    let late = sent.remove(5);
+    sent.insert(9, late);
+    let heard = hear(&sent);
+    assert_eq!((heard.stats.lost, heard.stats.late, heard.stats.duplicate), (1, 1, 0));
+    assert_eq!((heard.samples.len(), heard.jumps()), (20 * 320, vec![]));
+    assert_eq!(heard.stats.concealed_samples, 320);
+}
+
+#[test]
+fn the_window_is_what_was_asked_for() {
+    let sent = voice_stream(40);
+    let late_by = |places: usize| {
+        let mut late = sent.clone();
+        late[5..=5 + places].rotate_left(1);
+        late
+    };
+    let lost = |window, sent: &[Sent]| {
+        let (mut receiver, mut heard) = (OpusReceiver::new(window).unwrap(), Heard::default());
+        for sent in sent {
+            receiver.handle_packet(sent.packet()).unwrap();
+            heard.drain(&mut receiver);
+        }
+        heard.stats.lost
+    };
+    for (packets, ms, places) in
+        [(0, 60, 0), (1, 60, 1), (3, 60, 3), (3, 0, 0), (3, 40, 2), (10, 60, 3), (10, 200, 10), (20, 1000, 20)]
+    {
+        let window = ReorderWindow { packets, ms };
+        assert_eq!(lost(window, &late_by(places)), 0, "{window:?}");
+        assert_eq!(lost(window, &late_by(places + 1)), 1, "{window:?}");
+    }
+    for (packets, ms) in [(51, 60), (3, 1001), (usize::MAX, u32::MAX)] {
+        let window = ReorderWindow { packets, ms };
+        let error = OpusReceiver::new(window).unwrap_err();
+        assert_eq!(error, ReceiveError::Window(window));
+        assert!(error.to_string().contains(&packets.to_string()) && error.to_string().contains("0 – 50"), "{error}");
+    }
+}
+
+#[test]
+fn losses_are_concealed_up_to_120_ms_and_left_out_beyond() {
+    let sent = voice_stream(60);
+    let whole = hear(&sent);
+    for (lost, concealed) in [(1, 1), (2, 2), (5, 5), (6, 6), (7, 0), (20, 0), (40, 0)] {
+        let heard = hear_without(&sent, |index| (10..10 + lost).contains(&index));
+        let left_out = lost - concealed;
+        assert_eq!(heard.stats.lost, lost as u64);
+        assert_eq!(heard.stats.concealed_samples, concealed as u64 * 320);
+        assert_eq!(heard.samples.len(), (60 - left_out) * 320, "{lost} lost");
+        let jumps = if left_out > 0 { vec![(3200, left_out as i64 * 20 * MS)] } else { vec![] };
+        assert_eq!(heard.jumps(), jumps, "{lost} lost");
+        // The voice comes back.
+        let behind = (60 - 10 - lost) * 320;
+        let last = |heard: &Heard| heard.samples[heard.samples.len() - behind / 2..].to_vec();
+        assert!(error(&last(&heard), &last(&whole)) < 0.3, "{lost} lost: {}", error(&last(&heard), &last(&whole)));
+    }
+}
+
+#[test]
+fn a_loss_is_recovered_from_the_copy_in_the_next_packet() {
+    let sent = stream(
+        &encode(120, 20, |encoder| {
+            encoder.use_inband_fec = true;
+            encoder.packet_loss_perc = 20;
+            encoder.max_bandwidth = opus_pure::Bandwidth::Wideband;
+        }),
+        20,
+        1,
+        0,
+    );
+    let whole = hear(&sent);
+    let decoder = OpusPacketDecoder::new(16_000, 1).unwrap();
+    let carries = |index: usize| sent.get(index).is_some_and(|sent| decoder.fec_frames(&sent.payload) == 320);
+    let losses: Vec<usize> = (10..110).filter(|index| index % 6 == 0 && carries(index + 1)).collect();
+    assert!(losses.len() > 5);
+    // One and two in a row: of two, only the second was copied.
+    for run in [1, 2] {
+        let heard = hear_without(&sent, |index| losses.iter().any(|&last| (last + 1 - run..=last).contains(&index)));
+        let lost = (losses.len() * run) as u64;
+        assert_eq!((heard.stats.lost, heard.samples.len(), heard.jumps()), (lost, 120 * 320, vec![]));
+        assert_eq!(heard.stats.recovered_samples, losses.len() as u64 * 320);
+        assert_eq!(heard.stats.concealed_samples, (run as u64 - 1) * losses.len() as u64 * 320);
+        if run == 1 {
+            let mut without = sent.clone();
+            for &last in &losses {
+                // The same, but for the flag that announces the copy.
+                without[last + 1].payload[1] &= !0x40;
+            }
+            let of_loss = |heard: &Heard| {
+                let lost = |&last: &usize| heard.samples[last * 320..][..320].to_vec();
+                losses.iter().flat_map(lost).collect::<Vec<_>>()
+            };
+            let concealed = hear_without(&without, |index| losses.contains(&index));
+            let (recovered, invented) =
+                (error(&of_loss(&heard), &of_loss(&whole)), error(&of_loss(&concealed), &of_loss(&whole)));
+            assert!(recovered < 0.5 * invented, "{recovered} against {invented}");
+        }
+    }
+}
+
+#[test]
+fn duplicates_are_dropped_wherever_they_come() {
+    let sent = voice_stream(30);
+    let mut expected = hear(&sent);
+    for behind in [0_usize, 1, 2, 20] {
+        let twice = (0..30 + behind).flat_map(|index| {
+            let again = index.checked_sub(behind).and_then(|index| sent.get(index));
+            sent.get(index).into_iter().chain(again)
+        });
+        expected.stats = ReceiverStats { received: 60, duplicate: 30, ..ReceiverStats::default() };
+        assert_eq!(hear(twice), expected, "{behind} behind");
+    }
+    // Of one that is held.
+    let order = [0, 1, 3, 3, 2, 3, 4];
+    expected.stats = ReceiverStats { received: 30, duplicate: 2, ..ReceiverStats::default() };
+    let heard = hear(order.iter().map(|&index| &sent[index]));
+    assert_eq!((heard.stats.duplicate, heard.stats.lost, heard.samples.len()), (2, 0, 5 * 320));
+    assert_eq!(heard.samples, expected.samples[..5 * 320]);
+}
+
+/// A voice, a pause and a voice, with the packets of the pause sent, or left out as RFC 7587 (3.1.3) has it.
+#[test]
+fn dtx_is_no_loss() {
+    let mut encoder = OpusEncoder::new(48_000, 1, Application::Voip).unwrap();
+    encoder.bitrate_bps = 24_000;
+    encoder.use_dtx = true;
+    let mut buffer = vec![0; 4000];
+    let payloads: Vec<Vec<u8>> = (0..200)
+        .map(|packet| {
+            let pcm = if (50..150).contains(&packet) { vec![0.0; 960] } else { voice(packet * 960, 960) };
+            let bytes = encoder.encode(&pcm, 960, &mut buffer).unwrap();
+            buffer[..bytes].to_vec()
+        })
+        .collect();
+    let sent = stream(&payloads, 20, 65_500, u32::MAX - 1000);
+    assert!(payloads.iter().filter(|payload| payload.len() <= 2).count() > 50);
+    let heard = hear(&sent);
+    assert_eq!((heard.samples.len(), heard.jumps()), (200 * 320, vec![]));
+    assert_eq!(heard.stats, ReceiverStats { received: 200, ..ReceiverStats::default() });
+    assert!(level(&heard.samples[70 * 320..150 * 320]) < 0.01);
+
+    let mut left = sent.clone();
+    left.retain(|sent| sent.payload.len() > 2);
+    for (index, sent) in left.iter_mut().enumerate() {
+        sent.sequence = index as u16;
+    }
+    let mut skipped = 0;
+    let heard_left = hear(&left);
+    for (_, jump) in heard_left.jumps() {
+        assert!(jump > 120 * MS && jump <= 420 * MS, "{jump}");
+        skipped += jump / (20 * MS);
+    }
+    assert!(skipped > 20 && heard_left.stats.lost == 0);
+    assert_eq!(heard_left.samples.len() + skipped as usize * 320, 200 * 320);
+    // The decoder went on: the voice behind the pause is the same.
+    let end = |heard: &Heard| heard.samples[heard.samples.len() - 40 * 320..].to_vec();
+    assert!(error(&end(&heard_left), &end(&heard)) < 0.1, "{}", error(&end(&heard_left), &end(&heard)));
+}
+
+#[test]
+fn a_short_pause_is_silence() {
+    let mut sent = voice_stream(30);
+    for sent in &mut sent[15..] {
+        sent.timestamp += 4 * 960;
+        sent.at = sent.at.plus_nanos(80 * MS);
+    }
+    let heard = hear(&sent);
+    assert_eq!((heard.samples.len(), heard.jumps()), (34 * 320, vec![]));
+    assert_eq!((heard.stats.lost, heard.stats.concealed_samples), (0, 0));
+    let whole = hear(&voice_stream(30));
+    assert_eq!(heard.samples[..15 * 320], whole.samples[..15 * 320]);
+    assert_eq!(heard.samples[15 * 320..19 * 320], [0.0; 4 * 320]);
+    assert_eq!(heard.samples[19 * 320..], whole.samples[15 * 320..]);
+}
+
+#[test]
+fn padding_and_packets_without_sound_take_no_time() {
+    let mut sent = voice_stream(30);
+    let expected = hear(&sent);
+    let padding = Sent { payload: vec![], timestamp: sent[9].timestamp, at: sent[9].at, ..sent[10].clone() };
+    sent.insert(10, padding);
+    for sent in &mut sent[11..] {
+        sent.sequence += 1;
+    }
+    let heard = hear(&sent);
+    assert_eq!((&heard.samples, &heard.pieces), (&expected.samples, &expected.pieces));
+    // And when it is lost.
+    let heard = hear_without(&sent, |index| index == 10);
+    assert_eq!((heard.stats.lost, &heard.samples, &heard.pieces), (1, &expected.samples, &expected.pieces));
+}
+
+#[test]
+fn damaged_payloads_are_counted_and_concealed() {
+    let whole = voice_stream(30);
+    for damaged in [&[0xff, 0xff][..], &[9 << 3 | 2, 200, 1, 2], &[9 << 3 | 1, 1, 2, 3, 4, 5], &[9 << 3 | 3, 0, 1]] {
+        let mut sent = whole.clone();
+        for index in [10, 11, 20] {
+            sent[index].payload = damaged.to_vec();
+        }
+        let heard = hear(&sent);
+        let expected = hear_without(&whole, |index| [10, 11, 20].contains(&index));
+        assert_eq!((heard.stats.damaged, heard.stats.lost, heard.stats.concealed_samples), (3, 0, 960), "{damaged:x?}");
+        assert_eq!((heard.samples.len(), heard.jumps()), (30 * 320, vec![]), "{damaged:x?}");
+        let error = error(&heard.samples, &expected.samples);
+        assert!(error < 0.05, "{damaged:x?}: {error}");
+    }
+}
+
+#[test]
+fn another_stream_takes_over_with_its_second_packet() {
+    let one = voice_stream(20);
+    for (ssrc, sequence) in [(8, 1020), (8, 40_000), (7, 1020 + 3000), (7, 40_000), (7, 800)] {
+        let mut two = stream(&encode(20, 20, |_| {}), 20, sequence, 777);
+        for (index, sent) in two.iter_mut().enumerate() {
+            sent.ssrc = ssrc;
+            sent.at = at_ms(5_000 + index as i64 * 20);
+        }
+        // The first packet of the new one is not given out before the second, nor lost.
+        let (mut receiver, mut heard) = (receiver(), Heard::default());
+        for sent in one.iter().chain(&two[..1]) {
+            receiver.handle_packet(sent.packet()).unwrap();
+            heard.drain(&mut receiver);
+        }
+        assert_eq!(heard, Heard { stats: ReceiverStats { received: 21, ..ReceiverStats::default() }, ..hear(&one) });
+        for sent in &two[1..] {
+            receiver.handle_packet(sent.packet()).unwrap();
+            heard.drain(&mut receiver);
+        }
+        assert_eq!(heard.jumps(), [(20 * 320, 4_600 * MS)]);
+        assert_eq!(heard.samples[20 * 320..], hear(&two).samples);
+        assert_eq!(heard.stats, ReceiverStats { received: 40, restarts: 1, ..ReceiverStats::default() });
+    }
+}
+
+#[test]
+fn what_the_old_stream_holds_is_given_out_before_the_new_one() {
+    let one = voice_stream(20);
+    let mut two = voice_stream(10);
+    for (index, sent) in two.iter_mut().enumerate() {
+        (sent.ssrc, sent.at) = (8, at_ms(5_000 + index as i64 * 20));
+    }
+    // 17 is missing when the new stream comes, and comes too late.
+    let order = one[..17].iter().chain(&one[18..]).chain(&two[..3]).chain([&one[17]]).chain(&two[3..]);
+    let heard = hear(order);
+    let expected = hear_without(&one, |index| index == 17);
+    assert_eq!(heard.samples[..20 * 320], expected.samples);
+    assert_eq!((heard.samples.len(), heard.jumps()), (30 * 320, vec![(20 * 320, 4_600 * MS)]));
+    let stats =
+        ReceiverStats { received: 30, lost: 1, stray: 1, restarts: 1, concealed_samples: 320, ..expected.stats };
+    assert_eq!(heard.stats, stats);
+}
+
+#[test]
+fn strays_play_no_part() {
+    let sent = voice_stream(30);
+    let mut expected = hear(&sent);
+    expected.stats.received += 10;
+    expected.stats.stray = 10;
+    let with_strays: Vec<Sent> = sent
+        .iter()
+        .enumerate()
+        .flat_map(|(index, sent)| {
+            let other = Sent { ssrc: 9, ..sent.clone() };
+            let far = Sent { sequence: sent.sequence + 20_000, ..sent.clone() };
+            let stray = [Some(other), Some(far)].into_iter().flatten().filter(move |_| index % 6 == 1);
+            std::iter::once(sent.clone()).chain(stray)
+        })
+        .collect();
+    assert_eq!(hear(&with_strays), expected);
+    // Nor does one that comes first, but for the two packets it takes to be sure.
+    let stray = Sent { ssrc: 9, ..sent[0].clone() };
+    let heard = hear([&stray].into_iter().chain(&sent[1..]));
+    assert_eq!((heard.samples.len(), heard.stats.restarts, heard.stats.lost), (30 * 320, 1, 0));
+}
+
+#[test]
+fn a_flush_gives_out_what_is_held() {
+    let sent = voice_stream(10);
+    let (mut receiver, mut heard) = (receiver(), Heard::default());
+    for index in [0, 1, 3, 5] {
+        receiver.handle_packet(sent[index].packet()).unwrap();
+        heard.drain(&mut receiver);
+    }
+    assert_eq!((heard.samples.len(), receiver.held_until()), (2 * 320, Some(at_ms(60 + 60))));
+    receiver.flush();
+    heard.drain(&mut receiver);
+    assert_eq!((heard.samples.len(), receiver.held_until(), heard.stats.lost), (6 * 320, None, 2));
+    // It is over for those before, not for those behind.
+    for index in [2, 6, 7] {
+        receiver.handle_packet(sent[index].packet()).unwrap();
+        heard.drain(&mut receiver);
+    }
+    assert_eq!((heard.samples.len(), heard.stats.late, heard.stats.lost), (8 * 320, 1, 2));
+    receiver.flush();
+    assert!(receiver.poll_output().is_none());
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let sent = voice_stream(10);
+    let mut receiver = receiver();
+    let payload = vec![0; MAX_PAYLOAD_BYTES + 1];
+    let too_long = receiver.handle_packet(OpusPacket { payload: &payload, ..sent[0].packet() });
+    assert_eq!(too_long, Err(ReceiveError::TooLong(MAX_PAYLOAD_BYTES + 1)));
+    assert!(too_long.unwrap_err().to_string().contains(&MAX_PAYLOAD_BYTES.to_string()));
+    for sent in &sent[..4] {
+        receiver.handle_packet(sent.packet()).unwrap();
+    }
+    assert_eq!(receiver.handle_packet(sent[4].packet()), Err(ReceiveError::NotDrained(4)));
+    assert_eq!(receiver.stats().received, 4);
+    let mut heard = Heard::default();
+    heard.drain(&mut receiver);
+    for sent in &sent[4..] {
+        receiver.handle_packet(sent.packet()).unwrap();
+        heard.drain(&mut receiver);
+    }
+    assert_eq!(heard, hear(&sent));
+}
+
+/// A session as a server has it, with nothing recognised.
+struct Listener {
+    session: Session,
+    heard: Heard,
+}
+
+impl Listener {
+    fn listen<'a>(packets: impl IntoIterator<Item = &'a Sent>) -> Self {
+        let session = Session::new("alice", Config::default());
+        let (mut receiver, mut listener) = (receiver(), Self { session, heard: Heard::default() });
+        for sent in packets {
+            receiver.handle_packet(sent.packet()).unwrap();
+            listener.drain(&mut receiver);
+        }
+        receiver.flush();
+        listener.drain(&mut receiver);
+        listener
+    }
+
+    fn drain(&mut self, receiver: &mut OpusReceiver) {
+        while let Some(Piece { at, pcm }) = receiver.poll_output() {
+            self.heard.pieces.push((at, pcm.frames()));
+            pcm.mix_into(0, pcm.frames(), &mut self.heard.samples);
+            self.session.handle_input(Input::Audio { at, pcm }).unwrap();
+            while !matches!(self.session.poll_output(), Output::Wait(_)) {}
+        }
+        self.heard.stats = receiver.stats();
+    }
+}
+
+#[test]
+fn a_session_accounts_for_the_time_of_lost_packets() {
+    let mut sent = voice_stream(300);
+    for (index, sent) in sent.iter_mut().enumerate() {
+        // They come by up to 110 ms late, as over a mobile network.
+        sent.at = sent.at.plus_nanos((index as i64 * 7919 % 12) * 10 * MS);
+    }
+    let sent = sent;
+    for (lost, filled) in [(0..0, 0), (100..101, 0), (100..106, 0), (100..107, 7), (100..150, 50), (20..160, 140)] {
+        let heard =
+            Listener::listen(sent.iter().enumerate().filter(|(at, _)| !lost.contains(at)).map(|(_, sent)| sent));
+        let accounting = heard.session.accounting();
+        // What is filled is right to what the anchors, which slew, may be apart.
+        assert!(accounting.filled.abs_diff(filled * 320) <= 64, "{lost:?}: {}", accounting.filled);
+        assert_eq!(accounting.total() - accounting.filled, (300 - filled) * 320, "{lost:?}");
+    }
+    // 4 s are no silence but a gap: 200 packets.
+    let heard = Listener::listen(sent[..50].iter().chain(&sent[250..]));
+    let accounting = heard.session.accounting();
+    assert_eq!((accounting.filled, accounting.total()), (0, 100 * 320));
+    let jumps = heard.heard.jumps();
+    assert!(matches!(jumps[..], [(16_000, jump)] if (jump - 4_000 * MS).abs() < MS), "{jumps:?}");
+}
+
+/// All English recordings of the repository, 16 kHz.
+#[cfg(feature = "files")]
+fn speech() -> Vec<f32> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/speech");
+    let mut samples = Vec::new();
+    for name in ["austen-0880", "en-agent-alreadyon", "en-queue-periodic-announce", "en-tt-monkeysintro"] {
+        let mut file = crate::audio::file::AudioFile::open(&folder.join(name).with_extension("flac")).unwrap();
+        while let Some(block) = file.next_block().unwrap() {
+            assert_eq!((block.sample_rate, block.channels), (16_000, 1));
+            samples.extend_from_slice(block.samples);
+        }
+    }
+    samples
+}
+
+#[cfg(feature = "files")]
+#[test]
+fn speech_survives_a_bad_network() {
+    let mut random = 1_u64;
+    let mut random = move |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut encoder = OpusEncoder::new(16_000, 1, Application::Voip).unwrap();
+    (encoder.bitrate_bps, encoder.use_inband_fec, encoder.packet_loss_perc) = (24_000, true, 10);
+    let mut buffer = vec![0; 4000];
+    let payloads: Vec<Vec<u8>> = speech()
+        .chunks_exact(320)
+        .map(|pcm| {
+            let bytes = encoder.encode(pcm, 320, &mut buffer).unwrap();
+            buffer[..bytes].to_vec()
+        })
+        .collect();
+    let (count, sent) = (payloads.len(), stream(&payloads, 20, 65_000, 12_345));
+    // Neighbours change places, and one packet in twenty is lost.
+    let mut order: Vec<(i64, usize)> = (0..count).map(|index| (index as i64 * 20 + random(45) as i64, index)).collect();
+    order.sort_unstable();
+    let arrived: Vec<Sent> = order
+        .iter()
+        .filter(|(_, index)| [0, count - 1].contains(index) || random(20) > 0)
+        .map(|&(ms, index)| Sent { at: at_ms(ms), ..sent[index].clone() })
+        .collect();
+    let (whole, listener) = (hear(&sent), Listener::listen(&arrived));
+    let ReceiverStats { lost, late, stray, restarts, concealed_samples, recovered_samples, .. } = listener.heard.stats;
+    assert_eq!((lost, late, stray, restarts), ((count - arrived.len()) as u64, 0, 0, 0));
+    assert_eq!(concealed_samples + recovered_samples, lost * 320);
+    assert!(recovered_samples > concealed_samples, "{recovered_samples} recovered, {concealed_samples} concealed");
+    assert_eq!(listener.session.accounting().total(), count as u64 * 320);
+    let error = error(&listener.heard.samples, &whole.samples);
+    assert!(error < 0.3, "{error}");
+}
+
+#[test]
+fn a_stated_time_that_jitters_gives_times_that_do_not() {
+    let mut sent = voice_stream(200);
+    for (index, sent) in sent.iter_mut().enumerate().skip(1) {
+        sent.at = sent.at.plus_nanos((index as i64 * 7919 % 21) * 10 * MS);
+    }
+    // One stall of 3 s, delivered in a burst.
+    for (index, sent) in sent.iter_mut().enumerate().skip(100) {
+        sent.at = sent.at.max(at_ms(5_000 + index as i64 / 10));
+    }
+    let heard = hear(&sent);
+    assert_eq!(heard.jumps(), []);
+    let last = heard.pieces[199].0.nanos_since(at_ms(199 * 20));
+    // 200 steps of 10 µs at most.
+    assert!((0..=2 * MS).contains(&last), "{last}");
+}
+
+#[test]
+fn a_pause_that_the_rtp_time_leaves_out_is_believed() {
+    // Above 10 s at once, below after a second.
+    for (pause_ms, after) in [(200, None), (300, Some(50)), (5_000, Some(50)), (9_900, Some(50)), (10_100, Some(0))] {
+        let mut sent = voice_stream(200);
+        for sent in &mut sent[100..] {
+            sent.at = sent.at.plus_nanos(pause_ms * MS);
+        }
+        let heard = hear(&sent);
+        assert_eq!(heard.samples.len(), 200 * 320);
+        let jumps: Vec<(usize, i64)> = heard.jumps().iter().map(|(at, jump)| (at / 320, jump / MS)).collect();
+        match after {
+            None => assert_eq!(jumps, []),
+            Some(after) => {
+                assert_eq!(jumps.len(), 1, "{pause_ms} ms: {jumps:?}");
+                assert_eq!(jumps[0].0, 100 + after, "{pause_ms} ms");
+                assert!((pause_ms - 1..=pause_ms).contains(&jumps[0].1), "{pause_ms} ms: {jumps:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rtp_time_that_makes_no_sense_is_not_believed() {
+    let expected = hear(&voice_stream(60));
+    // It stands still, goes back, or jumps by hours, while the sequence goes on and the stated time as well.
+    for jump in [-960_i32, -48_000, i32::MIN, 48_000 * 3600, i32::MAX - 960] {
+        let mut sent = voice_stream(60);
+        for sent in &mut sent[30..] {
+            sent.timestamp = sent.timestamp.wrapping_add(jump as u32);
+        }
+        let heard = hear(&sent);
+        assert_eq!((&heard.samples, heard.jumps()), (&expected.samples, vec![]), "{jump}");
+    }
+}
