@@ -227,14 +227,14 @@ mod tests {
             (
                 Format::Srt,
                 "1\n00:00:01,061 --> 00:00:05,401\nThat agent is already logged on.\nPlease enter your agent number.\n\n\
-                 2\n00:00:00,000 --> 00:00:00,001\na -- > b 2 00:00:09,000\n-- > 00:00:10,000 c & d\n\n\
+                 2\n00:00:00,000 --> 00:00:00,001\na -- > b 2 00:00:09,000 -- >\n00:00:10,000 c & d\n\n\
                  3\n100:00:00,000 --> 100:00:01,500\nlate\n\n",
             ),
             (
                 Format::Vtt,
                 "WEBVTT\n\n\
                  00:00:01.061 --> 00:00:05.401\n<v alice>That agent is already logged on.\nPlease enter your agent number.\n\n\
-                 00:00:00.000 --> 00:00:00.001\n<v R&amp;D &lt;bob&gt;>a --&gt; b 2 00:00:09,000\n--&gt; 00:00:10,000 c &amp; d\n\n\
+                 00:00:00.000 --> 00:00:00.001\n<v R&amp;D &lt;bob&gt;>a --&gt; b 2 00:00:09,000 --&gt;\n00:00:10,000 c &amp; d\n\n\
                  100:00:00.000 --> 100:00:01.500\nlate\n\n",
             ),
             (
