@@ -38,6 +38,9 @@
 //! # }
 //! ```
 //!
+//! For live audio set [`Config::early_finals`]: a final is then asked for inside the silence that must pass before it is
+//! shown, and is ready when that is over. [`Output::Closed`] says when, [`asr::DecodeJob::due`] when an answer is wanted.
+//!
 //! With the feature `engine`, [`engine::Workers`] runs decoders on threads: submit each [`asr::DecodeJob`], give each
 //! answer back to the session that asked. `examples/embed.rs` is a complete program.
 //!

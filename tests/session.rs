@@ -523,14 +523,16 @@ fn asked_early(early: bool, late: bool) -> (Vec<String>, Vec<String>) {
                     steps.push(format!("{ms} final"));
                     finals.push(format!("{event:?}"));
                 }
-                Output::Wait(_) => match waiting.pop_front_if(|(due, _)| *due <= ms) {
-                    Some((_, job)) => {
-                        let heard = format!("{} from {}", job.audio.len(), job.start.0);
-                        let result = Ok(Hypothesis::certain(&heard, &job));
-                        session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
+                Output::Wait(_) => {
+                    match waiting.front().is_some_and(|(due, _)| *due <= ms).then(|| waiting.pop_front()).flatten() {
+                        Some((_, job)) => {
+                            let heard = format!("{} from {}", job.audio.len(), job.start.0);
+                            let result = Ok(Hypothesis::certain(&heard, &job));
+                            session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
+                        }
+                        None => break,
                     }
-                    None => break,
-                },
+                }
             }
         }
     }
