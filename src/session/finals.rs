@@ -17,6 +17,7 @@ const LANGUAGE_BELIEVED: f32 = 0.5;
 /// A mean log-probability below this, half-way to the guards' own threshold, makes a caption's language doubtful: text in
 /// the wrong language is unlikely text.
 const LANGUAGE_DOUBTED: f32 = -0.5;
+
 /// A caption that is closed and whose final is awaited.
 pub(super) struct ClosedCaption {
     pub(super) id: CaptionId,
@@ -98,8 +99,11 @@ impl Session {
         if caption.auto
             && let Ok(hypothesis) = &result
         {
-            let doubtful = matches!(hypothesis.suppressed, Some(Suppression::LowProbability | Suppression::Repetition))
-                || hypothesis.suppressed.is_none() && hypothesis.mean_log_probability < LANGUAGE_DOUBTED;
+            let doubtful = match hypothesis.suppressed {
+                Some(Suppression::LowProbability | Suppression::Repetition | Suppression::TooManyTokens) => true,
+                Some(_) => false,
+                None => hypothesis.mean_log_probability < LANGUAGE_DOUBTED,
+            };
             if doubtful && matches!(caption.state, FinalState::Asked) && caption.job.language != LanguageSetting::Auto {
                 caption.job.id = JobId(self.next_job);
                 self.next_job += 1;
