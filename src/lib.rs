@@ -41,6 +41,10 @@
 //! For live audio set [`Config::early_finals`]: a final is then asked for inside the silence that must pass before it is
 //! shown, and is ready when that is over. [`Output::Closed`] says when, [`asr::DecodeJob::due`] when an answer is wanted.
 //!
+//! Audio that a host lost before the session saw it is [`Input::Lost`], a job that it gives up is answered with
+//! [`Shed`](asr::DecodeError::Shed): both become gaps that say so. [`Input::Flush`] ends a caption where the host knows that
+//! a turn is over.
+//!
 //! With the feature `engine`, [`engine::Workers`] runs decoders on threads: submit each [`asr::DecodeJob`], give each
 //! answer back to the session that asked. `examples/embed.rs` is a complete program.
 //!

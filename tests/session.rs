@@ -346,6 +346,9 @@ fn a_trace_replays_to_the_same_bytes() {
         let pcm = Pcm::interleaved(44_100, 2, &stereo[..]).unwrap();
         let at = at_ms(i as i64 * 100 - if i == 20 { 5_000 } else { 0 }); // one push is refused
         jobs.extend(feed(&mut session, &mut trace, Input::Audio { at, pcm }, &mut outputs));
+        if i == 10 {
+            jobs.extend(feed(&mut session, &mut trace, Input::Flush, &mut outputs));
+        }
         if i % 7 == 0
             && let Some(job) = jobs.pop_front()
         {
@@ -353,6 +356,8 @@ fn a_trace_replays_to_the_same_bytes() {
             jobs.extend(feed(&mut session, &mut trace, Input::Decoded { job: job.id, result }, &mut outputs));
         }
     }
+    let lost = Input::Lost { from: at_ms(6_000), to: at_ms(7_000) };
+    feed(&mut session, &mut trace, lost, &mut outputs);
     feed(&mut session, &mut trace, Input::Tick(at_ms(9_000)), &mut outputs);
     feed(&mut session, &mut trace, Input::Configure(no_interims()), &mut outputs);
     feed(&mut session, &mut trace, Input::End, &mut outputs);

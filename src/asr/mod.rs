@@ -189,6 +189,9 @@ pub enum DecodeError {
     /// [`Cancel`] was set: nothing to do.
     #[error("the job was cancelled")]
     Cancelled,
+    /// There is more to decode than can be: nobody tried, and by now it would come too late.
+    #[error("the recogniser is overloaded: the job was given up")]
+    Shed,
     /// The job itself is wrong for this decoder: do not try it again.
     #[error("the job cannot be decoded: {0}")]
     Invalid(String),

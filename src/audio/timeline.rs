@@ -101,6 +101,12 @@ impl Timeline {
         self.anchor = Some(Anchor { index, time: at, rate, frames: 0 });
     }
 
+    /// Whether no audio has come since the last anchor, or ever.
+    #[must_use]
+    pub fn is_at_anchor(&self) -> bool {
+        self.anchor.as_ref().is_none_or(|anchor| anchor.frames == 0)
+    }
+
     /// Goes on at another rate from sample `index`, without a hole.
     pub fn change_rate(&mut self, index: SampleIndex, rate: u32) {
         if let Some(anchor) = &mut self.anchor {

@@ -130,7 +130,7 @@ pub enum CaptionEvent {
 pub enum Retraction {
     /// The guards found no words in it.
     Suppressed,
-    /// Its recognition failed.
+    /// It was not recognised: its recognition failed, was given up or called off.
     Lost,
 }
 
@@ -145,4 +145,8 @@ pub enum GapReason {
     ClockRestarted,
     /// There was speech, and its recognition failed.
     DecodeFailed,
+    /// More was said than could be taken in or recognised.
+    Overload,
+    /// There was speech, and it was called off before it was recognised.
+    Abandoned,
 }

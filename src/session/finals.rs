@@ -147,6 +147,13 @@ impl Session {
         }
     }
 
+    /// A span without captions, behind the captions that are awaited.
+    pub(super) fn declare_gap(&mut self, from: Timestamp, to: Timestamp, reason: GapReason) {
+        let speaker_id = self.speaker_id.clone();
+        self.awaited.push_back(Awaited::Gap(CaptionEvent::Gap { from, to, speaker_id, reason }));
+        self.finish_captions();
+    }
+
     pub(super) fn finish_caption(&mut self, caption: ClosedCaption, result: Result<Hypothesis, DecodeError>) {
         let ClosedCaption {
             id, start: start_time, end: end_time, samples, shown, heard_at, auto, epoch, rules, ..
@@ -193,10 +200,15 @@ impl Session {
                 self.retract(id, shown, Retraction::Suppressed);
                 CaptionEvent::Suppressed { id, start_time, end_time, speaker_id, reason }
             }
-            Err(_) => {
+            Err(error) => {
                 self.accounting.lost += samples;
                 self.retract(id, shown, Retraction::Lost);
-                CaptionEvent::Gap { from: start_time, to: end_time, speaker_id, reason: GapReason::DecodeFailed }
+                let reason = match error {
+                    DecodeError::Shed => GapReason::Overload,
+                    DecodeError::Cancelled => GapReason::Abandoned,
+                    DecodeError::Invalid(_) | DecodeError::Failed(_) => GapReason::DecodeFailed,
+                };
+                CaptionEvent::Gap { from: start_time, to: end_time, speaker_id, reason }
             }
         };
         self.outputs.push_back(Output::Event(event));

@@ -41,6 +41,15 @@ pub enum Input<'a> {
         /// The samples.
         pcm: Pcm<'a>,
     },
+    /// Audio of this span was lost on its way to the session: it ends the open caption and is declared as a gap. Placed
+    /// by `from` as a push would be; the next push is expected at `to`, and its own time dates what follows. A span
+    /// that is empty, or ends before it begins, is ignored: nothing was lost.
+    Lost {
+        /// The sender's time of the first sample lost.
+        from: Timestamp,
+        /// Behind the last one.
+        to: Timestamp,
+    },
     /// The answer to an [`Output::Decode`].
     Decoded {
         /// The job's id.
@@ -52,6 +61,9 @@ pub enum Input<'a> {
     Configure(Config),
     /// It is now this late, and no audio came. Closes the caption of a stream that stalled; nothing else.
     Tick(Timestamp),
+    /// The host knows that nothing more belongs to the open caption (end of turn, push-to-talk released): closes it now, as
+    /// if its silence were over, up to the last whole frame (20 ms). The audio goes on. Without an open caption: nothing.
+    Flush,
     /// No more audio will come: closes the open caption.
     End,
 }
@@ -88,12 +100,12 @@ pub enum InputError {
     /// The job was never asked for.
     #[error("job {} was never asked for", .0.0)]
     UnknownJob(JobId),
-    /// Audio after [`Input::End`].
+    /// Audio, lost audio or settings after [`Input::End`].
     #[error("the track has ended: audio and settings come too late")]
     Ended,
 }
 
-/// What became of a track's samples (16 kHz). Each is in exactly one of the first five.
+/// What became of a track's samples (16 kHz). Each is in exactly one of the first five; so is what was lost before it came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accounting {
     /// Within a final caption.
@@ -102,7 +114,7 @@ pub struct Accounting {
     pub suppressed: u64,
     /// Between captions.
     pub silence: u64,
-    /// Speech whose recognition failed; declared as gaps.
+    /// Declared as gaps: speech that was not recognised, and audio that never arrived ([`Input::Lost`]).
     pub lost: u64,
     /// Not decided yet.
     pub pending: u64,
@@ -113,7 +125,7 @@ pub struct Accounting {
 }
 
 impl Accounting {
-    /// All samples of the track.
+    /// All samples of the track, and those that never arrived: of these, [`SampleIndex`] counts none.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.captioned + self.suppressed + self.silence + self.lost + self.pending
@@ -272,10 +284,15 @@ impl Session {
     pub fn handle_input(&mut self, input: Input<'_>) -> Result<(), InputError> {
         match input {
             Input::Audio { at, pcm } => self.handle_audio(at, pcm),
+            Input::Lost { from, to } => self.handle_lost(from, to),
             Input::Decoded { job, result } => self.handle_decoded(job, result),
             Input::Configure(config) => self.handle_configure(config),
             Input::Tick(now) => {
                 self.handle_tick(now);
+                Ok(())
+            }
+            Input::Flush => {
+                self.close_open();
                 Ok(())
             }
             Input::End => {
@@ -311,12 +328,10 @@ impl Session {
         }
         let rate = pcm.rate();
         let placement = self.timeline.place(at, rate)?;
+        // What the track begins with, here or behind lost audio, is dated by the push and not by what came before.
+        let begins = self.timeline.is_at_anchor() && placement == Placement::Contiguous;
         if let Placement::Break { from, to } = placement {
-            self.stop_stream();
-            let reason = if to < from { GapReason::ClockRestarted } else { GapReason::NoAudio };
-            let speaker_id = self.speaker_id.clone();
-            self.awaited.push_back(Awaited::Gap(CaptionEvent::Gap { from, to, speaker_id, reason }));
-            self.finish_captions();
+            self.break_stream(from, to);
         }
         if self.resampler.as_ref().is_none_or(|resampler| resampler.rate() != rate) {
             self.finish_resampler();
@@ -324,9 +339,8 @@ impl Session {
             self.resampler = Resampler::new(rate).ok();
             self.timeline.change_rate(self.buffer.end(), rate);
         }
-        if self.timeline.end().is_none() || matches!(placement, Placement::Break { .. }) {
+        if begins || matches!(placement, Placement::Break { .. }) {
             self.timeline.anchor(self.buffer.end(), at, rate);
-            self.last_end = None;
         }
         if let Placement::Fill { frames } = placement {
             self.timeline.fill(frames);
@@ -348,6 +362,36 @@ impl Session {
             from = to;
         }
         Ok(())
+    }
+
+    fn handle_lost(&mut self, from: Timestamp, to: Timestamp) -> Result<(), InputError> {
+        if self.ended {
+            return Err(InputError::Ended);
+        }
+        if to <= from {
+            return Ok(());
+        }
+        let placement = self.timeline.place(from, SAMPLE_RATE)?;
+        match (placement, self.timeline.end()) {
+            (Placement::Break { from: end, .. }, _) | (Placement::Fill { .. }, Some(end)) => {
+                self.break_stream(end, from);
+            }
+            _ => self.stop_stream(),
+        }
+        self.accounting.lost += samples_of_nanos(to.nanos_since(from), SAMPLE_RATE);
+        // Stated early by no more than jitter, the gap still lies behind what came before it.
+        let from = self.last_end.map_or(from, |end| end.max(from).min(to));
+        self.declare_gap(from, to, GapReason::Overload);
+        self.timeline.anchor(self.buffer.end(), to, SAMPLE_RATE);
+        self.last_end = Some(to);
+        Ok(())
+    }
+
+    /// Ends what is there: the sender's time goes on at `to`.
+    fn break_stream(&mut self, from: Timestamp, to: Timestamp) {
+        self.stop_stream();
+        self.declare_gap(from, to, if to < from { GapReason::ClockRestarted } else { GapReason::NoAudio });
+        self.last_end = None;
     }
 
     fn feed_silence(&mut self, mut frames: u64) {
@@ -632,8 +676,16 @@ impl Session {
 
     fn handle_tick(&mut self, now: Timestamp) {
         if self.wake_up().is_some_and(|due| now >= due) {
+            self.close_open();
+        }
+    }
+
+    /// Closes the open caption, if there is one, as it stands. The detector's hangover must not open another.
+    fn close_open(&mut self) {
+        if self.segmenter.is_open() {
             self.segmenter.stop(self.framed, self.framed, &mut self.boundaries);
             self.handle_boundaries();
+            self.vad.reset(self.config.vad_mode);
         }
     }
 

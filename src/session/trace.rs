@@ -60,12 +60,17 @@ enum Record {
         format: Format,
         pcm: String,
     },
+    Lost {
+        from: Timestamp,
+        to: Timestamp,
+    },
     Decoded {
         job: JobId,
         result: Result<Hypothesis, DecodeError>,
     },
     Configure(Config),
     Tick(Timestamp),
+    Flush {},
     End {},
 }
 
@@ -110,9 +115,11 @@ impl<W: Write> TraceWriter<W> {
                 }
                 Record::Audio { at: *at, rate: pcm.rate(), channels: pcm.channels(), format, pcm: BASE64.encode(bytes) }
             }
+            Input::Lost { from, to } => Record::Lost { from: *from, to: *to },
             Input::Decoded { job, result } => Record::Decoded { job: *job, result: result.clone() },
             Input::Configure(config) => Record::Configure(config.clone()),
             Input::Tick(now) => Record::Tick(*now),
+            Input::Flush => Record::Flush {},
             Input::End => Record::End {},
         };
         write_line(&mut self.writer, &record)
@@ -183,9 +190,11 @@ impl<R: BufRead> TraceReader<R> {
                 let pcm = samples.pcm(rate, channels).map_err(|error| self.malformed(error))?;
                 self.session.handle_input(Input::Audio { at, pcm })
             }
+            Record::Lost { from, to } => self.session.handle_input(Input::Lost { from, to }),
             Record::Decoded { job, result } => self.session.handle_input(Input::Decoded { job, result }),
             Record::Configure(config) => self.session.handle_input(Input::Configure(config)),
             Record::Tick(now) => self.session.handle_input(Input::Tick(now)),
+            Record::Flush {} => self.session.handle_input(Input::Flush),
             Record::End {} => self.session.handle_input(Input::End),
         };
         loop {
