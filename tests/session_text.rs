@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cuewire::asr::{DecodeError, DecodeJob, Decoder, HeardWord, Hypothesis, JobKind, ScriptedDecoder, Suppression};
-use cuewire::caption::{CaptionEvent, Retraction};
-use cuewire::config::{Config, LanguageSetting, Replacement, Task};
+use cuewire::caption::{CaptionEvent, Retraction, StabilityCount};
+use cuewire::config::{Config, LanguageSetting, Replacement, Stability, Task};
 use cuewire::session::{Input, Output, Session};
 use support::*;
 
@@ -209,4 +209,45 @@ fn words_lie_within_their_caption() {
         assert_eq!(word.confidence.to_f64(), 0.75);
     }
     assert_eq!(words.len(), 3);
+}
+
+#[test]
+fn stability_is_a_setting_of_the_next_caption_and_what_finals_change_is_counted() {
+    let samples = sound(16_000, 12_000, &[(0, 4_100), (6_000, 10_100)]);
+    // Each interim hears three words more; the final has the seventh otherwise.
+    let said = |words: usize| (1..=words).map(|n| format!("w{n} ")).collect::<String>().trim_end().to_string();
+    for (stability, stable, changed) in
+        [(Stability::Low, [1, 4, 7, 10], 1), (Stability::Medium, [0, 3, 6, 9], 1), (Stability::High, [0, 0, 3, 6], 0)]
+    {
+        let mut interims = 0;
+        let mut decoder = ScriptedDecoder::new(|job: &DecodeJob| {
+            interims = if job.kind == JobKind::Final { 0 } else { interims + 1 };
+            let text = if interims == 0 { said(12).replace("w7", "seven") } else { said(3 * interims) };
+            Ok(Hypothesis::certain(&text, job))
+        });
+        let mut session = Session::with_vad("alice", Config::default(), Box::new(Loudness));
+        let mut shown = Vec::new();
+        for (i, piece) in samples.chunks(320).enumerate() {
+            push(&mut session, at_ms(i as i64 * 20), 16_000, piece).unwrap();
+            if i == 50 {
+                let mut config = Config::default();
+                config.stability = stability;
+                session.handle_input(Input::Configure(config)).unwrap();
+            }
+            shown.extend(drain(&mut session, &mut decoder));
+        }
+        let stable_words = |caption: u64| -> Vec<usize> {
+            let count = |event: &CaptionEvent| match event {
+                CaptionEvent::Interim { id, text, stable_chars, .. } if id.0 == caption => {
+                    Some(text[..*stable_chars].split_whitespace().count())
+                }
+                _ => None,
+            };
+            shown.iter().filter_map(count).collect()
+        };
+        assert_eq!(stable_words(0), [0, 3, 6, 9], "{stability:?}: not while a caption is open");
+        assert_eq!(stable_words(1), stable, "{stability:?}");
+        let expected = StabilityCount { stable_words: 9 + stable[3] as u64, changed_by_final: 1 + changed };
+        assert_eq!(session.stability(), expected, "{stability:?}");
+    }
 }

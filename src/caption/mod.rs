@@ -17,7 +17,7 @@ mod stable;
 mod word;
 
 pub(crate) use rules::Rules;
-pub use stable::StablePrefix;
+pub use stable::{StabilityCount, StablePrefix};
 pub use word::{Probability, Word};
 
 /// Identifies a caption within its track. Grows in order of time.

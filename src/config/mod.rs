@@ -129,6 +129,21 @@ pub enum Task {
     Translate,
 }
 
+/// When a word of an interim counts as stable: no later interim changes it. The final still may; the sooner words are
+/// stable, the more often it does ([`Session::stability`](crate::Session::stability) counts).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stability {
+    /// At once, but for the last two words of each interim (where a script has no spaces: characters): mostly one interim
+    /// sooner than `medium`, on one hypothesis alone. A misheard word stays until the final.
+    Low,
+    /// Once two consecutive hypotheses agree on it.
+    #[default]
+    Medium,
+    /// Once three do: one interim later than `medium`, and the least is taken back by the final.
+    High,
+}
+
 /// Everything that can be set for one track. Fields missing in JSON take their defaults; unknown ones are errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -142,6 +157,9 @@ pub struct Config {
     pub interim_interval_ms: InterimIntervalMs,
     /// How readily sound counts as speech.
     pub vad_mode: VadMode,
+    /// When words of interims count as stable; default `medium`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stability: Stability,
     /// Whether captions are what was said, or its translation into English; default `transcribe`.
     #[serde(skip_serializing_if = "is_default")]
     pub task: Task,
@@ -198,6 +216,7 @@ mod tests {
             (r#"{"interim_interval_ms":249}"#, ["interim_interval_ms", "249", "0 and 250 – 5000"]),
             (r#"{"interim_interval_ms":5001}"#, ["interim_interval_ms", "5001", "0 and 250 – 5000"]),
             (r#"{"language":"tlh"}"#, ["language", "`tlh`", "auto, en"]),
+            (r#"{"stability":"none"}"#, ["`none`", "low", "`high`"]),
             (r#"{"silence":5}"#, ["silence", "unknown field", "speech_segment_config"]),
         ] {
             let error = serde_json::from_str::<Config>(json).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Output, Session};
 use crate::asr::{DecodeError, DecodeJob, HeardWord, Hypothesis, JobId, Suppression};
-use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, Word};
+use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, StablePrefix, Word};
 use crate::config::{Language, LanguageSetting};
 use crate::sounds::has_words;
 use crate::time::{SAMPLE_RATE, Timestamp, nanos_of_samples};
@@ -25,6 +25,8 @@ pub(super) struct ClosedCaption {
     pub(super) end: Timestamp,
     pub(super) samples: u64,
     pub(super) shown: bool,
+    /// What was stable of the last interim.
+    pub(super) prefix: StablePrefix,
     pub(super) job: DecodeJob,
     /// When the job's audio begins.
     pub(super) heard_at: Timestamp,
@@ -61,7 +63,7 @@ pub(super) struct Detected {
 
 /// What is still to be said, in order of time.
 pub(super) enum Awaited {
-    Caption(ClosedCaption),
+    Caption(Box<ClosedCaption>),
     /// A gap behind captions whose finals are awaited.
     Gap(CaptionEvent),
 }
@@ -136,7 +138,7 @@ impl Session {
             match awaited {
                 Awaited::Gap(gap) => self.outputs.push_back(Output::Event(gap)),
                 Awaited::Caption(mut caption) => match std::mem::replace(&mut caption.state, FinalState::Asked) {
-                    FinalState::Answered(result) => self.finish_caption(caption, result),
+                    FinalState::Answered(result) => self.finish_caption(*caption, result),
                     state => {
                         caption.state = state;
                         self.awaited.push_front(Awaited::Caption(caption));
@@ -156,7 +158,17 @@ impl Session {
 
     pub(super) fn finish_caption(&mut self, caption: ClosedCaption, result: Result<Hypothesis, DecodeError>) {
         let ClosedCaption {
-            id, start: start_time, end: end_time, samples, shown, heard_at, auto, epoch, rules, ..
+            id,
+            start: start_time,
+            end: end_time,
+            samples,
+            shown,
+            prefix,
+            heard_at,
+            auto,
+            epoch,
+            rules,
+            ..
         } = caption;
         let speaker_id = self.speaker_id.clone();
         let result = result.map(|mut hypothesis| {
@@ -172,6 +184,9 @@ impl Session {
         let event = match result {
             Ok(Hypothesis { suppressed: None, text, language, language_probability, translated, words, .. }) => {
                 self.accounting.captioned += samples;
+                let count = prefix.compared_with(&text);
+                self.stability.stable_words += count.stable_words;
+                self.stability.changed_by_final += count.changed_by_final;
                 let at = |sample: u32| {
                     heard_at.plus_nanos(nanos_of_samples(u64::from(sample), SAMPLE_RATE)).clamp(start_time, end_time)
                 };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::asr::{DecodeError, DecodeJob, FeatureCache, Hypothesis, JobId, JobKind, Suppression};
 use crate::audio::{Pcm, Placement, Resampler, TimeWentBack, Timeline};
-use crate::caption::{CaptionEvent, CaptionId, GapReason, Rules, StablePrefix};
+use crate::caption::{CaptionEvent, CaptionId, GapReason, Rules, StabilityCount, StablePrefix};
 use crate::config::{Config, Language, LanguageSetting};
 use crate::segment::{Boundary, Segment, Segmenter};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples_of_ms, samples_of_nanos};
@@ -185,6 +185,7 @@ pub struct Session {
     accounted_to: SampleIndex,
     accounting: Accounting,
     suppressions: BTreeMap<Suppression, u64>,
+    stability: StabilityCount,
     /// The rules of `config`.
     rules: Arc<Rules>,
     /// Counts the changes of the language setting.
@@ -231,6 +232,7 @@ impl Session {
             accounted_to: SampleIndex(0),
             accounting: Accounting::default(),
             suppressions: BTreeMap::new(),
+            stability: StabilityCount::default(),
             rules,
             epoch: 0,
             detected: None,
@@ -275,6 +277,12 @@ impl Session {
     #[must_use]
     pub fn suppressions(&self) -> &BTreeMap<Suppression, u64> {
         &self.suppressions
+    }
+
+    /// Of the finals so far that had interims: how many words were stable, and how many of these the final changed.
+    #[must_use]
+    pub fn stability(&self) -> StabilityCount {
+        self.stability
     }
 
     /// Takes one input. Drain [`Session::poll_output`] afterwards.
@@ -470,7 +478,7 @@ impl Session {
             interim_to: start,
             interim: None,
             revision: 0,
-            prefix: StablePrefix::default(),
+            prefix: StablePrefix::new(self.config.stability),
             draft: Arc::from([]),
             early: None,
             features: FeatureCache::default(),
@@ -498,19 +506,20 @@ impl Session {
         self.last_end = Some(end);
         self.accounting.silence += segment.start.since(self.accounted_to);
         self.accounted_to = segment.end;
-        self.awaited.push_back(Awaited::Caption(ClosedCaption {
+        self.awaited.push_back(Awaited::Caption(Box::new(ClosedCaption {
             id: open.id,
             start: open.start,
             end,
             samples,
             shown: open.revision > 0,
+            prefix: open.prefix,
             heard_at: self.timeline.time_of(segment.heard_from),
             auto: self.config.language == LanguageSetting::Auto,
             epoch: self.epoch,
             rules: self.rules.clone(),
             job,
             state: if asked.is_some() { FinalState::Asked } else { FinalState::Held },
-        }));
+        })));
         self.outputs.push_back(Output::Closed { id: open.id, heard_from: segment.heard_from, end_time: end });
         match asked.flatten() {
             Some(answer) => self.answer(self.awaited.len() - 1, answer),
@@ -603,8 +612,8 @@ impl Session {
             return Err(InputError::UnknownJob(job));
         }
         let is_asked = |awaited: &Awaited| match awaited {
-            Awaited::Caption(ClosedCaption { job: DecodeJob { id, .. }, state, .. }) => {
-                *id == job && matches!(state, FinalState::Asked | FinalState::AskedAgain(_))
+            Awaited::Caption(caption) => {
+                caption.job.id == job && matches!(caption.state, FinalState::Asked | FinalState::AskedAgain(_))
             }
             Awaited::Gap(_) => false,
         };
