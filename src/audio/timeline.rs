@@ -217,6 +217,28 @@ mod tests {
     }
 
     #[test]
+    fn times_are_exact_behind_every_boundary_of_a_counter() {
+        // What f32 holds exactly; frames, and milliseconds at 48 kHz, in 31 and 32 bits.
+        for boundary in [1u64 << 24, 1 << 31, 1 << 32, 48 << 31, 48 << 32] {
+            for rate in [8_000u32, 44_100, 48_000, 192_000] {
+                let mut timeline = Timeline::new();
+                timeline.anchor(SampleIndex(7), Timestamp::from_nanos(-3), rate);
+                let nanos = |frames: u64, rate: u32| i128::from(frames) * 1_000_000_000 / i128::from(rate) - 3;
+                timeline.advance(Timestamp::from_nanos(-3), boundary - 100);
+                for frames in boundary - 100..boundary + 100 {
+                    let end = timeline.end().unwrap();
+                    let error = i128::from(end.as_nanos()) - nanos(frames, rate);
+                    assert!((0..=1).contains(&error), "{frames} frames at {rate} Hz: {error} ns off");
+                    let time = timeline.time_of(SampleIndex(7 + frames));
+                    let exact = nanos(frames, SAMPLE_RATE);
+                    assert_eq!(i128::from(time.as_nanos()), exact, "sample {frames}");
+                    timeline.advance(end, 1);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_clock_that_drifts_for_hours_makes_no_gaps_and_is_followed() {
         for ppm in [-100i64, 100] {
             let mut timeline = Timeline::new();

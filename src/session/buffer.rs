@@ -15,6 +15,10 @@ pub(super) struct SampleBuffer {
 }
 
 impl SampleBuffer {
+    pub(super) fn starting_at(first: SampleIndex) -> Self {
+        Self { first, ..Self::default() }
+    }
+
     /// Behind the last sample.
     pub(super) fn end(&self) -> SampleIndex {
         self.first.plus(self.samples.len() as u64)

@@ -242,6 +242,17 @@ impl Session {
         }
     }
 
+    /// The same track, which has taken no input yet, with samples counted from `first`: one that goes on where another
+    /// session stopped. What is drawn at random in recognition is then what it would have been.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn starting_at(mut self, first: SampleIndex) -> Self {
+        self.segmenter.stop(first, first, &mut self.boundaries);
+        self.buffer = SampleBuffer::starting_at(first);
+        (self.framed, self.accounted_to) = (first, first);
+        self
+    }
+
     /// Who speaks.
     #[must_use]
     pub fn speaker_id(&self) -> &str {
