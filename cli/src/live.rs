@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{after, never, select};
+use crossbeam_channel::{after, never, select_biased};
 use cuewire::audio::Pcm;
 use cuewire::caption::CaptionEvent;
 use cuewire::engine::{Answer, default_threads};
@@ -93,7 +93,8 @@ impl Live {
                 Some(due) if !busy => after(self.wait_for(due)),
                 _ => never(),
             };
-            select! {
+            // In this order: audio that waited for the workers, and its end, are no stall.
+            select_biased! {
                 recv(interrupt.signal()) -> _ => {
                     // What was read already was heard, as far as the speaker knows.
                     for block in input.try_iter().map_while(Result::ok) {
