@@ -1,19 +1,23 @@
 //! What a second of audio costs before recognition, part by part: `cargo bench --bench pipeline`.
 //!
-//! `frontend` is everything but recognition (mixing, resampling, voice activity, segmentation) for 10 s of one track;
-//! `mel` is the log-mel of a caption, whole and as it grows; `receiver` is a packet of RTP, decoded.
+//! `frontend` is everything but recognition (mixing, resampling, voice activity, segmentation) for 10 s of one track, and
+//! `resample`, `vad` and `segmenter` are its parts, 20 ms each; `mel` is the log-mel of a caption, whole and as it grows;
+//! `receiver` is a packet of RTP, decoded.
 
 #![allow(clippy::expect_used, reason = "a bench stops where its input is missing")]
 
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use cuewire::asr::Hypothesis;
 use cuewire::asr::whisper::mel::LogMel;
+use cuewire::audio::Resampler;
 use cuewire::audio::file::AudioFile;
 use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
-use cuewire::config::Config;
+use cuewire::config::{Config, SpeechSegmentConfig, VadMode};
+use cuewire::segment::Segmenter;
+use cuewire::vad::{FRAME, Vad, WebRtcVad};
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
 use opus_pure::{Application, OpusEncoder};
 
@@ -36,6 +40,7 @@ fn frontend(criterion: &mut Criterion) {
     for rate in [16_000u32, 44_100, 48_000] {
         // The rate is a label here: the cost does not depend on what is said.
         let samples: Vec<f32> = speech.iter().copied().cycle().take(rate as usize * SECONDS).collect();
+        group.throughput(Throughput::Elements(samples.len() as u64));
         group.bench_function(format!("{SECONDS} s at {rate} Hz"), |bencher| {
             bencher.iter(|| {
                 let mut session = Session::new("alice", Config::default());
@@ -59,6 +64,67 @@ fn frontend(criterion: &mut Criterion) {
             });
         });
     }
+    group.finish();
+}
+
+/// A packet of 20 ms to 16 kHz, inside a stream; `elem/s` are samples of the packet's rate.
+fn resample(criterion: &mut Criterion) {
+    let speech = recording("en-queue-periodic-announce.flac");
+    let mut group = criterion.benchmark_group("resample");
+    for rate in [44_100u32, 48_000] {
+        let mut packets = speech.chunks_exact(rate as usize / 50).cycle();
+        let (mut resampler, mut out) = (Resampler::new(rate).expect("a valid rate"), Vec::new());
+        group.throughput(Throughput::Elements(u64::from(rate / 50)));
+        group.bench_function(format!("20 ms at {rate} Hz"), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                resampler.process(packets.next().expect("an endless stream"), &mut out);
+                black_box(&out);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Frames of 20 ms as a session hears them.
+fn frames() -> Vec<[i16; FRAME]> {
+    let quantised = |x: &f32| (x * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16;
+    let samples: Vec<i16> = recording("en-queue-periodic-announce.flac").iter().map(quantised).collect();
+    samples.as_chunks().0.to_vec()
+}
+
+/// A frame of 20 ms: speech-like or not.
+fn vad(criterion: &mut Criterion) {
+    let frames = frames();
+    let (mut frames, mut vad) = (frames.iter().cycle(), WebRtcVad::new(VadMode::default()));
+    let mut group = criterion.benchmark_group("vad");
+    group.throughput(Throughput::Elements(FRAME as u64));
+    group.bench_function("a frame", |bencher| {
+        bencher.iter(|| vad.is_speech(black_box(frames.next().expect("an endless stream"))));
+    });
+    group.finish();
+}
+
+/// A frame of 20 ms whose detection is known: where captions begin, end and are cut. `elem/s` are frames.
+fn segmenter(criterion: &mut Criterion) {
+    let mut vad = WebRtcVad::new(VadMode::default());
+    let judge = |frame: &[i16; FRAME]| {
+        let energy = frame.iter().map(|&x| (f32::from(x) / 32_768.0).powi(2)).sum::<f32>() / FRAME as f32;
+        (vad.is_speech(frame), energy)
+    };
+    let frames: Vec<(bool, f32)> = frames().iter().map(judge).collect();
+    let (mut frames, mut boundaries) = (frames.iter().cycle(), Vec::new());
+    let mut segmenter = Segmenter::new(SpeechSegmentConfig::default());
+    let mut group = criterion.benchmark_group("segmenter");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("a frame", |bencher| {
+        bencher.iter(|| {
+            let &(speech, energy) = frames.next().expect("an endless stream");
+            boundaries.clear();
+            segmenter.push(black_box(speech), black_box(energy), &vad, &mut boundaries);
+            black_box(segmenter.ending());
+        });
+    });
     group.finish();
 }
 
@@ -119,5 +185,5 @@ fn receiver(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frontend, mel, receiver);
+criterion_group!(benches, frontend, resample, vad, segmenter, mel, receiver);
 criterion_main!(benches);

@@ -2,12 +2,12 @@
 //!
 //! The model is the one under testdata/; `CUEWIRE_BENCH_MODEL` names another. All on one thread.
 
-#![allow(clippy::expect_used, reason = "a bench stops where its input is missing")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a bench stops where its input is missing")]
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use cuewire::asr::whisper::mel::LogMel;
@@ -15,7 +15,9 @@ use cuewire::asr::whisper::testing::{Kernel, Probe, float_peak, int8_peak, level
 use cuewire::asr::whisper::{CpuForward, Forward, Step, WhisperDecoder, WhisperModel};
 use cuewire::asr::{Cancel, DecodeJob, Decoder, JobId};
 use cuewire::audio::file::AudioFile;
-use cuewire::config::LanguageSetting;
+use cuewire::caption::CaptionEvent;
+use cuewire::config::{Config, LanguageSetting};
+use cuewire::{Input, Output, Pcm, Session, Timestamp};
 
 /// Operations a nanosecond: the median of many runs.
 fn giga(mut run: impl FnMut() -> f64) -> f64 {
@@ -149,5 +151,52 @@ fn network(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, network);
+/// How long the final takes, from the push that closes the caption on.
+fn final_after(decoder: &mut WhisperDecoder, config: &Config, samples: &[f32]) -> Duration {
+    let mut session = Session::new("alice", config.clone());
+    for (i, packet) in samples.chunks(320).enumerate() {
+        let at = Timestamp::from_nanos(i as i64 * 20_000_000);
+        let pushed = Instant::now();
+        session
+            .handle_input(Input::Audio { at, pcm: Pcm::mono(16_000, packet).expect("a valid shape") })
+            .expect("in order");
+        loop {
+            match session.poll_output() {
+                Output::Decode(job) => {
+                    let result = decoder.decode(&job, &Cancel::new());
+                    session.handle_input(Input::Decoded { job: job.id, result }).expect("asked for");
+                }
+                Output::Event(CaptionEvent::Final { start_time, end_time, .. }) => {
+                    let took = pushed.elapsed();
+                    let lasted_ms = end_time.nanos_since(start_time) / 1_000_000;
+                    assert!((4_500..5_500).contains(&lasted_ms), "the caption lasts {lasted_ms} ms");
+                    return took;
+                }
+                Output::Wait(_) => break,
+                _ => {}
+            }
+        }
+    }
+    panic!("no caption became final");
+}
+
+/// A caption of 5 s, from the silence that ends it to its final: through a session, without the early final that would
+/// hide the decode in that silence. With interims their last one is its draft.
+fn finalise(criterion: &mut Criterion) {
+    let mut decoder = WhisperDecoder::new(model());
+    let samples = [&recording("en-agent-alreadyon.flac")[..], &[0.0; 2 * 16_000]].concat();
+    let mut group = criterion.benchmark_group("finalise 5 s");
+    group.sample_size(10);
+    for (name, interval_ms) in [("without interims", 0), ("with interims", 1000)] {
+        let mut config = Config::default();
+        config.early_finals = false;
+        config.interim_interval_ms = interval_ms.try_into().expect("allowed");
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|times| (0..times).map(|_| final_after(&mut decoder, &config, &samples)).sum());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, kernels, network, finalise);
 criterion_main!(benches);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cuewire::asr::whisper::Quantization;
+use cuewire::audio::{MAX_CHANNELS, Pcm};
 use cuewire::caption::cues::Profile;
 use cuewire::config::{
     Config, InterimIntervalMs, LanguageSetting, MaxSpeechCaptionMs, Replacement, Replacements, SilenceDurationMs,
@@ -110,9 +111,16 @@ Standard output is one JSON object a line, as it happens:
   {\"type\":\"suppressed\", …}  speech-like sound without words, and why
   {\"type\":\"gap\", …}         a span without captions, and why
 
+With --tracks N, N people are captioned at the same time: track 1 is the first channel (or, of 2 N channels, the mix of the
+first two), and so on. Their events come as they happen, each with its `speaker_id`; an `id` counts one speaker's captions.
+ffmpeg's amerge puts the channels of several inputs into one stream, which ends with the shortest.
+
 Examples:
   ffmpeg -i rtmp://host/live -vn -f s16le -ar 48000 -ac 1 - | cuewire live --rate 48000 --channels 1
-  arecord -q -f S16_LE -r 16000 -c 1 | cuewire live --rate 16000 --channels 1 --language auto";
+  arecord -q -f S16_LE -r 16000 -c 1 | cuewire live --rate 16000 --channels 1 --language auto
+  arecord -q -f S16_LE -r 48000 -c 2 | cuewire live --rate 48000 --tracks 2
+  ffmpeg -i rtsp://host/alice -i rtsp://host/bob -filter_complex amerge=inputs=2 -f s16le -ar 48000 - |
+    cuewire live --rate 48000 --tracks 2 --speaker-id alice --speaker-id bob";
 
 /// Captions and transcripts of speech, on this machine alone.
 #[derive(Parser)]
@@ -368,9 +376,14 @@ pub(crate) struct LiveArgs {
     #[arg(long, value_name = "HZ")]
     pub(crate) rate: u32,
 
-    /// Channels, mixed into one: 1 – 255
-    #[arg(long, value_name = "N")]
-    pub(crate) channels: usize,
+    /// Channels of the stream: 1 – 255, a multiple of the tracks. Those of a track are mixed into one [default with
+    /// --tracks: one a track]
+    #[arg(long, value_name = "C", required_unless_present = "tracks")]
+    channels: Option<usize>,
+
+    /// Speakers in the stream, each in as many neighbouring channels as the others: 1 – 255
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = tracks)]
+    tracks: usize,
 
     /// Format of the samples
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
@@ -383,9 +396,9 @@ pub(crate) struct LiveArgs {
     #[arg(long)]
     pub(crate) word_times: bool,
 
-    /// Who speaks
-    #[arg(long, value_name = "ID", default_value = "speaker")]
-    pub(crate) speaker_id: String,
+    /// Who speaks; with --tracks once for each, in order [default: speaker, or speaker-1, speaker-2, …]
+    #[arg(long, value_name = "ID")]
+    speaker_id: Vec<String>,
 
     /// How often the open caption is shown: 0 (never) or 250 – 5000 ms
     #[arg(long, value_name = "MS", default_value_t)]
@@ -394,6 +407,37 @@ pub(crate) struct LiveArgs {
     /// When the stream began, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = start_time)]
     pub(crate) start_time: Option<Timestamp>,
+}
+
+impl LiveArgs {
+    /// Channels of the stream, and who speaks in each of its tracks.
+    pub(crate) fn shape(&self) -> Result<(usize, Vec<String>), Failure> {
+        let (given, tracks) = (&self.speaker_id, self.tracks);
+        let channels = self.channels.unwrap_or(tracks);
+        Pcm::interleaved(self.rate, channels, &[] as &[i16])?;
+        if !channels.is_multiple_of(tracks) {
+            return Err(Failure(format!(
+                "channels are {channels}: with {tracks} tracks allowed are multiples of {tracks}, up to {MAX_CHANNELS}"
+            )));
+        }
+        if let Some(twice) = (1..given.len()).find(|&i| given[..i].contains(&given[i])) {
+            return Err(Failure(format!("two tracks are {}: name each speaker once", given[twice])));
+        }
+        match (given.len(), tracks) {
+            (0, 1) => Ok((channels, vec!["speaker".into()])),
+            (0, _) => Ok((channels, (1..=tracks).map(|i| format!("speaker-{i}")).collect())),
+            (count, _) if count == tracks => Ok((channels, given.clone())),
+            (count, _) => Err(Failure(format!(
+                "speaker ids are {count} ({}): with --tracks {tracks} allowed are {tracks}, or none",
+                given.join(", ")
+            ))),
+        }
+    }
+}
+
+fn tracks(text: &str) -> Result<usize, String> {
+    let tracks = text.parse().ok().filter(|tracks| (1..=MAX_CHANNELS).contains(tracks));
+    tracks.ok_or_else(|| format!("tracks are `{text}`: allowed are 1 – {MAX_CHANNELS}"))
 }
 
 #[derive(Args)]

@@ -1,10 +1,12 @@
 //! `cuewire live`: raw PCM in, events out, as they happen.
+//!
+//! The tracks of a stream share its clock, its pauses and the workers; each has a session of its own.
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{after, never, select};
+use crossbeam_channel::{after, never, select_biased};
 use cuewire::audio::Pcm;
 use cuewire::caption::CaptionEvent;
 use cuewire::engine::{Answer, default_threads};
@@ -16,11 +18,9 @@ use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, drain, stdin_blocks, warn_of_failure};
 use crate::{FAILED, Failure, INTERRUPTED, complain, model};
 
-const TRACK: Track = Track { recording: 0, channel: 0 };
-
 pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     // The shape is checked before the model is loaded.
-    Pcm::interleaved(args.rate, args.channels, &[] as &[i16])?;
+    let (channels, speakers) = args.shape()?;
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
@@ -31,9 +31,9 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     let threads = args.recognition.threads.unwrap_or_else(default_threads);
     let mut live = Live {
         recognizer: Recognizer::start(&model, threads)?,
-        session: Session::new(&args.speaker_id, config),
+        tracks: speakers.iter().map(|speaker_id| Session::new(speaker_id, config.clone())).collect(),
         rate: args.rate,
-        channels: args.channels,
+        channels,
         format: args.sample_format,
         start: args.start_time.unwrap_or_else(now),
         frames: 0,
@@ -63,8 +63,10 @@ fn now() -> Timestamp {
 
 struct Live {
     recognizer: Recognizer,
-    session: Session,
+    /// Each hears as many channels as the others, in their order.
+    tracks: Vec<Session>,
     rate: u32,
+    /// Of the stream.
     channels: usize,
     format: SampleFormat,
     start: Timestamp,
@@ -72,7 +74,7 @@ struct Live {
     frames: u64,
     /// Bytes of a frame whose rest has not come yet.
     torn: Vec<u8>,
-    /// When the session wants a tick, in the stream's time.
+    /// When the first of the sessions wants a tick, in the stream's time.
     wake_up: Option<Timestamp>,
     last_audio: Instant,
     /// Standard output is closed: there is nothing more to do.
@@ -87,13 +89,15 @@ impl Live {
         let nothing = never();
         while !self.nobody_reads {
             // While the workers are behind, input waits in the pipe: nothing is lost, and memory stays bounded.
-            let busy = self.recognizer.is_busy(self.session.unfinished());
+            let unfinished = self.tracks.iter().map(Session::unfinished).max().unwrap_or(0);
+            let busy = self.recognizer.is_busy(unfinished);
             let blocks = if busy { &nothing } else { &input };
             let stalled = match self.wake_up {
                 Some(due) if !busy => after(self.wait_for(due)),
                 _ => never(),
             };
-            select! {
+            // In this order: audio that waited for the workers, and its end, are no stall.
+            select_biased! {
                 recv(interrupt.signal()) -> _ => {
                     // What was read already was heard, as far as the speaker knows.
                     for block in input.try_iter().map_while(Result::ok) {
@@ -112,7 +116,7 @@ impl Live {
                 },
                 recv(stalled) -> _ => {
                     if let Some(due) = self.wake_up {
-                        self.session.handle_input(Input::Tick(due))?;
+                        self.tracks.iter_mut().try_for_each(|session| session.handle_input(Input::Tick(due)))?;
                         self.drain()?;
                     }
                 }
@@ -130,9 +134,9 @@ impl Live {
         if !self.torn.is_empty() {
             complain(&format!("the input ends inside a frame: its last {} bytes are left out", self.torn.len()));
         }
-        self.session.handle_input(Input::End)?;
+        self.tracks.iter_mut().try_for_each(|session| session.handle_input(Input::End))?;
         self.drain()?;
-        while !self.session.is_finished() && !self.nobody_reads {
+        while !self.tracks.iter().all(Session::is_finished) && !self.nobody_reads {
             let answer = self.recognizer.answers().recv().map_err(|_| Stopped)?;
             self.take(answer)?;
         }
@@ -141,10 +145,11 @@ impl Live {
 
     fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
         self.recognizer.answered(&answer)?;
+        let session = &mut self.tracks[answer.tag.channel];
         if let Err(error) = &answer.result {
-            self.failed |= warn_of_failure(self.session.speaker_id(), error);
+            self.failed |= warn_of_failure(session.speaker_id(), error);
         }
-        self.session.handle_input(Input::Decoded { job: answer.job, result: answer.result })?;
+        session.handle_input(Input::Decoded { job: answer.job, result: answer.result })?;
         self.drain()
     }
 
@@ -158,30 +163,35 @@ impl Live {
         let whole = self.torn.len() - self.torn.len() % (sample_bytes * self.channels);
         let at = self.start.plus_nanos(nanos_of_samples(self.frames, self.rate));
         self.frames += (whole / (sample_bytes * self.channels)) as u64;
-        let bytes: Vec<u8> = self.torn.drain(..whole).collect();
-        match self.format {
+        let bytes = &self.torn[..whole];
+        let samples: Vec<f32> = match self.format {
             SampleFormat::S16le => {
-                let samples: Vec<i16> = bytes.as_chunks::<2>().0.iter().map(|x| i16::from_le_bytes(*x)).collect();
-                let pcm = Pcm::interleaved(self.rate, self.channels, &samples[..])?;
-                self.session.handle_input(Input::Audio { at, pcm })?;
+                bytes.as_chunks::<2>().0.iter().map(|x| f32::from(i16::from_le_bytes(*x)) / 32_768.0).collect()
             }
-            SampleFormat::F32le => {
-                let samples: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
-                let pcm = Pcm::interleaved(self.rate, self.channels, &samples[..])?;
-                self.session.handle_input(Input::Audio { at, pcm })?;
-            }
+            SampleFormat::F32le => bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect(),
+        };
+        self.torn.drain(..whole);
+        let each = self.channels / self.tracks.len();
+        for (i, session) in self.tracks.iter_mut().enumerate() {
+            let own = samples.chunks_exact(self.channels).flat_map(|frame| &frame[i * each..][..each]);
+            let own: Vec<f32> = own.copied().collect();
+            session.handle_input(Input::Audio { at, pcm: Pcm::interleaved(self.rate, each, &own[..])? })?;
         }
         self.drain()
     }
 
     fn drain(&mut self) -> Result<(), Failure> {
-        let Self { session, recognizer, nobody_reads, .. } = self;
+        let Self { tracks, recognizer, nobody_reads, .. } = self;
         let mut written = Ok(());
-        self.wake_up = drain(session, TRACK, recognizer, |event| {
-            if written.is_ok() && !*nobody_reads {
-                written = print(&event);
-            }
-        })?;
+        self.wake_up = None;
+        for (channel, session) in tracks.iter_mut().enumerate() {
+            let due = drain(session, Track { recording: 0, channel }, recognizer, |event| {
+                if written.is_ok() && !*nobody_reads {
+                    written = print(&event);
+                }
+            })?;
+            self.wake_up = self.wake_up.into_iter().chain(due).min();
+        }
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

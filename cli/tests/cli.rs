@@ -348,7 +348,7 @@ fn a_truncated_recording_gives_its_captions_and_then_the_error() {
 fn what_makes_no_sense_is_refused_before_anything_is_read() {
     let recording = testdata(GREETING);
     let recording = recording.to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 26] = [
         (&["transcribe"], &["FILE"]),
         (
             &["transcribe", "--max-speech-caption-ms", "4999", recording],
@@ -372,6 +372,26 @@ fn what_makes_no_sense_is_refused_before_anything_is_read() {
         (&["transcribe", "--merge", "a=1.wav", "a=2.wav"], &["1.wav and 2.wav are both a"]),
         (&["transcribe", "--model", "/nonexistent", recording], &["/nonexistent"]),
         (&["live", "--rate", "7999", "--channels", "1"], &["7999", "8000 – 192000"]),
+        (&["live", "--rate", "16000"], &["--channels"]),
+        (&["live", "--rate", "16000", "--tracks", "0"], &["tracks are `0`", "1 – 255"]),
+        (&["live", "--rate", "16000", "--tracks", "256"], &["tracks are `256`", "1 – 255"]),
+        (
+            &["live", "--rate", "16000", "--tracks", "2", "--channels", "3"],
+            &["channels are 3", "with 2 tracks", "multiples of 2"],
+        ),
+        (&["live", "--rate", "16000", "--tracks", "2", "--channels", "0"], &["channels are 0", "1 – 255"]),
+        (
+            &["live", "--rate", "16000", "--tracks", "2", "--speaker-id", "alice"],
+            &["speaker ids are 1 (alice)", "--tracks 2 allowed are 2, or none"],
+        ),
+        (
+            &["live", "--rate", "16000", "--channels", "2", "--speaker-id", "alice", "--speaker-id", "bob"],
+            &["speaker ids are 2 (alice, bob)", "--tracks 1 allowed are 1"],
+        ),
+        (
+            &["live", "--rate", "16000", "--tracks", "2", "--speaker-id", "alice", "--speaker-id", "alice"],
+            &["two tracks are alice"],
+        ),
         (
             &["live", "--rate", "48000", "--channels", "1", "--interim-interval-ms", "249"],
             &["interim_interval_ms is 249"],
@@ -469,6 +489,7 @@ fn a_reader_that_has_enough_ends_the_work_and_hides_no_failure() {
             1,
         ),
         (&["live", "--channels", "1", "--threads", "1", "--rate", &rate], 0),
+        (&["live", "--tracks", "2", "--threads", "1", "--rate", &rate], 0),
     ] {
         let is_live = args[0] == "live";
         let mut command = cuewire();
@@ -582,12 +603,61 @@ fn a_live_stream_shows_interims_and_then_the_final() {
     );
 }
 
+#[test]
+fn each_track_of_a_live_stream_is_captioned_as_its_channel_is_alone() {
+    let ((rate, left), (_, right)) = (pcm("speech/en-queue-periodic-announce.flac"), pcm(GREETING));
+    // Twice, and no silence at the end: the last captions are open when the input ends.
+    let (left, right) = (left.repeat(2), right.repeat(2));
+    let frames = left.len().max(right.len());
+    let at = |samples: &[i16], i: usize| samples.get(i).copied().unwrap_or(0);
+    let frames: Vec<[i16; 2]> = (0..frames).map(|i| [at(&left, i), at(&right, i)]).collect();
+    let stereo: Vec<i16> = frames.iter().flatten().copied().collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("speaker.wav");
+    std::fs::write(&path, wav(rate, 2, &stereo, stereo.len() as u32 * 2)).unwrap();
+    let (code, out, err) = run(cuewire().args(["transcribe", "--split-channels"]).arg(&path));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let offline: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts = |events: &[serde_json::Value], speaker: &str| -> Vec<String> {
+        let of_speaker = |event: &&serde_json::Value| {
+            event["speaker_id"] == speaker && (event["type"] == "final" || event["type"] == "speech")
+        };
+        events.iter().filter(of_speaker).map(|event| event["text"].as_str().unwrap().to_string()).collect()
+    };
+    let expected = ["speaker-1", "speaker-2"].map(|speaker| texts(&offline, speaker));
+    assert!(expected.iter().all(|texts| texts.len() >= 2), "{expected:?}");
+
+    let s16: Vec<u8> = stereo.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let float = |x: i16| (f32::from(x) / 32_768.0).to_le_bytes();
+    let f32: Vec<u8> = frames.iter().flatten().flat_map(|&x| [float(x); 2]).flatten().collect();
+    let names = ["--speaker-id", "alice", "--speaker-id", "bob"];
+    // Blocks that end inside a frame.
+    let torn = rate as usize / 10 * 4 + 3;
+    for (args, bytes, pace, speakers) in [
+        (&["--tracks", "2"][..], &s16, Some(torn), ["speaker-1", "speaker-2"]),
+        (
+            &["--tracks", "2", "--channels", "4", "--sample-format", "f32le", "--interim-interval-ms", "0"],
+            &f32,
+            None,
+            ["speaker-1", "speaker-2"],
+        ),
+        (&[&["--tracks", "2", "--threads", "1"], &names[..]].concat(), &s16, None, ["alice", "bob"]),
+    ] {
+        let events = live(&[&["--rate", &rate.to_string()], args].concat(), bytes, pace);
+        assert_eq!(speakers.map(|speaker| texts(&events, speaker)), expected, "{args:?}");
+        let order: Vec<&str> = events.iter().map(|event| event["speaker_id"].as_str().unwrap()).collect();
+        // Of audio that comes at once all answers do.
+        assert!(pace.is_none() || order.chunk_by(|a, b| a == b).count() > 4, "{args:?}: as they happen: {order:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_finalises_the_open_caption() {
     let (rate, speech) = pcm(GREETING);
     for command in [
         &["live", "--rate", "RATE", "--channels", "1"][..],
+        &["live", "--rate", "RATE", "--tracks", "2"],
         &["transcribe", "-"],
         &["transcribe", "--format", "json", "-"],
         &["transcribe", "--merge", "--format", "vtt", "caller=-"],
@@ -602,7 +672,8 @@ fn ctrl_c_finalises_the_open_caption() {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let bytes: Vec<u8> = if command[0] == "live" {
-            speech.iter().flat_map(|x| x.to_le_bytes()).collect()
+            let tracks = if command.contains(&"--tracks") { 2 } else { 1 };
+            speech.iter().flat_map(|x| x.to_le_bytes().repeat(tracks)).collect()
         } else {
             wav(rate, 1, &speech, u32::MAX - 36)
         };
@@ -617,6 +688,10 @@ fn ctrl_c_finalises_the_open_caption() {
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{command:?}: {err}");
         assert!(words(&out).join(" ").contains("followed by the pound"), "{command:?}: {out}");
+        if command.contains(&"--tracks") {
+            let finals = out.lines().filter(|line| line.contains("\"final\"")).map(words).map(|words| words.join(" "));
+            assert_eq!(finals.filter(|words| words.contains("pound key")).count(), 2, "{out}");
+        }
         assert!(!command.contains(&"json") || serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
         assert!(err.contains("finalising"), "{command:?}: {err}");
         drop(stdin);
