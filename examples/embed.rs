@@ -3,15 +3,13 @@
 //! `cargo run --release --example embed -- testdata/models/whisper-base-q8_0.gguf a.wav b.flac` treats each recording
 //! as a participant and pushes a block of each in turn, as fast as the workers keep up.
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
-use cuewire::asr::Cancel;
-use cuewire::asr::whisper::{WhisperDecoder, WhisperModel};
+use cuewire::asr::whisper::WhisperModel;
 use cuewire::audio::file::AudioFile;
-use cuewire::engine::{Job, SubmitError, Workers, default_threads};
+use cuewire::engine::{Job, Workers, default_threads};
 use cuewire::time::nanos_of_samples;
 use cuewire::{CaptionEvent, Config, Input, Output, Pcm, Session, Timestamp};
 
@@ -25,42 +23,33 @@ struct Track {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let model = Arc::new(WhisperModel::load(args.next().ok_or("usage: embed MODEL RECORDING…")?)?);
-    let workers =
-        Workers::start(default_threads(), move |idle| WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())))?;
+    let (sender, answers) = mpsc::channel();
+    let workers = Workers::start(default_threads(), model, move |answer| drop(sender.send(answer)))?;
     let mut tracks = Vec::new();
     for path in args {
         let recording = Some(AudioFile::open(Path::new(&path))?);
         tracks.push(Track { session: Session::new(&path, Config::default()), recording, frames: 0 });
     }
-    let mut jobs: VecDeque<Job<usize>> = VecDeque::new();
-    let mut on_workers = 0;
+    let mut unanswered = 0;
 
     while tracks.iter().any(|track| !track.session.is_finished()) {
         let mut all_read = true;
         for (number, track) in tracks.iter_mut().enumerate() {
             push_block(track)?;
-            drain(&mut track.session, number, &mut jobs);
+            unanswered += drain(&mut track.session, number, &workers);
             all_read &= track.recording.is_none();
         }
-        while let Some(job) = jobs.pop_front() {
-            match workers.submit(job) {
-                Ok(()) => on_workers += 1,
-                Err(SubmitError::Full(job)) => {
-                    jobs.push_front(job);
-                    break;
-                }
-                Err(SubmitError::Stopped(_)) => return Err("the workers have stopped".into()),
-            }
-        }
         // In real time a server takes whatever answers are there; recordings also wait when jobs pile up.
-        let mut must_wait = on_workers > 0 && (all_read || jobs.len() > 8);
-        while must_wait || !workers.answers().is_empty() {
-            let answer = workers.answers().recv()?;
-            on_workers -= 1;
+        while unanswered > 0 {
+            let answer = match answers.try_recv() {
+                Ok(answer) => answer,
+                Err(_) if all_read || unanswered > 8 => answers.recv()?,
+                Err(_) => break,
+            };
+            unanswered -= 1;
             let session = &mut tracks[answer.tag].session;
             session.handle_input(Input::Decoded { job: answer.job, result: answer.result })?;
-            drain(session, answer.tag, &mut jobs);
-            must_wait = false;
+            unanswered += drain(session, answer.tag, &workers);
         }
     }
     Ok(())
@@ -81,17 +70,21 @@ fn push_block(track: &mut Track) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Takes what a session has to say: jobs to the queue, events to the screen.
-fn drain(session: &mut Session, number: usize, jobs: &mut VecDeque<Job<usize>>) {
+/// Takes what a session has to say: jobs to the workers, events to the screen. How many jobs there were.
+fn drain(session: &mut Session, number: usize, workers: &Workers<usize>) -> usize {
+    let mut jobs = 0;
     loop {
         match session.poll_output() {
-            Output::Decode(job) => jobs.push_back(Job { tag: number, job, cancel: Cancel::new() }),
+            Output::Decode(job) => {
+                workers.submit(Job::new(number, job));
+                jobs += 1;
+            }
             // A real server keeps each job's `Cancel` and sets it here.
             Output::Cancel(_) | Output::Closed { .. } => {}
             Output::Event(CaptionEvent::Interim { speaker_id, text, .. }) => println!("{speaker_id}… {text}"),
             Output::Event(CaptionEvent::Final { speaker_id, text, .. }) => println!("{speaker_id}: {text}"),
             Output::Event(_) => {}
-            Output::Wait(_) => return,
+            Output::Wait(_) => return jobs,
         }
     }
 }

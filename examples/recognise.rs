@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use cuewire::asr::whisper::{WhisperDecoder, WhisperModel};
-use cuewire::asr::{Cancel, DecodeJob, JobId};
+use crossbeam_channel::Receiver;
+use cuewire::asr::whisper::WhisperModel;
+use cuewire::asr::{DecodeJob, JobId};
 use cuewire::audio::file::AudioFile;
 use cuewire::config::LanguageSetting;
-use cuewire::engine::{Job, SubmitError, Workers, default_threads};
+use cuewire::engine::{Answer, Job, Workers, default_threads};
 use cuewire::time::SAMPLE_RATE;
 use serde::{Deserialize, Serialize};
 
@@ -145,12 +146,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&args.out).map_err(|error| about(&args.out, error))?;
     let model = Arc::new(WhisperModel::load(&args.model)?);
     model.check_language(args.language)?;
-    let workers =
-        Workers::start(args.threads, move |idle| WhisperDecoder::assisted(model.clone(), Arc::new(idle.clone())))?;
+    let (sender, answers) = crossbeam_channel::unbounded();
+    let workers = Workers::start(args.threads, model, move |answer| drop(sender.send(answer)))?;
+    let workers = (&workers, &answers);
 
-    recognise(&workers, std::slice::from_ref(first), args.language, 1)?; // warm-up
+    recognise(workers, std::slice::from_ref(first), args.language, 1)?; // warm-up
     for _ in 0..args.runs.get() {
-        let run = recognise(&workers, &utterances, args.language, args.parallel.get())?;
+        let run = recognise(workers, &utterances, args.language, args.parallel.get())?;
         for (utterance, text) in utterances.iter().zip(&run.texts) {
             let path = args.out.join(utterance.file.file_stem().unwrap_or_default()).with_extension("txt");
             fs::write(&path, text).map_err(|error| about(&path, error))?;
@@ -190,7 +192,7 @@ fn read_audio(path: &Path) -> Result<Arc<[f32]>, Box<dyn Error>> {
 
 /// Decodes all utterances, `parallel` of them at a time.
 fn recognise(
-    workers: &Workers<usize>,
+    (workers, answers): (&Workers<usize>, &Receiver<Answer<usize>>),
     utterances: &[Utterance],
     language: LanguageSetting,
     parallel: usize,
@@ -206,13 +208,10 @@ fn recognise(
         {
             let job = DecodeJob::new(JobId(submitted.len() as u64), utterance.audio.clone(), language);
             let at = Instant::now();
-            match workers.submit(Job { tag: submitted.len(), job, cancel: Cancel::new() }) {
-                Ok(()) => submitted.push(at),
-                Err(SubmitError::Full(_)) => break,
-                Err(SubmitError::Stopped(_)) => return Err("the decode workers have stopped".into()),
-            }
+            workers.submit(Job::new(submitted.len(), job));
+            submitted.push(at);
         }
-        let answer = workers.answers().recv()?;
+        let answer = answers.recv()?;
         let index = answer.tag;
         latencies[index] = submitted[index].elapsed();
         answered += 1;

@@ -353,17 +353,19 @@ fn an_idle_worker_helps_and_changes_nothing() {
     let offered = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     for threads in [1, 2, 3] {
         let (model, offered) = (model.clone(), offered.clone());
-        let workers = Workers::start(NonZeroUsize::new(threads).unwrap(), move |idle| {
+        let assisted = move |idle: &Idle| {
             WhisperDecoder::assisted(model.clone(), Arc::new(Counting(idle.clone(), offered.clone())))
-        })
-        .unwrap();
+        };
+        let (sender, answers) = std::sync::mpsc::channel();
+        let answer = move |answer| drop(sender.send(answer));
+        let workers = Workers::start(NonZeroUsize::new(threads).unwrap(), Arc::new(assisted), answer).unwrap();
         // One at a time, so that the others are idle.
         for (job, alone) in jobs.iter().zip(&alone) {
             for draft in [&[][..], &alone.tokens[..alone.tokens.len() / 2], &alone.tokens] {
                 let mut job = job.clone();
                 job.draft = draft.into();
-                assert!(workers.submit(Job { tag: (), job, cancel: Cancel::new() }).is_ok());
-                assert_eq!(workers.answers().recv().unwrap().result.as_ref(), Ok(alone), "{threads} threads");
+                workers.submit(Job::new((), job));
+                assert_eq!(answers.recv().unwrap().result.as_ref(), Ok(alone), "{threads} threads");
             }
         }
     }

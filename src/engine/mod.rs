@@ -3,6 +3,8 @@
 //! In: [`DecodeJob`](crate::asr::DecodeJob)s, each with a tag that says whose it is. Out: [`Answer`]s with the same tag,
 //! in the order in which they are ready.
 
+mod model;
 mod workers;
 
-pub use workers::{Answer, Idle, Job, SubmitError, Workers, default_threads};
+pub use model::{Model, ModelId, Models};
+pub use workers::{Answer, Idle, Job, ThreadHook, ThreadRole, Workers, default_threads};

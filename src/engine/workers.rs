@@ -1,18 +1,28 @@
-//! Decode workers behind a bounded queue.
+//! Decode workers behind one queue in the order of deadlines.
 //!
-//! In: jobs. Out: answers. One worker is one thread with one decoder; who waits sleeps, and no other thread is started.
+//! In: jobs. Out: answers. One worker is one thread with a decoder of each model it was asked for; who waits sleeps.
+//!
+//! The queue is a sorted map behind a lock that is held for a few pointer moves, by who submits and by a worker that is
+//! free. A dispatcher's thread with a channel to each worker would do without, at the price of a thread switch between
+//! two jobs on a machine whose cores are all busy decoding; and what waits can be looked at and taken back.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
 
-use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId};
+use super::model::{ModelId, Models};
+use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 
 /// A job on its way to a worker.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Job<T> {
     /// Whose job it is; comes back with the answer.
     pub tag: T,
@@ -20,10 +30,26 @@ pub struct Job<T> {
     pub job: DecodeJob,
     /// Set it to call the job off: queued or in progress.
     pub cancel: Cancel,
+    /// Who decodes it.
+    pub model: ModelId,
+    /// When the answer is wanted: of the finals that wait, and then of the interims, the earliest is next.
+    pub deadline: Instant,
+    /// How long it will take, as far as one knows.
+    pub cost: Duration,
+}
+
+impl<T> Job<T> {
+    /// A job for the first model that is wanted at once and of unknown cost; the fields are public for everything else.
+    #[must_use]
+    pub fn new(tag: T, job: DecodeJob) -> Self {
+        let (cancel, model) = (Cancel::new(), ModelId::default());
+        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO }
+    }
 }
 
 /// What became of a job.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Answer<T> {
     /// Whose job it was.
     pub tag: T,
@@ -31,15 +57,10 @@ pub struct Answer<T> {
     pub job: JobId,
     /// What the decoder said.
     pub result: Result<Hypothesis, DecodeError>,
-}
-
-/// The queue did not take a job, and hands it back.
-#[derive(Debug)]
-pub enum SubmitError<T> {
-    /// As many jobs wait as there are workers: receive an answer first.
-    Full(Job<T>),
-    /// Every worker has ended.
-    Stopped(Job<T>),
+    /// When the worker took the job.
+    pub started: Instant,
+    /// When it was done with it.
+    pub ended: Instant,
 }
 
 /// Workers that wait for a job. They may take a share of another's decode, which changes nothing in its answer.
@@ -85,10 +106,24 @@ impl Idle {
     }
 }
 
-/// A number of threads, each with a decoder of its own.
+/// Which of the engine's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ThreadRole {
+    /// `cuewire-decode-N`: busy whenever there is something to decode.
+    Decode(usize),
+    /// `cuewire-pipeline-N`: hears the tracks every few milliseconds.
+    Pipeline(usize),
+}
+
+/// Called on each new thread before anything else: the place to set its priority and affinity.
+pub type ThreadHook = Arc<dyn Fn(ThreadRole) + Send + Sync>;
+
+/// A number of threads that decode.
 pub struct Workers<T> {
-    jobs: Option<Sender<Job<T>>>,
-    answers: Receiver<Answer<T>>,
+    queue: Arc<Queue<T>>,
+    /// One token a job that was put into the queue; a worker that finds nothing there goes on waiting.
+    tokens: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -99,109 +134,184 @@ pub fn default_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
+/// Finals before interims, then by deadline, then in the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    interim: bool,
+    deadline: Instant,
+    number: u64,
+}
+
+struct Queue<T> {
+    jobs: Mutex<BTreeMap<Rank, Job<T>>>,
+    submitted: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+impl<T> Queue<T> {
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<Rank, Job<T>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the time since `start` to what the workers have done.
+    fn was_busy(&self, start: Instant) -> Instant {
+        let now = Instant::now();
+        let nanos = u64::try_from(now.duration_since(start).as_nanos()).unwrap_or(u64::MAX);
+        self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        now
+    }
+}
+
 impl<T: Send + 'static> Workers<T> {
-    /// Starts `threads` workers; `decoder` makes the decoder of each, on the worker's own thread, and another one after
-    /// a panic. It may give the decoder the [`Idle`] workers' help.
+    /// Starts `threads` workers. A job's answer is given to `on_answer`, on the worker's thread.
     ///
     /// # Errors
     /// Where the system starts no more threads.
-    pub fn start<D, F>(threads: NonZeroUsize, decoder: F) -> io::Result<Self>
+    pub fn start<F>(threads: NonZeroUsize, models: impl Into<Models>, on_answer: F) -> io::Result<Self>
     where
-        D: Decoder,
-        F: Fn(&Idle) -> D + Clone + Send + 'static,
+        F: Fn(Answer<T>) + Clone + Send + 'static,
     {
-        let (jobs, queue) = bounded::<Job<T>>(threads.get());
-        // Bounded by the jobs in the queue and on the workers: never more than the submitter put in.
-        let (results, answers) = unbounded();
+        Self::start_hooked(threads, models.into(), None, on_answer)
+    }
+
+    pub(super) fn start_hooked<F>(
+        threads: NonZeroUsize,
+        models: Models,
+        hook: Option<ThreadHook>,
+        on_answer: F,
+    ) -> io::Result<Self>
+    where
+        F: Fn(Answer<T>) + Clone + Send + 'static,
+    {
+        let jobs = Mutex::new(BTreeMap::new());
+        let queue = Arc::new(Queue { jobs, submitted: AtomicU64::new(0), busy_nanos: AtomicU64::new(0) });
+        let (tokens, wake_ups) = unbounded();
         let (idle, help) = Idle::channel();
         let threads = (0..threads.get())
             .map(|i| {
-                let (queue, help, results) = (queue.clone(), help.clone(), results.clone());
-                let (idle, decoder) = (idle.clone(), decoder.clone());
-                std::thread::Builder::new()
-                    .name(format!("cuewire-decode-{i}"))
-                    .spawn(move || work(&queue, &help, &results, || decoder(&idle)))
+                let (hook, on_answer) = (hook.clone(), on_answer.clone());
+                let mut worker = Worker {
+                    queue: queue.clone(),
+                    wake_ups: wake_ups.clone(),
+                    help: help.clone(),
+                    idle: idle.clone(),
+                    models: models.clone(),
+                    decoders: BTreeMap::new(),
+                };
+                std::thread::Builder::new().name(format!("cuewire-decode-{i}")).spawn(move || {
+                    hook.inspect(|hook| hook(ThreadRole::Decode(i)));
+                    worker.work(&on_answer);
+                })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { jobs: Some(jobs), answers, threads })
+        Ok(Self { queue, tokens: Some(tokens), threads })
     }
 
-    /// Puts a job into the queue, without waiting.
-    ///
-    /// # Errors
-    /// [`SubmitError`] hands the job back.
-    pub fn submit(&self, job: Job<T>) -> Result<(), SubmitError<T>> {
-        match &self.jobs {
-            None => Err(SubmitError::Stopped(job)),
-            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
-                TrySendError::Full(job) => SubmitError::Full(job),
-                TrySendError::Disconnected(job) => SubmitError::Stopped(job),
-            }),
+    /// Puts a job into the queue, without waiting. The queue has no limit: who submits knows how much is out.
+    pub fn submit(&self, job: Job<T>) {
+        let number = self.queue.submitted.fetch_add(1, Ordering::Relaxed);
+        let rank = Rank { interim: job.job.kind == JobKind::Interim, deadline: job.deadline, number };
+        self.queue.jobs().insert(rank, job);
+        // The workers are there as long as this is.
+        let _ = self.tokens.as_ref().map(|tokens| tokens.send(()));
+    }
+
+    /// Goes through what waits, in its order: each job with the time until a worker will be free for it, as far as the
+    /// costs are known. Takes back those of which `take` says so; they are not answered.
+    pub fn take_back(&self, mut take: impl FnMut(&Job<T>, Duration) -> bool) -> Vec<Job<T>> {
+        let mut jobs = self.queue.jobs();
+        let workers = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
+        let mut ahead = Duration::ZERO;
+        let mut taken = Vec::new();
+        for (rank, job) in jobs.iter() {
+            if take(job, ahead / workers) {
+                taken.push(*rank);
+            } else {
+                ahead += job.cost;
+            }
         }
+        taken.iter().filter_map(|rank| jobs.remove(rank)).collect()
     }
 
-    /// Where the answers arrive; one for every job that was taken.
+    /// Time that the workers have been busy, summed over them.
     #[must_use]
-    pub fn answers(&self) -> &Receiver<Answer<T>> {
-        &self.answers
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.queue.busy_nanos.load(Ordering::Relaxed))
     }
 }
 
 impl<T> Drop for Workers<T> {
-    /// Ends the workers after the jobs they have; waits for them.
+    /// Forgets what waits, without an answer, and waits for what is in progress: set its [`Cancel`] first.
     fn drop(&mut self) {
-        self.jobs = None;
+        self.queue.jobs().clear();
+        self.tokens = None;
         for thread in self.threads.drain(..) {
-            // A worker's panic was answered as a failed job.
+            // A decoder's panic was answered as a failed job.
             let _ = thread.join();
         }
     }
 }
 
-fn work<T, D: Decoder>(
-    queue: &Receiver<Job<T>>,
-    help: &Receiver<Task>,
-    results: &Sender<Answer<T>>,
-    new_decoder: impl Fn() -> D,
-) {
-    let mut decoder = None;
-    loop {
-        // A job of its own comes before anybody's help.
-        let job = match queue.try_recv() {
-            Ok(job) => job,
-            Err(TryRecvError::Disconnected) => return,
-            Err(TryRecvError::Empty) => select! {
-                recv(queue) -> job => match job {
-                    Ok(job) => job,
-                    Err(_) => return,
-                },
-                recv(help) -> task => {
-                    if let Ok(task) = task {
-                        task.run();
+struct Worker<T> {
+    queue: Arc<Queue<T>>,
+    wake_ups: Receiver<()>,
+    help: Receiver<Task>,
+    idle: Idle,
+    models: Models,
+    decoders: BTreeMap<ModelId, Box<dyn Decoder>>,
+}
+
+impl<T> Worker<T> {
+    fn work(&mut self, on_answer: &impl Fn(Answer<T>)) {
+        loop {
+            // A job of its own comes before anybody's help.
+            match self.wake_ups.try_recv() {
+                Ok(()) => {}
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => select! {
+                    recv(self.wake_ups) -> token => if token.is_err() {
+                        return;
+                    },
+                    recv(self.help) -> task => {
+                        if let Ok(task) = task {
+                            let start = Instant::now();
+                            task.run();
+                            self.queue.was_busy(start);
+                        }
+                        continue;
                     }
-                    continue;
-                }
-            },
-        };
-        let Job { tag, job, cancel } = job;
-        let id = job.id;
-        let result = if cancel.is_cancelled() {
-            Err(DecodeError::Cancelled)
-        } else {
-            // What a panic leaves behind is thrown away with the decoder.
-            catch_unwind(AssertUnwindSafe(|| decoder.get_or_insert_with(&new_decoder).decode(&job, &cancel)))
-                .unwrap_or_else(|panic| {
-                    decoder = None;
-                    Err(DecodeError::Failed(format!("the decoder panicked: {}", message(&*panic))))
-                })
-        };
-        if results.send(Answer { tag, job: id, result }).is_err() {
-            return;
+                },
+            }
+            let Some((_, job)) = self.queue.jobs().pop_first() else { continue };
+            let started = Instant::now();
+            let mut result = self.decode(&job);
+            if matches!(result, Err(DecodeError::Failed(_))) {
+                result = self.decode(&job);
+            }
+            let ended = self.queue.was_busy(started);
+            on_answer(Answer { tag: job.tag, job: job.job.id, result, started, ended });
         }
+    }
+
+    fn decode(&mut self, Job { job, cancel, model, .. }: &Job<T>) -> Result<Hypothesis, DecodeError> {
+        if cancel.is_cancelled() {
+            return Err(DecodeError::Cancelled);
+        }
+        let Some(maker) = self.models.get(*model) else {
+            return Err(DecodeError::Invalid(format!("{model} is not loaded")));
+        };
+        let (decoders, idle) = (&mut self.decoders, &self.idle);
+        let decode = || decoders.entry(*model).or_insert_with(|| maker.decoder(idle)).decode(job, cancel);
+        // What a panic leaves behind is thrown away with the decoder.
+        catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+            self.decoders.remove(model);
+            Err(DecodeError::Failed(format!("the decoder panicked: {}", message(&*panic))))
+        })
     }
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic says.
+pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,
@@ -211,61 +321,103 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
     use crate::asr::ScriptedDecoder;
     use crate::config::LanguageSetting;
 
-    fn job(id: u64, cancel: &Cancel) -> Job<u64> {
-        let audio = Arc::from([0.0f32; 16]);
-        Job { tag: id * 10, job: DecodeJob::new(JobId(id), audio, LanguageSetting::default()), cancel: cancel.clone() }
+    fn job(id: u64) -> Job<u64> {
+        Job::new(id * 10, DecodeJob::new(JobId(id), Arc::from([0.0f32; 16]), LanguageSetting::default()))
+    }
+
+    /// Workers whose decoder is `says`, and where their answers arrive.
+    fn workers<F>(threads: usize, says: F) -> (Workers<u64>, Receiver<Answer<u64>>)
+    where
+        F: Fn(&DecodeJob) -> Result<Hypothesis, DecodeError> + Clone + Send + Sync + 'static,
+    {
+        let (sender, answers) = unbounded();
+        let model = Arc::new(move |_: &Idle| ScriptedDecoder::new(says.clone()));
+        let threads = NonZeroUsize::new(threads).unwrap();
+        (Workers::start(threads, model, move |answer| drop(sender.send(answer))).unwrap(), answers)
+    }
+
+    fn next(answers: &Receiver<Answer<u64>>) -> Answer<u64> {
+        answers.recv_timeout(Duration::from_secs(20)).unwrap()
     }
 
     #[test]
-    fn every_job_is_answered_once_a_panic_too() {
-        let workers = Workers::start(NonZeroUsize::new(2).unwrap(), |_| {
-            ScriptedDecoder::new(|job: &DecodeJob| {
-                assert!(job.id.0 != 7, "seven");
-                Ok(Hypothesis::certain("yes", job))
-            })
-        })
-        .unwrap();
-        let (mut answers, never) = (Vec::new(), Cancel::new());
-        let mut next = (0..20).map(|id| job(id, &never)).collect::<std::collections::VecDeque<_>>();
-        while answers.len() < 20 {
-            while let Some(job) = next.pop_front() {
-                match workers.submit(job) {
-                    Ok(()) => {}
-                    Err(SubmitError::Full(job)) => {
-                        next.push_front(job);
-                        break;
-                    }
-                    Err(SubmitError::Stopped(_)) => panic!("the workers are there"),
-                }
-            }
-            answers.push(workers.answers().recv_timeout(Duration::from_secs(20)).unwrap());
-        }
+    fn every_job_is_answered_once_and_one_that_panics_is_tried_twice() {
+        let tries = Arc::new(AtomicU64::new(0));
+        let count = tries.clone();
+        let (workers, answers) = workers(2, move |job| {
+            let first = job.id.0 == 7 || (job.id.0 == 8 && count.fetch_add(1, Ordering::SeqCst) == 0);
+            assert!(!first, "number {}", job.id.0);
+            Ok(Hypothesis::certain("yes", job))
+        });
+        (0..20).for_each(|id| workers.submit(job(id)));
+        let mut answers: Vec<_> = (0..20).map(|_| next(&answers)).collect();
         answers.sort_by_key(|answer| answer.job);
         for (id, answer) in answers.iter().enumerate() {
             assert_eq!((answer.job.0, answer.tag), (id as u64, id as u64 * 10));
             match &answer.result {
-                Err(DecodeError::Failed(text)) => assert!(id == 7 && text.contains("seven"), "{text}"),
+                Err(DecodeError::Failed(text)) => assert!(id == 7 && text.contains("number 7"), "{text}"),
                 result => assert!(id != 7 && result.is_ok()),
             }
         }
+        assert_eq!(tries.load(Ordering::SeqCst), 2, "the caption was tried again after the panic");
+    }
+
+    /// One worker, held up by job 0 until the returned sender is dropped; what is submitted meanwhile waits.
+    fn held_up() -> (Workers<u64>, Receiver<Answer<u64>>, Sender<()>) {
+        let ((started, start), (release, gate)) = (bounded::<()>(1), bounded::<()>(0));
+        let (workers, answers) = workers(1, move |job| {
+            if job.id.0 == 0 {
+                started.send(()).unwrap();
+                gate.recv().unwrap_err();
+            }
+            Ok(Hypothesis::certain("decoded", job))
+        });
+        workers.submit(job(0));
+        start.recv().unwrap();
+        (workers, answers, release)
     }
 
     #[test]
-    fn a_job_called_off_in_the_queue_is_not_decoded() {
-        let workers = Workers::start(NonZeroUsize::MIN, |_| {
-            ScriptedDecoder::new(|job: &DecodeJob| Ok(Hypothesis::certain("decoded", job)))
-        })
-        .unwrap();
-        let cancel = Cancel::new();
+    fn finals_come_before_interims_and_the_earliest_deadline_first() {
+        let (workers, answers, release) = held_up();
+        let now = Instant::now();
+        for (id, kind, due_ms) in [
+            (1, JobKind::Interim, 0),
+            (2, JobKind::Final, 30),
+            (3, JobKind::Final, 10),
+            (4, JobKind::Interim, 5),
+            (5, JobKind::Final, 10),
+        ] {
+            let mut job = job(id);
+            (job.job.kind, job.deadline) = (kind, now + Duration::from_millis(due_ms));
+            workers.submit(job);
+        }
+        drop(release);
+        let order: Vec<u64> = (0..6).map(|_| next(&answers).job.0).collect();
+        assert_eq!(order, [0, 3, 5, 2, 1, 4]);
+    }
+
+    #[test]
+    fn what_waits_is_called_off_or_taken_back_with_the_time_it_would_wait() {
+        let (workers, answers, release) = held_up();
+        let called_off = job(1);
+        let cancel = called_off.cancel.clone();
+        workers.submit(called_off);
+        for id in 2..6 {
+            let mut job = job(id);
+            job.cost = Duration::from_millis(100);
+            workers.submit(job);
+        }
         cancel.cancel();
-        assert!(workers.submit(job(1, &cancel)).is_ok());
-        assert_eq!(workers.answers().recv().unwrap().result, Err(DecodeError::Cancelled));
+        let taken = workers.take_back(|_, ahead| ahead >= Duration::from_millis(200));
+        assert_eq!(taken.iter().map(|job| job.job.id.0).collect::<Vec<_>>(), [4, 5]);
+        drop(release);
+        let results: Vec<_> = (0..4).map(|_| next(&answers)).map(|answer| (answer.job.0, answer.result)).collect();
+        assert_eq!(results.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(results[1].1, Err(DecodeError::Cancelled));
     }
 }
