@@ -144,7 +144,7 @@ impl Live {
     }
 
     fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
-        self.recognizer.answered(&answer)?;
+        self.recognizer.answered(&answer);
         let session = &mut self.tracks[answer.tag.channel];
         if let Err(error) = &answer.result {
             self.failed |= warn_of_failure(session.speaker_id(), error);
@@ -189,7 +189,7 @@ impl Live {
                 if written.is_ok() && !*nobody_reads {
                     written = print(&event);
                 }
-            })?;
+            });
             self.wake_up = self.wake_up.into_iter().chain(due).min();
         }
         match written {

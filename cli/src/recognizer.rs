@@ -37,11 +37,10 @@ impl Recognizer {
     }
 
     /// Takes a job; it starts as soon as a worker is free.
-    pub(crate) fn ask(&mut self, tag: Track, job: DecodeJob) -> Result<(), Stopped> {
+    pub(crate) fn ask(&mut self, tag: Track, job: DecodeJob) {
         let job = Job::new(tag, job);
         self.cancels.insert((tag, job.job.id), job.cancel.clone());
         self.workers.submit(job);
-        Ok(())
     }
 
     pub(crate) fn cancel(&mut self, track: Track, job: JobId) {
@@ -71,9 +70,8 @@ impl Recognizer {
     }
 
     /// Notes an answer.
-    pub(crate) fn answered(&mut self, answer: &Answer<Track>) -> Result<(), Stopped> {
+    pub(crate) fn answered(&mut self, answer: &Answer<Track>) {
         self.cancels.remove(&(answer.tag, answer.job));
-        Ok(())
     }
 
     /// Time spent decoding, summed over the workers.

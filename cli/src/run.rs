@@ -10,7 +10,7 @@ use cuewire::caption::CaptionEvent;
 use cuewire::session::{Output, Session};
 use cuewire::time::Timestamp;
 
-use crate::recognizer::{Recognizer, Stopped, Track};
+use crate::recognizer::{Recognizer, Track};
 use crate::{INTERRUPTED, complain};
 
 /// Bytes read from standard input at a time: 20 ms of 48 kHz mono 16-bit audio, doubled.
@@ -111,14 +111,14 @@ pub(crate) fn drain(
     track: Track,
     recognizer: &mut Recognizer,
     mut on_event: impl FnMut(CaptionEvent),
-) -> Result<Option<Timestamp>, Stopped> {
+) -> Option<Timestamp> {
     loop {
         match session.poll_output() {
-            Output::Decode(job) => recognizer.ask(track, job)?,
+            Output::Decode(job) => recognizer.ask(track, job),
             Output::Cancel(job) => recognizer.cancel(track, job),
             Output::Event(event) => on_event(event),
             Output::Closed { .. } => {}
-            Output::Wait(wake_up) => return Ok(wake_up),
+            Output::Wait(wake_up) => return wake_up,
         }
     }
 }

@@ -243,7 +243,8 @@ impl Run<'_> {
         recording.at = recording.rate_since.plus_nanos(nanos_of_samples(recording.frames, recording.rate));
         let seconds = recording.at.nanos_since(recording.began) / 1_000_000_000;
         self.progress.set(u64::try_from(seconds).unwrap_or(0));
-        self.drain(self.first + self.recordings.len() - 1)
+        self.drain(self.first + self.recordings.len() - 1);
+        Ok(())
     }
 
     /// The recording that is being read is over, or cannot be read any further: what was heard of it is captioned.
@@ -262,11 +263,12 @@ impl Run<'_> {
         } else if bad > 0 {
             self.fail(&format!("{path}: {bad} damaged packets were taken as silence"));
         }
-        self.drain(self.first + self.recordings.len() - 1)
+        self.drain(self.first + self.recordings.len() - 1);
+        Ok(())
     }
 
     fn take(&mut self, answer: Answer<Track>) -> Result<(), Failure> {
-        self.recognizer.answered(&answer)?;
+        self.recognizer.answered(&answer);
         let Track { recording: number, channel } = answer.tag;
         let recording = &mut self.recordings[number - self.first];
         if let Err(error) = &answer.result {
@@ -274,10 +276,11 @@ impl Run<'_> {
             self.failed |= self.progress.suspend(|| warn_of_failure(&path, error));
         }
         recording.sessions[channel].handle_input(Input::Decoded { job: answer.job, result: answer.result })?;
-        self.drain(number)
+        self.drain(number);
+        Ok(())
     }
 
-    fn drain(&mut self, number: usize) -> Result<(), Failure> {
+    fn drain(&mut self, number: usize) {
         let recording = &mut self.recordings[number - self.first];
         for (channel, session) in recording.sessions.iter_mut().enumerate() {
             drain(session, Track { recording: number, channel }, &mut self.recognizer, |event| match event {
@@ -306,7 +309,7 @@ impl Run<'_> {
                 }
                 CaptionEvent::Suppressed { reason, .. } => *self.suppressed.entry(reason).or_default() += 1,
                 _ => {}
-            })?;
+            });
         }
         // Where nothing has to wait, a caption is written as soon as it is final.
         let is_front = (number == self.first || !self.destination.is_shared()) && self.merged.is_none();
@@ -316,7 +319,6 @@ impl Run<'_> {
             Ok(())
         };
         self.written(written.map(|()| None));
-        Ok(())
     }
 
     fn write_finished(&mut self) {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select, unbounded};
 
 use super::model::{ModelId, Models};
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
@@ -77,7 +77,7 @@ use crate::asr::whisper::Task;
 impl Idle {
     fn channel() -> (Self, Receiver<Task>) {
         // Without room: a task is taken by a worker that waits at this moment, or by none.
-        let (tasks, help) = bounded(0);
+        let (tasks, help) = crossbeam_channel::bounded(0);
         (Self { tasks }, help)
     }
 }
@@ -321,6 +321,8 @@ pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::bounded;
+
     use super::*;
     use crate::asr::ScriptedDecoder;
     use crate::config::LanguageSetting;
