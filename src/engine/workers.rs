@@ -119,6 +119,13 @@ pub enum ThreadRole {
 /// Called on each new thread before anything else: the place to set its priority and affinity.
 pub type ThreadHook = Arc<dyn Fn(ThreadRole) + Send + Sync>;
 
+/// One that panics costs no thread.
+pub(super) fn call(hook: Option<&ThreadHook>, role: ThreadRole) {
+    if let Some(hook) = hook {
+        let _ = catch_unwind(AssertUnwindSafe(|| hook(role)));
+    }
+}
+
 /// A number of threads that decode.
 pub struct Workers<T> {
     queue: Arc<Queue<T>>,
@@ -199,7 +206,7 @@ impl<T: Send + 'static> Workers<T> {
                     decoders: BTreeMap::new(),
                 };
                 std::thread::Builder::new().name(format!("cuewire-decode-{i}")).spawn(move || {
-                    hook.inspect(|hook| hook(ThreadRole::Decode(i)));
+                    call(hook.as_ref(), ThreadRole::Decode(i));
                     worker.work(&on_answer);
                 })
             })

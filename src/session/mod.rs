@@ -277,6 +277,12 @@ impl Session {
         Accounting { pending, ..self.accounting }
     }
 
+    /// Behind the last sample heard. What a [`DecodeJob::due`] lies ahead of it is the time that is left.
+    #[must_use]
+    pub fn end(&self) -> SampleIndex {
+        self.buffer.end()
+    }
+
     /// Captions that are closed and not final yet: each holds its audio. A driver that can wait stops pushing where they
     /// become many; a decoder that is behind is one reason, a language that must be detected first another.
     #[must_use]
