@@ -336,8 +336,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::UnknownTrack`].
     pub fn flush(&self, track: TrackId) -> Result<(), EngineError> {
-        self.handle(track, |_| ())?;
-        self.send(track, Message::Flush { track });
+        let pushes = self.handle(track, |handle| handle.shared.taken.load(Ordering::Acquire))?;
+        self.send(track, Message::Flush { track, pushes });
         Ok(())
     }
 

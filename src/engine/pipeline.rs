@@ -23,8 +23,10 @@ const POLL: Duration = Duration::from_millis(5);
 /// What a pipeline is told.
 pub(super) enum Message {
     Add(Box<Track>),
+    /// Behind as many pushes.
     Flush {
         track: TrackId,
+        pushes: u64,
     },
     Configure {
         track: TrackId,
@@ -93,7 +95,7 @@ impl Pipeline {
                     self.with(id, |track, core| track.end(None, core));
                 }
             }
-            Message::Flush { track } => self.with(track, |track, core| track.flush(core)),
+            Message::Flush { track, pushes } => self.with(track, |track, core| track.flush(pushes, core)),
             Message::Configure { track, config, smaller } => {
                 self.with(track, |track, core| track.configure(*config, smaller, core));
             }

@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub(super) muted: AtomicBool,
     /// Samples that were no finite number.
     pub(super) non_finite: AtomicU64,
+    /// Pushes taken.
+    pub(super) taken: AtomicU64,
     /// Pushes refused, the ring being full.
     pub(super) refused: AtomicU64,
 }
@@ -125,9 +127,9 @@ pub(super) enum Pushed<'a> {
 /// Both ends of a track's ring.
 pub(super) fn ring(track: TrackId, shared: Arc<Shared>, messages: Sender<Message>) -> (AudioSender, AudioReceiver) {
     let (headers, headers_out) = RingBuffer::new(RING_PUSHES);
-    let (samples, samples_out) = RingBuffer::new(RING_FRAMES);
+    let (samples, samples_out) = touched(RING_FRAMES);
     #[cfg(feature = "opus")]
-    let (payloads, payloads_out) = RingBuffer::new(RING_BYTES);
+    let (payloads, payloads_out) = touched(RING_BYTES);
     let sender = AudioSender {
         track,
         headers,
@@ -146,6 +148,18 @@ pub(super) fn ring(track: TrackId, shared: Arc<Shared>, messages: Sender<Message
         payloads: payloads_out,
     };
     (sender, receiver)
+}
+
+/// A ring whose memory is there: the system gives pages when they are first written, which is no work for a push.
+fn touched<T: Copy + Default>(capacity: usize) -> (Producer<T>, Consumer<T>) {
+    let (mut producer, mut consumer) = RingBuffer::new(capacity);
+    if let Ok(all) = producer.write_chunk(capacity) {
+        all.commit_all();
+    }
+    if let Ok(all) = consumer.read_chunk(capacity) {
+        all.commit_all();
+    }
+    (producer, consumer)
 }
 
 impl AudioSender {
@@ -230,6 +244,7 @@ impl AudioSender {
         let lost = self.lost.take().map(|(from, to)| (from, to.min(at))).filter(|(from, to)| from < to);
         // There is room, as above.
         let _ = self.headers.push(Header { at, lost, muted, body });
+        self.shared.taken.fetch_add(1, Ordering::Release);
     }
 }
 

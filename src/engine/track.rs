@@ -35,6 +35,8 @@ pub(super) struct Track {
     audio: Option<AudioReceiver>,
     #[cfg(feature = "opus")]
     opus: Opus,
+    /// Pushes heard.
+    pushes: u64,
     shared: Arc<Shared>,
     priority: Priority,
     patience: Duration,
@@ -105,6 +107,7 @@ impl Track {
             audio: Some(audio),
             #[cfg(feature = "opus")]
             opus: Opus { receiver: OpusReceiver::new(config.reorder_window)?, packet: None, muted: false },
+            pushes: 0,
             shared,
             priority: config.priority,
             patience: config.patience,
@@ -169,6 +172,7 @@ impl Track {
         }) else {
             return false;
         };
+        self.pushes += 1;
         self.heard_at = Instant::now();
         self.was_heard(heard, core);
         true
@@ -198,8 +202,8 @@ impl Track {
         self.was_heard(heard, core);
     }
 
-    pub(super) fn flush(&mut self, core: &Core) {
-        self.hear(core);
+    pub(super) fn flush(&mut self, pushes: u64, core: &Core) {
+        while self.pushes < pushes && self.hear_push(core) {}
         self.tell(Input::Flush, core);
     }
 
@@ -338,8 +342,7 @@ impl Track {
         job.deadline = due + PRIORITY_STEP * step + FAIRNESS_STEP * u32::try_from(waiting).unwrap_or(u32::MAX).min(100);
         (job.model, job.cost) = (model, cost);
         if kind == JobKind::Final {
-            let decode = self.finals.entry(start).or_insert(Decode { queued: now, started: now, ended: now, model });
-            decode.model = model;
+            self.finals.insert(start, Decode { queued: now, started: now, ended: now, model });
         }
         self.asked.insert(id, Asked { cancel: job.cancel.clone(), work, start });
         core.workers.submit(job);
