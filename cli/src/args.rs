@@ -128,7 +128,7 @@ run out; a track that is over begins again. All are pushed in real time, 20 ms a
 
 Standard output is one JSON object. Of `bench streams`:
   final_latency_ms        from the push with which a caption's silence is over to its final
-  cut_latency_ms          the same of captions that had their longest time while speech went on
+  cut_latency_ms          of captions cut at their longest time: from the cut to the final
   end_latency_ms          the same of captions that were open when their stream ended
   first_interim_ms        from the push with the onset of speech to the first interim
   interim_churn           words that were shown and then replaced, with all behind them, for each word of the finals

@@ -195,7 +195,14 @@ impl Bench {
             let (sender, id) = engine.add_track(track)?;
             senders.push(id);
             let start = STAGGER * u32::try_from(i)? / u32::try_from(streams)?;
-            pushers.push(Pusher { sender, path, file: AudioFile::open(path)?, pcm: Vec::new(), start, frames: 0 });
+            pushers.push(Pusher {
+                sender: Some(sender),
+                path,
+                file: AudioFile::open(path)?,
+                pcm: Vec::new(),
+                start,
+                frames: 0,
+            });
         }
         let start = Instant::now();
         let (cpu, length) = (cpu_time(), Duration::from_secs(self.seconds));
@@ -271,7 +278,10 @@ impl Bench {
                 let pusher = &mut pushers[i];
                 let phase = Duration::from_nanos((pusher.start.as_nanos() % PUSH.as_nanos()) as u64);
                 let due = PUSH * (round + 1) + phase;
-                if due <= pusher.start || due > pusher.start + schedule.length {
+                if due > pusher.start + schedule.length {
+                    pusher.sender = None;
+                }
+                if due <= pusher.start || pusher.sender.is_none() {
                     continue;
                 }
                 let wait = due.saturating_sub(schedule.start.elapsed());
@@ -288,7 +298,8 @@ impl Bench {
 
 /// One stream's sender.
 struct Pusher<'a> {
-    sender: AudioSender,
+    /// Until all was pushed.
+    sender: Option<AudioSender>,
     path: &'a Path,
     file: AudioFile,
     /// Mono samples that were read and not pushed.
@@ -326,8 +337,9 @@ impl Pusher<'_> {
         }
         let at = schedule.epoch.plus_nanos(nanos(self.start) + nanos_of_samples(self.frames, rate));
         let pcm = Pcm::mono(rate, &self.pcm[..frames])?;
+        let Some(sender) = &mut self.sender else { return Ok(()) };
         let before = Instant::now();
-        let result = self.sender.push(at, pcm);
+        let result = sender.push(at, pcm);
         pushed.push_us.push(before.elapsed().as_secs_f64() * 1e6);
         pushed.refused += u64::from(result.is_err());
         let late = before.duration_since(schedule.start).saturating_sub(due);
@@ -362,28 +374,23 @@ impl Schedule {
         (start + PUSH * pushes).min(self.end(track))
     }
 
-    /// How late finals were: after the push with which the silence was over, the caption had its longest time, or the stream
-    /// ended.
+    /// How late finals were: after the push with which the silence was over or the stream ended; where the caption was cut,
+    /// after the engine did that.
     fn latencies(&self, finals: &HashMap<TrackId, Vec<Final>>) -> Latencies {
-        let rules = self.config.speech_segment_config;
-        let ms = |ms: u32| i64::from(ms) * 1_000_000;
-        let (silence, longest) = (ms(rules.silence_duration_ms.ms()), ms(rules.max_speech_caption_ms.ms()));
+        let silence = i64::from(self.config.speech_segment_config.silence_duration_ms.ms()) * 1_000_000;
         let mut latencies = Latencies::default();
         for (&track, finals) in finals {
-            for (i, Final { start_time, end_time, received }) in finals.iter().enumerate() {
-                // Speech that goes on sooner shows that it was cut.
-                let is_cut = finals.get(i + 1).is_some_and(|next| next.start_time.nanos_since(*end_time) < silence);
-                let over = if is_cut { start_time.plus_nanos(longest) } else { end_time.plus_nanos(silence) };
-                let due = self.pushed(track, over);
+            for (i, Final { end_time, received, since_closed_ms, .. }) in finals.iter().enumerate() {
+                let due = self.pushed(track, end_time.plus_nanos(silence));
                 let late = (received.as_secs_f64() - due.as_secs_f64()) * 1e3;
-                let of = if due >= self.end(track) {
-                    &mut latencies.end
-                } else if is_cut {
-                    &mut latencies.cut
+                // Speech that goes on sooner shows that it was cut.
+                if finals.get(i + 1).is_some_and(|next| next.start_time.nanos_since(*end_time) < silence) {
+                    latencies.cut.push(*since_closed_ms);
+                } else if due >= self.end(track) {
+                    latencies.end.push(late);
                 } else {
-                    &mut latencies.silence
-                };
-                of.push(late);
+                    latencies.silence.push(late);
+                }
             }
         }
         latencies
@@ -400,6 +407,8 @@ struct Final {
     start_time: Timestamp,
     end_time: Timestamp,
     received: Duration,
+    /// By the engine's ledger, from the end of the caption's audio until it was said.
+    since_closed_ms: f64,
 }
 
 /// How late finals were, in milliseconds, by what ended the caption.
