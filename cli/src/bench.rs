@@ -452,9 +452,13 @@ fn listen(events: &Subscription, schedule: &Schedule, tracks: usize) -> Heard {
                 }
             }
             EngineEvent::Caption {
-                track, event: CaptionEvent::Final { id, start_time, end_time, text, .. }, ..
+                track,
+                event: CaptionEvent::Final { id, start_time, end_time, text, .. },
+                ledger,
             } => {
-                heard.finals.entry(track).or_default().push(Final { start_time, end_time, received: now });
+                let since_closed_ms = ledger.map_or(0.0, |ledger| ledger.latency_nanos() as f64 / 1e6);
+                let said = Final { start_time, end_time, received: now, since_closed_ms };
+                heard.finals.entry(track).or_default().push(said);
                 heard.words += text.split_whitespace().count();
                 heard.erased += shown.remove(&(track, id)).map_or(0, |before| erased(&before, &text));
             }
