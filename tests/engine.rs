@@ -329,14 +329,22 @@ fn threads_have_names_and_may_be_set_up_by_the_host() {
     config.pipelines = NonZeroUsize::new(2).unwrap();
     config.on_thread_start = Some(Arc::new(move |role| {
         named.lock().unwrap().push((role, std::thread::current().name().unwrap_or_default().to_string()));
+        if let ThreadRole::Decode(_) = role {
+            let cores = core_affinity::get_core_ids().unwrap();
+            assert!(core_affinity::set_for_current(cores[0]));
+        }
         panic!("a host's fault costs no thread");
     }));
-    let engine = Engine::start(config, Arc::new(|_: &Idle| ScriptedDecoder::new(says_length))).unwrap();
+    let says_cores = |job: &DecodeJob| {
+        let cores = core_affinity::get_core_ids().unwrap().len();
+        Ok(Hypothesis::certain(&format!("{cores} core"), job))
+    };
+    let engine = Engine::start(config, Arc::new(move |_: &Idle| ScriptedDecoder::new(says_cores))).unwrap();
     let events = engine.subscribe();
     let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
     push_all(&mut sender, 0, &speech());
     drop(sender);
-    assert_eq!(texts(&until_end(&events, track).0).len(), 3);
+    assert_eq!(texts(&until_end(&events, track).0), ["1 core"; 3], "it stays where the host put it");
     drop(engine);
     let mut seen = std::mem::take(&mut *seen.lock().unwrap());
     seen.sort_by_key(|(_, name)| name.clone());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::event::OverloadLevel;
 use super::workers::{Job, Workers};
-use super::{ModelId, Tag};
+use super::{ModelId, Tag, telemetry};
 use crate::asr::JobKind;
 use crate::time::SAMPLE_RATE;
 
@@ -178,7 +178,7 @@ impl Ladder {
         for job in &taken {
             load.was_declined(job.cost);
         }
-        self.measure(now, workers, load);
+        self.measure(now, tracks, workers, load);
         if wanted >= level {
             self.asked = now;
             self.level = wanted;
@@ -190,7 +190,7 @@ impl Ladder {
         (taken, Some(self.level).filter(|now| *now != level))
     }
 
-    fn measure(&mut self, now: Instant, workers: &Workers<Tag>, load: &Load) {
+    fn measure(&mut self, now: Instant, tracks: usize, workers: &Workers<Tag>, load: &Load) {
         let time = now.duration_since(self.window.start);
         if time < MEASURED {
             return;
@@ -202,6 +202,7 @@ impl Ladder {
             load.track_cost.add(cost, 20);
         }
         self.window = Window { start: now, done, track_time: Duration::ZERO };
+        telemetry::assessed(tracks, self.level, load.capacity(tracks));
     }
 }
 

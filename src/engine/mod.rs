@@ -51,6 +51,33 @@
 //! after the last need the ladder goes down by a step. Each is an [`EngineEvent::Overload`]. Memory is bounded by patience:
 //! nothing waits for longer.
 
+//!
+//! # Metrics and spans
+//!
+//! With the feature `metrics`, whatever recorder the host has installed for the [`metrics`](https://docs.rs/metrics) facade
+//! hears:
+//!
+//! | name | kind | labels | |
+//! |---|---|---|---|
+//! | `cuewire_tracks` | gauge | | tracks that are there |
+//! | `cuewire_overload_level` | gauge | | 0 – 4, as [`OverloadLevel`] |
+//! | `cuewire_capacity_tracks` | gauge | | how many more tracks fit |
+//! | `cuewire_audio_samples_total` | counter | `fate`: `captioned`, `suppressed`, `silence`, `lost` | what became of the audio (16 kHz), once that is known |
+//! | `cuewire_captions_total` | counter | `outcome`: `interim`, `final`, `suppressed`, `retracted` | |
+//! | `cuewire_gaps_total` | counter | `reason`, as in transcripts | declared gaps |
+//! | `cuewire_pushes_refused_total` | counter | | pushes that found the ring full |
+//! | `cuewire_interims_declined_total` | counter | | interims left out for want of time |
+//! | `cuewire_decode_failures_total` | counter | `kind`: `final`, `interim` | decodes that failed twice |
+//! | `cuewire_events_missed_total` | counter | | events that subscribers were too slow for |
+//! | `cuewire_final_latency_seconds` | histogram | | from the end of the silence to the final |
+//! | `cuewire_queue_seconds` | histogram | `kind` | how long a job waited for a worker |
+//! | `cuewire_decode_seconds` | histogram | `kind` | how long a decode took |
+//!
+//! With the feature `tracing` each caption is a span `caption` (`track`, `id`, `outcome`, `latency_ms`) from its first job
+//! until something was said of it, with a span `decode` for each of its jobs (`job`, `kind`, `model`, `audio_ms`), which a
+//! worker enters; changes of the ladder and failed decodes are events. Neither holds what was said, nor who said it; nothing
+//! of either happens in a push.
+
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
@@ -72,6 +99,7 @@ mod model;
 mod pipeline;
 mod ring;
 mod subscribe;
+mod telemetry;
 mod track;
 mod workers;
 
@@ -287,6 +315,7 @@ impl Engine {
             // A pipeline that is gone has abandoned its tracks.
             let _ = pipeline.send(Message::Answer(answer));
         })?;
+        telemetry::describe();
         let clock = Clock::start();
         let processors = default_threads().get().min(workers.get() + pipelines.get());
         let core = Arc::new(Core {

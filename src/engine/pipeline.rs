@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::ring::Span;
 use super::track::Track;
 use super::workers::{Answer, message};
-use super::{Core, EngineEvent, ModelId, Tag, TrackId, TrackReport};
+use super::{Core, EngineEvent, ModelId, Tag, TrackId, TrackReport, telemetry};
 use crate::asr::DecodeError;
 use crate::config::Config;
 
@@ -147,6 +147,7 @@ impl Pipeline {
             let _ = self.core.pipeline_of(job.tag.track).send(Message::Answer(answer));
         }
         if let Some(level) = level {
+            telemetry::overloaded(level);
             self.core.subscribers.publish(&EngineEvent::Overload { level });
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use super::EngineEvent;
+use super::{EngineEvent, telemetry};
 
 /// Events that wait for one subscriber.
 pub const MAX_WAITING_EVENTS: usize = 4096;
@@ -78,6 +78,7 @@ impl State {
                 None => {
                     self.waiting.pop_front();
                     self.missed += 1;
+                    telemetry::missed();
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::event::{EngineEvent, Ledger, OverloadLevel, TrackId, TrackReport};
 use super::load::Work;
 use super::ring::{AudioReceiver, Pushed, Shared, Span};
+use super::telemetry::{self, CaptionSpan, DecodeSpan, Meter};
 use super::workers::{Answer, Job};
 use super::{Core, EngineError, ModelId, Priority, Tag, TrackConfig};
 use crate::asr::{Cancel, DecodeError, DecodeJob, FeatureCache, JobId, JobKind};
@@ -47,8 +48,8 @@ pub(super) struct Track {
     drafted_by: ModelId,
     /// Jobs that are not answered.
     asked: BTreeMap<JobId, Asked>,
-    /// The finals of captions, asked or answered, by where their audio begins.
-    finals: BTreeMap<SampleIndex, Decode>,
+    /// Captions of which something was asked and nothing final was said, by where their audio begins.
+    captions: BTreeMap<SampleIndex, Caption>,
     /// Captions that are closed and of which nothing was said.
     closed: VecDeque<Closed>,
     /// Where the last audio ended, by the sender's clock, and when it came.
@@ -60,6 +61,7 @@ pub(super) struct Track {
     left_out: bool,
     abandoned: bool,
     report: TrackReport,
+    meter: Meter,
 }
 
 /// What turns packets into sound.
@@ -76,6 +78,13 @@ struct Asked {
     cancel: Cancel,
     work: Work,
     start: SampleIndex,
+    queued: Instant,
+}
+
+struct Caption {
+    span: CaptionSpan,
+    /// Of its final.
+    decode: Option<Decode>,
 }
 
 /// When a final was decoded.
@@ -89,6 +98,8 @@ struct Decode {
 struct Closed {
     id: CaptionId,
     heard_from: SampleIndex,
+    /// Detected end of speech, by the sender's clock.
+    end_time: Timestamp,
     speech_end: Timestamp,
     silence_reached: Timestamp,
 }
@@ -115,7 +126,7 @@ impl Track {
             smaller,
             drafted_by: config.model,
             asked: BTreeMap::new(),
-            finals: BTreeMap::new(),
+            captions: BTreeMap::new(),
             closed: VecDeque::new(),
             heard_to: Timestamp::EPOCH,
             heard_at: Instant::now(),
@@ -123,6 +134,7 @@ impl Track {
             left_out: false,
             abandoned: false,
             report: TrackReport::default(),
+            meter: Meter::default(),
         })
     }
 
@@ -243,6 +255,7 @@ impl Track {
         for (job, asked) in std::mem::take(&mut self.asked) {
             self.call_off(job, &asked, core);
         }
+        self.meter.count(&self.session, &self.shared);
         let mut accounting = self.session.accounting();
         accounting.non_finite += self.shared.non_finite.load(Ordering::Relaxed);
         TrackReport {
@@ -257,11 +270,17 @@ impl Track {
     /// Takes the answer to a job, unless it was called off.
     pub(super) fn answer(&mut self, answer: Answer<Tag>, core: &Core) {
         let Answer { job, result, started, ended, .. } = answer;
-        let Some(Asked { work, start, .. }) = self.asked.remove(&job) else { return };
+        let Some(Asked { work, start, queued, .. }) = self.asked.remove(&job) else { return };
+        telemetry::answered(self.id, work.kind, result.as_ref().err());
         match &result {
             Ok(_) => {
                 self.drafted_by = work.model;
                 core.load.was_decoded(work, ended.duration_since(started));
+                telemetry::decoded(
+                    work.kind,
+                    started.duration_since(queued).as_secs_f64(),
+                    ended.duration_since(started).as_secs_f64(),
+                );
             }
             Err(DecodeError::Shed) if work.kind == JobKind::Interim => self.report.interims_declined += 1,
             Err(DecodeError::Shed) => self.report.finals_shed += 1,
@@ -270,8 +289,10 @@ impl Track {
                 core.subscribers.publish(&EngineEvent::Failed { track: self.id, error: error.clone() });
             }
         }
-        if let Some(decode) = self.finals.get_mut(&start).filter(|_| work.kind == JobKind::Final) {
-            (decode.started, decode.ended) = (started, ended);
+        if work.kind == JobKind::Final
+            && let Some(caption) = self.captions.get_mut(&start)
+        {
+            caption.decode = Some(Decode { queued, started, ended, model: work.model });
         }
         self.tell(Input::Decoded { job, result }, core);
     }
@@ -288,11 +309,12 @@ impl Track {
                 Output::Closed { id, heard_from, end_time } => {
                     let now = core.clock.utc(Instant::now());
                     let speech_end = now.plus_nanos(-self.heard_to.nanos_since(end_time).max(0));
-                    self.closed.push_back(Closed { id, heard_from, speech_end, silence_reached: now });
+                    self.closed.push_back(Closed { id, heard_from, end_time, speech_end, silence_reached: now });
                 }
                 Output::Event(event) => self.emit(event, core),
                 Output::Wait(wake_up) => {
                     self.wake_up = wake_up;
+                    self.meter.count(&self.session, &self.shared);
                     return;
                 }
             }
@@ -320,6 +342,7 @@ impl Track {
         let cost = core.load.cost(work);
         if self.abandoned || (kind == JobKind::Interim && self.leaves_out(level)) {
             let error = if self.abandoned { DecodeError::Cancelled } else { DecodeError::Shed };
+            telemetry::answered(self.id, kind, Some(&error));
             if error == DecodeError::Shed {
                 self.report.interims_declined += 1;
                 core.load.was_declined(cost);
@@ -341,10 +364,11 @@ impl Track {
         let mut job = Job::new(Tag { track: self.id, due, patience }, job);
         job.deadline = due + PRIORITY_STEP * step + FAIRNESS_STEP * u32::try_from(waiting).unwrap_or(u32::MAX).min(100);
         (job.model, job.cost) = (model, cost);
-        if kind == JobKind::Final {
-            self.finals.insert(start, Decode { queued: now, started: now, ended: now, model });
-        }
-        self.asked.insert(id, Asked { cancel: job.cancel.clone(), work, start });
+        let track = self.id;
+        let caption = self.captions.entry(start);
+        let caption = caption.or_insert_with(|| Caption { span: CaptionSpan::begin(track), decode: None });
+        job.span = DecodeSpan::begin(&caption.span, &job);
+        self.asked.insert(id, Asked { cancel: job.cancel.clone(), work, start, queued: now });
         core.workers.submit(job);
     }
 
@@ -358,29 +382,31 @@ impl Track {
     }
 
     fn emit(&mut self, event: CaptionEvent, core: &Core) {
-        let ledger = match &event {
-            CaptionEvent::Final { id, .. } => self.ledger(*id, core),
-            _ => None,
-        };
-        core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, ledger });
-    }
-
-    /// When the caption came about. Captions before it, of which something else was said, are forgotten.
-    fn ledger(&mut self, id: CaptionId, core: &Core) -> Option<Ledger> {
-        let place = self.closed.iter().position(|closed| closed.id == id)?;
-        let Closed { heard_from, speech_end, silence_reached, .. } = self.closed.drain(..=place).next_back()?;
-        let later = self.finals.split_off(&SampleIndex(heard_from.0 + 1));
-        let (start, decode) = std::mem::replace(&mut self.finals, later).pop_last()?;
+        let place = self.closed.iter().position(|closed| match &event {
+            CaptionEvent::Final { id, .. } | CaptionEvent::Suppressed { id, .. } => closed.id == *id,
+            // Of its own, or of audio that was lost.
+            CaptionEvent::Gap { to, .. } => closed.end_time == *to,
+            CaptionEvent::Interim { .. } | CaptionEvent::Retracted { .. } => false,
+        });
+        let closed = place.and_then(|place| self.closed.remove(place));
+        let caption = closed.as_ref().and_then(|closed| self.captions.remove(&closed.heard_from));
+        let is_final = matches!(event, CaptionEvent::Final { .. });
+        let decode = caption.as_ref().and_then(|caption| caption.decode.as_ref()).filter(|_| is_final);
         let utc = |instant| core.clock.utc(instant);
-        (start == heard_from).then(|| Ledger {
-            speech_end,
-            silence_reached,
+        let ledger = closed.zip(decode).map(|(closed, decode)| Ledger {
+            speech_end: closed.speech_end,
+            silence_reached: closed.silence_reached,
             queued: utc(decode.queued),
             decode_start: utc(decode.started),
             decode_end: utc(decode.ended),
             emitted: utc(Instant::now()),
             model: decode.model,
-        })
+        });
+        telemetry::said(&event, ledger.as_ref());
+        if let Some(caption) = caption {
+            caption.span.end(&event, ledger.as_ref());
+        }
+        core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, ledger });
     }
 }
 

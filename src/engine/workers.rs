@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select, unbounded};
 
 use super::model::{ModelId, Models};
+use super::telemetry::DecodeSpan;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 
 /// A job on its way to a worker.
@@ -36,6 +37,7 @@ pub struct Job<T> {
     pub deadline: Instant,
     /// How long it will take, as far as one knows.
     pub cost: Duration,
+    pub(super) span: DecodeSpan,
 }
 
 impl<T> Job<T> {
@@ -43,7 +45,7 @@ impl<T> Job<T> {
     #[must_use]
     pub fn new(tag: T, job: DecodeJob) -> Self {
         let (cancel, model) = (Cancel::new(), ModelId::default());
-        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO }
+        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO, span: DecodeSpan::default() }
     }
 }
 
@@ -291,10 +293,10 @@ impl<T> Worker<T> {
             }
             let Some((_, job)) = self.queue.jobs().pop_first() else { continue };
             let started = Instant::now();
-            let mut result = self.decode(&job);
-            if matches!(result, Err(DecodeError::Failed(_))) {
-                result = self.decode(&job);
-            }
+            let result = job.span.within(|| match self.decode(&job) {
+                Err(DecodeError::Failed(_)) => self.decode(&job),
+                result => result,
+            });
             let ended = self.queue.was_busy(started);
             on_answer(Answer { tag: job.tag, job: job.job.id, result, started, ended });
         }

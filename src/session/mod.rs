@@ -670,12 +670,12 @@ impl Session {
     /// Shows what was said in the open caption up to `end`, where anything was.
     fn show(&mut self, hypothesis: &Hypothesis, end: Timestamp) {
         let Some(open) = self.open.as_mut().filter(|_| hypothesis.suppressed.is_none()) else { return };
-        if hypothesis.text.is_empty() {
+        if hypothesis.text.trim().is_empty() {
             return;
         }
         open.draft = Arc::from(&hypothesis.tokens[..]);
         let (shown, _) = self.rules.apply(self.rules.without_open_tag(&hypothesis.text), Vec::new());
-        if shown.is_empty() {
+        if shown.trim().is_empty() {
             return;
         }
         open.revision += 1;
