@@ -1,21 +1,24 @@
 //! What a second of audio costs before recognition, part by part: `cargo bench --bench pipeline`.
 //!
-//! `frontend` is everything but recognition (mixing, resampling, voice activity, segmentation) for 10 s of one track, and
-//! `resample`, `vad` and `segmenter` are its parts, 20 ms each; `mel` is the log-mel of a caption, whole and as it grows;
-//! `receiver` is a packet of RTP, decoded.
+//! `push` is what a host's thread does for 20 ms. `frontend` is everything but recognition (mixing, resampling, voice
+//! activity, segmentation) for 10 s of one track, and `resample`, `vad` and `segmenter` are its parts, 20 ms each; `mel` is
+//! the log-mel of a caption, whole and as it grows; `receiver` is a packet of RTP, decoded.
 
 #![allow(clippy::expect_used, reason = "a bench stops where its input is missing")]
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use cuewire::asr::Hypothesis;
 use cuewire::asr::whisper::mel::LogMel;
+use cuewire::asr::{DecodeJob, Hypothesis, ScriptedDecoder};
 use cuewire::audio::Resampler;
 use cuewire::audio::file::AudioFile;
 use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
 use cuewire::config::{Config, SpeechSegmentConfig, VadMode};
+use cuewire::engine::{Engine, EngineConfig, Idle, TrackConfig};
 use cuewire::segment::Segmenter;
 use cuewire::vad::{FRAME, Vad, WebRtcVad};
 use cuewire::{Input, Output, Pcm, Session, Timestamp};
@@ -185,5 +188,38 @@ fn receiver(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frontend, resample, vad, segmenter, mel, receiver);
+/// A host's part: 20 ms at 48 kHz into the ring of a track, while the pipeline's thread empties it.
+fn push(criterion: &mut Criterion) {
+    let says = |job: &DecodeJob| Ok(Hypothesis::certain("", job));
+    let model = Arc::new(move |_: &Idle| ScriptedDecoder::new(says));
+    let engine = Engine::start(EngineConfig::default(), model).expect("threads");
+    let samples: Vec<i16> =
+        recording("en-queue-periodic-announce.flac").iter().map(|x| (x * 32_767.0) as i16).collect();
+    let mut group = criterion.benchmark_group("push");
+    // The ring empties at the speed of the front end, which is what most of the time goes by with.
+    group.sample_size(10).warm_up_time(Duration::from_millis(50)).measurement_time(Duration::from_millis(300));
+    group.throughput(Throughput::Elements(960));
+    group.bench_function("20 ms at 48000 Hz", |bencher| {
+        bencher.iter_custom(|pushes| {
+            let (mut sender, _) = engine.add_track(TrackConfig::new("alice")).expect("a track");
+            let (mut took, mut taken) = (Duration::ZERO, 0);
+            let mut packets = samples.chunks_exact(960).cycle();
+            while taken < pushes {
+                let at = Timestamp::from_nanos(taken as i64 * 20_000_000);
+                let pcm = Pcm::mono(48_000, packets.next().expect("endless")).expect("a valid shape");
+                let start = Instant::now();
+                let pushed = sender.push(at, black_box(pcm));
+                let time = start.elapsed();
+                match pushed {
+                    Ok(()) => (took, taken) = (took + time, taken + 1),
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+            took
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, push, frontend, resample, vad, segmenter, mel, receiver);
 criterion_main!(benches);

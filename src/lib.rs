@@ -1,8 +1,49 @@
 //! Live captions and transcripts from an embeddable engine.
 //!
 //! A media server links this crate, pushes each participant's audio, and gets caption events while people speak, with
-//! no service behind it. Everything between audio and events is one deterministic state machine a track, [`Session`];
-//! recognition is I/O that the session asks for and is told the answer of.
+//! no service behind it.
+//!
+//! # The engine
+//!
+//! With the feature `engine` (on by default) that is all there is to do:
+//!
+#![cfg_attr(feature = "engine", doc = "```")]
+#![cfg_attr(not(feature = "engine"), doc = "```ignore")]
+//! use cuewire::asr::{DecodeJob, Hypothesis, ScriptedDecoder};
+//! use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, TrackConfig};
+//! use cuewire::{CaptionEvent, Pcm, Timestamp};
+//! use std::{sync::Arc, time::Duration};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A real one is `Arc::new(WhisperModel::load(path)?)`, of the feature `whisper`.
+//! let model = Arc::new(|_: &Idle| ScriptedDecoder::new(|job: &DecodeJob| Ok(Hypothesis::certain("hello", job))));
+//! let engine = Engine::start(EngineConfig::default(), model)?; // its threads; share it in an `Arc`
+//! let events = engine.subscribe(); // blocking, polling, or an async stream
+//!
+//! let (mut alice, track) = engine.add_track(TrackConfig::new("alice"))?; // when she joins
+//! # let (now, samples) = (Timestamp::EPOCH, [0i16; 960]);
+//! alice.push(now, Pcm::mono(48_000, &samples[..])?)?; // wait-free; Opus packets: `push_opus`
+//! drop(alice); // when she leaves
+//!
+//! # engine.shutdown(Duration::from_secs(2));
+//! while let Some(event) = events.recv() {
+//!     match event {
+//!         EngineEvent::Caption { event: CaptionEvent::Final { speaker_id, text, .. }, .. } => {
+//!             println!("{speaker_id}: {text}");
+//!         }
+//!         EngineEvent::Ended { track: ended, .. } if ended == track => break,
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The module `engine` says what its threads do, which caption comes first, and what happens under overload. `examples/`
+//! has complete programs: `embed`, `sfu` (Opus), `tokio_host`, `custom_decoder`.
+//!
+//! Inside, everything between audio and events is one deterministic state machine a track, [`Session`]; recognition is I/O
+//! that the session asks for and is told the answer of. Who has threads of their own, or wants none, drives it by hand:
 //!
 //! # The run loop
 //!
@@ -45,8 +86,8 @@
 //! [`Shed`](asr::DecodeError::Shed): both become gaps that say so. [`Input::Flush`] ends a caption where the host knows that
 //! a turn is over.
 //!
-//! With the feature `engine`, [`engine::Workers`] runs decoders on threads: submit each [`asr::DecodeJob`], give each
-//! answer back to the session that asked. `examples/embed.rs` is a complete program.
+//! Between the two, `engine::Workers` runs decoders on threads: submit each [`asr::DecodeJob`], give each answer back to
+//! the session that asked.
 //!
 //! # The clocks
 //!
@@ -74,7 +115,9 @@
 //! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face, CTranslate2, GGUF and ggml models |
 //! | `opus` | with `files` | `audio::rtp`: RTP streams of Opus to PCM with its time; `audio::opus`: the decoder alone |
 //! | `files` | yes | `audio::file`: recordings to PCM |
-//! | `engine` | yes | `engine`: decode workers, the only threads |
+//! | `engine` | yes | `engine`: many tracks on threads; the only threads there are |
+//! | `metrics` | no | what the engine does, for the host's recorder of the `metrics` facade |
+//! | `tracing` | no | a span a caption, for the host's `tracing` subscriber |
 //!
 //! With `default-features = false` the core remains: everything above but these, with [`asr::ScriptedDecoder`] or a
 //! decoder of your own behind [`asr::Decoder`].

@@ -545,6 +545,44 @@ fn asked_early(early: bool, late: bool) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
+fn where_an_early_final_takes_an_interims_place_one_is_shown_all_the_same() {
+    // An interim is asked for at 1.5 s, a final in vain in the pause at 1.7 s.
+    let samples = sound(16_000, 4_000, &[(500, 1_700), (2_200, 4_000)]);
+    for (answered, expected) in [
+        (true, ["1480 ask Interim", "1980 cancel", "1980 ask Final", "1980 shown to 2000", "2980 ask Interim"]),
+        (false, ["1480 ask Interim", "1980 cancel", "1980 ask Final", "2200 cancel", "2200 ask Interim"]),
+    ] {
+        let mut config = Config::default();
+        config.early_finals = true;
+        let mut session = Session::with_vad("alice", config, Box::new(Loudness));
+        let mut steps = Vec::new();
+        for (i, piece) in samples.chunks(320).enumerate() {
+            let ms = i as i64 * 20;
+            push(&mut session, at_ms(ms), 16_000, piece).unwrap();
+            loop {
+                match session.poll_output() {
+                    Output::Decode(job) => {
+                        steps.push(format!("{ms} ask {:?}", job.kind));
+                        if answered && job.kind == JobKind::Final {
+                            let result = Ok(Hypothesis::certain("so far", &job));
+                            session.handle_input(Input::Decoded { job: job.id, result }).unwrap();
+                        }
+                    }
+                    Output::Cancel(_) => steps.push(format!("{ms} cancel")),
+                    Output::Event(CaptionEvent::Interim { end_time, text, revision: 1, .. }) if text == "so far" => {
+                        steps.push(format!("{ms} shown to {}", end_time.as_nanos() / MS));
+                    }
+                    Output::Event(event) => panic!("{event:?}"),
+                    Output::Closed { .. } => {}
+                    Output::Wait(_) => break,
+                }
+            }
+        }
+        assert_eq!(steps[..5], expected, "{steps:?}");
+    }
+}
+
+#[test]
 fn a_final_is_asked_inside_the_silence_and_says_what_it_would_have_said() {
     let (finals, steps) = asked_early(false, false);
     assert_eq!(steps.iter().filter(|step| step.contains("ask")).count(), 2, "{steps:?}");

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -122,6 +122,37 @@ Examples:
   ffmpeg -i rtsp://host/alice -i rtsp://host/bob -filter_complex amerge=inputs=2 -f s16le -ar 48000 - |
     cuewire live --rate 48000 --tracks 2 --speaker-id alice --speaker-id bob";
 
+const BENCH_NOTES: &str = "\
+A call is a folder of recordings, each a track of its own: NAME.wav or NAME.flac. Streams have different tracks until they
+run out; a track that is over begins again. All are pushed in real time, 20 ms at a time, whatever the engine does.
+
+Standard output is one JSON object. Of `bench streams`:
+  final_latency_ms        from the push with which a caption's silence is over to its final
+  cut_latency_ms          of captions cut at their longest time: from the cut to the final
+  end_latency_ms          the same of captions that were open when their stream ended
+  first_interim_ms        from the push with the onset of speech to the first interim
+  interim_churn           words that were shown and then replaced, with all behind them, for each word of the finals
+  stability               words of interims that were called stable, and those that finals changed all the same
+  push_us                 time that a push takes, in microseconds
+  push_late_ms            how late this harness itself pushed; where that is much, the machine is too busy to measure
+  drops                   captions that were given up or failed, and pushes that were refused
+  interims                interims that were shown
+  interims_declined       interims that were left out for want of time
+  overload                how often each step of doing without was reached
+  capacity_estimate       how many streams the engine says fit
+  cpu_per_audio_s         processor seconds for a second of a stream, this harness included
+  peak_rss_bytes          largest resident memory of the process
+Of `bench capacity`: `streams`, the largest number in time; `engine_estimate`, what the engine said then; and all `runs`.
+
+Examples:
+  cuewire bench streams --streams 24 --seconds 60 --call calls/1 --call calls/2
+  cuewire bench capacity --model tiny.en --interim-interval-ms 0 --call calls/1
+
+Exit codes:
+  0    it was measured
+  2    the command line makes no sense, or the model or a call cannot be read
+  130  interrupted (Ctrl-C); what was measured by then is printed";
+
 /// Captions and transcripts of speech, on this machine alone.
 #[derive(Parser)]
 #[command(name = "cuewire", version, after_help = EXIT_CODES)]
@@ -141,6 +172,19 @@ pub(crate) enum Command {
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Measure how many people this machine captions at a time.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Caption so many streams in real time; print how late and at what cost.
+    #[command(after_help = BENCH_NOTES)]
+    Streams(BenchStreamsArgs),
+    /// Find how many streams come in time: 99 of 100 finals within 500 ms, no caption dropped, 99 of 100 interims made.
+    #[command(after_help = BENCH_NOTES)]
+    Capacity(BenchCapacityArgs),
 }
 
 #[derive(Subcommand)]
@@ -438,6 +482,46 @@ impl LiveArgs {
 fn tracks(text: &str) -> Result<usize, String> {
     let tracks = text.parse().ok().filter(|tracks| (1..=MAX_CHANNELS).contains(tracks));
     tracks.ok_or_else(|| format!("tracks are `{text}`: allowed are 1 – {MAX_CHANNELS}"))
+}
+
+#[derive(Args)]
+pub(crate) struct LoadArgs {
+    /// A folder of recordings, each a track; can be given again
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) call: Vec<PathBuf>,
+
+    /// How long each run takes, in seconds
+    #[arg(long, value_name = "S", default_value = "60", value_parser = clap::value_parser!(NonZeroU32))]
+    pub(crate) seconds: NonZeroU32,
+
+    /// How often the open caption is shown: 0 (never) or 250 – 5000 ms
+    #[arg(long, value_name = "MS", default_value_t)]
+    pub(crate) interim_interval_ms: InterimIntervalMs,
+
+    #[command(flatten)]
+    pub(crate) recognition: RecognitionArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchStreamsArgs {
+    /// Streams at a time: 1 – 10000
+    #[arg(long, value_name = "N", value_parser = streams)]
+    pub(crate) streams: NonZeroUsize,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchCapacityArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+fn streams(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST_STREAMS: usize = 10_000;
+    let streams = text.parse().ok().filter(|streams: &NonZeroUsize| streams.get() <= MOST_STREAMS);
+    streams.ok_or_else(|| format!("streams are `{text}`: allowed are 1 – {MOST_STREAMS}"))
 }
 
 #[derive(Args)]

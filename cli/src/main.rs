@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod args;
+mod bench;
 mod cache;
 #[cfg(feature = "hub")]
 mod hub;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let result = match args::Cli::parse().command {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Live(args) => live::run(&args),
+        Command::Bench(command) => bench::run(&command),
         #[cfg(feature = "hub")]
         Command::Model(ModelCommand::Pull(args)) => hub::pull(&args),
         #[cfg(not(feature = "hub"))]

@@ -532,7 +532,9 @@ fn lists_have_comments_a_way_to_begin_with_an_at_sign_and_errors_with_their_line
 
 #[test]
 fn the_help_of_each_command_has_options_examples_and_exit_codes() {
-    for command in [&["transcribe"][..], &["live"], &["model", "pull"], &["model", "info"], &["model", "convert"]] {
+    let of_models = [&["model", "pull"][..], &["model", "info"], &["model", "convert"]];
+    let others = [&["transcribe"][..], &["live"], &["bench", "streams"], &["bench", "capacity"]];
+    for command in others.into_iter().chain(of_models) {
         let (code, help, _) = run(cuewire().args(command).arg("--help"));
         assert_eq!(code, 0, "{command:?}");
         for part in ["Options:", "Examples:\n  ", "Exit codes:\n  0 "] {
@@ -696,6 +698,36 @@ fn ctrl_c_finalises_the_open_caption() {
         assert!(err.contains("finalising"), "{command:?}: {err}");
         drop(stdin);
     }
+}
+
+#[test]
+fn streams_are_captioned_in_real_time_and_the_figures_are_told() {
+    let call = testdata("speech");
+    let bench = ["bench", "streams", "--streams", "2", "--seconds", "6", "--call"];
+    let (code, out, err) = run(cuewire().args(bench).arg(&call));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((report["streams"].as_u64(), report["seconds"].as_f64()), (Some(2), Some(6.0)), "{report}");
+    assert!(report["finals"].as_u64().unwrap() >= 2 && report["drops"] == 0, "{report}");
+    assert!(report["push_us"]["p99_9"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["cpu_per_audio_s"].as_f64().unwrap() > 0.0, "{report}");
+    let end = report["end_latency_ms"]["max"].as_f64().unwrap_or_default();
+    assert!(end < 5_000.0, "{report}");
+    let (_, help, _) = run(cuewire().args(["bench", "streams", "--help"]));
+    for key in
+        report.as_object().unwrap().keys().filter(|key| !["streams", "seconds", "finals"].contains(&key.as_str()))
+    {
+        assert!(help.contains(&format!("\n  {key} ")), "{key} is told and not explained:\n{help}");
+    }
+
+    let (code, out, err) = run(cuewire().args(bench).arg(testdata("nobody")));
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("cannot read the call") && err.contains("nobody"), "{err}");
+    let (code, out, err) = run(cuewire().args(bench).arg(testdata("models")));
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("holds no track"), "{err}");
+    let (code, _, err) = run(cuewire().args(["bench", "streams", "--streams", "0", "--call"]).arg(&call));
+    assert!(code == 2 && err.contains("1 – 10000"), "{err}");
 }
 
 #[test]

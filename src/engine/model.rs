@@ -62,6 +62,10 @@ impl fmt::Display for ModelId {
 pub struct Models(Arc<[Arc<dyn Model>]>);
 
 impl Models {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn get(&self, id: ModelId) -> Option<Arc<dyn Model>> {
         self.0.get(id.0).cloned()
     }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select, unbounded};
 
 use super::model::{ModelId, Models};
+use super::telemetry::DecodeSpan;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 
 /// A job on its way to a worker.
@@ -36,6 +37,7 @@ pub struct Job<T> {
     pub deadline: Instant,
     /// How long it will take, as far as one knows.
     pub cost: Duration,
+    pub(super) span: DecodeSpan,
 }
 
 impl<T> Job<T> {
@@ -43,7 +45,7 @@ impl<T> Job<T> {
     #[must_use]
     pub fn new(tag: T, job: DecodeJob) -> Self {
         let (cancel, model) = (Cancel::new(), ModelId::default());
-        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO }
+        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO, span: DecodeSpan::default() }
     }
 }
 
@@ -118,6 +120,13 @@ pub enum ThreadRole {
 
 /// Called on each new thread before anything else: the place to set its priority and affinity.
 pub type ThreadHook = Arc<dyn Fn(ThreadRole) + Send + Sync>;
+
+/// One that panics costs no thread.
+pub(super) fn call(hook: Option<&ThreadHook>, role: ThreadRole) {
+    if let Some(hook) = hook {
+        let _ = catch_unwind(AssertUnwindSafe(|| hook(role)));
+    }
+}
 
 /// A number of threads that decode.
 pub struct Workers<T> {
@@ -199,7 +208,7 @@ impl<T: Send + 'static> Workers<T> {
                     decoders: BTreeMap::new(),
                 };
                 std::thread::Builder::new().name(format!("cuewire-decode-{i}")).spawn(move || {
-                    hook.inspect(|hook| hook(ThreadRole::Decode(i)));
+                    call(hook.as_ref(), ThreadRole::Decode(i));
                     worker.work(&on_answer);
                 })
             })
@@ -284,10 +293,10 @@ impl<T> Worker<T> {
             }
             let Some((_, job)) = self.queue.jobs().pop_first() else { continue };
             let started = Instant::now();
-            let mut result = self.decode(&job);
-            if matches!(result, Err(DecodeError::Failed(_))) {
-                result = self.decode(&job);
-            }
+            let result = job.span.within(|| match self.decode(&job) {
+                Err(DecodeError::Failed(_)) => self.decode(&job),
+                result => result,
+            });
             let ended = self.queue.was_busy(started);
             on_answer(Answer { tag: job.tag, job: job.job.id, result, started, ended });
         }

@@ -152,6 +152,8 @@ struct OpenCaption {
 struct InterimJob {
     job: JobId,
     end: Timestamp,
+    /// Where the one before ended.
+    after: SampleIndex,
 }
 
 struct EarlyFinal {
@@ -275,6 +277,12 @@ impl Session {
         let waiting: u64 = self.awaited.iter().map(samples).sum();
         let pending = waiting + self.buffer.end().since(self.accounted_to);
         Accounting { pending, ..self.accounting }
+    }
+
+    /// Behind the last sample heard. What a [`DecodeJob::due`] lies ahead of it is the time that is left.
+    #[must_use]
+    pub fn end(&self) -> SampleIndex {
+        self.buffer.end()
     }
 
     /// Captions that are closed and not final yet: each holds its audio. A driver that can wait stops pushing where they
@@ -554,8 +562,11 @@ impl Session {
         let Some(ending) = ending.filter(|_| self.config.early_finals && settled && open.early.is_none()) else {
             return;
         };
-        // The final says more.
-        self.outputs.extend(open.interim.take().map(|interim| Output::Cancel(interim.job)));
+        // The final says more, and is shown in its place.
+        if let Some(interim) = open.interim.take() {
+            open.interim_to = interim.after;
+            self.outputs.push_back(Output::Cancel(interim.job));
+        }
         let (heard_from, draft, features) = (open.heard_from, open.draft.clone(), open.features.clone());
         let mut job = self.job(JobKind::Final, (heard_from, ending.heard_to), ending.due, draft, features);
         self.number(&mut job);
@@ -613,7 +624,7 @@ impl Session {
         self.outputs.push_back(Output::Decode(request));
         let end = self.timeline.time_of(framed);
         if let Some(open) = &mut self.open {
-            open.interim = Some(InterimJob { job, end });
+            open.interim = Some(InterimJob { job, end, after: open.interim_to });
             open.interim_to = framed;
         }
     }
@@ -634,39 +645,56 @@ impl Session {
         }
         // Neither a final nor the interim in progress: its caption closed meanwhile.
         let Some(open) = &mut self.open else { return Ok(()) };
+        let interval = samples_of_ms(self.config.interim_interval_ms.ms());
         if let Some(early) = open.early.as_mut().filter(|early| early.job.id == job) {
-            early.answer = Some(result);
+            let heard_to = early.heard_to;
+            let answer = early.answer.insert(result);
+            if let Ok(hypothesis) = answer
+                && interval > 0
+                && heard_to.since(open.interim_to) >= interval
+            {
+                let hypothesis = hypothesis.clone();
+                open.interim_to = heard_to;
+                self.show(&hypothesis, self.timeline.time_of(heard_to));
+            }
             return Ok(());
         }
         let Some(interim) = open.interim.take_if(|interim| interim.job == job) else { return Ok(()) };
         // An interim that failed or found nothing is not shown; the next one, or the final, will tell.
-        if let Ok(hypothesis) = result
-            && hypothesis.suppressed.is_none()
-            && !hypothesis.text.is_empty()
-        {
-            open.draft = Arc::from(hypothesis.tokens);
-            let (shown, _) = self.rules.apply(self.rules.without_open_tag(&hypothesis.text), Vec::new());
-            if shown.is_empty() {
-                return Ok(());
-            }
-            open.revision += 1;
-            let (text, stable_chars) = open.prefix.advance(&shown, self.rules.undecided_words());
-            let auto = self.config.language == LanguageSetting::Auto;
-            self.outputs.push_back(Output::Event(CaptionEvent::Interim {
-                id: open.id,
-                revision: open.revision,
-                start_time: open.start,
-                end_time: interim.end,
-                speaker_id: self.speaker_id.clone(),
-                language: if hypothesis.translated { Language::ENGLISH } else { hypothesis.language },
-                language_probability: probability(hypothesis.language_probability, self.detected_in(auto, self.epoch)),
-                spoken_language: hypothesis.translated.then_some(hypothesis.language),
-                text,
-                stable_chars,
-                translated: hypothesis.translated,
-            }));
+        if let Ok(hypothesis) = result {
+            self.show(&hypothesis, interim.end);
         }
         Ok(())
+    }
+
+    /// Shows what was said in the open caption up to `end`, where anything was.
+    fn show(&mut self, hypothesis: &Hypothesis, end: Timestamp) {
+        let Some(open) = self.open.as_mut().filter(|_| hypothesis.suppressed.is_none()) else { return };
+        if hypothesis.text.trim().is_empty() {
+            return;
+        }
+        open.draft = Arc::from(&hypothesis.tokens[..]);
+        let (shown, _) = self.rules.apply(self.rules.without_open_tag(&hypothesis.text), Vec::new());
+        if shown.trim().is_empty() {
+            return;
+        }
+        open.revision += 1;
+        let (text, stable_chars) = open.prefix.advance(&shown, self.rules.undecided_words());
+        let auto = self.config.language == LanguageSetting::Auto;
+        let interim = CaptionEvent::Interim {
+            id: open.id,
+            revision: open.revision,
+            start_time: open.start,
+            end_time: end,
+            speaker_id: self.speaker_id.clone(),
+            language: if hypothesis.translated { Language::ENGLISH } else { hypothesis.language },
+            language_probability: probability(hypothesis.language_probability, self.detected_in(auto, self.epoch)),
+            spoken_language: hypothesis.translated.then_some(hypothesis.language),
+            text,
+            stable_chars,
+            translated: hypothesis.translated,
+        };
+        self.outputs.push_back(Output::Event(interim));
     }
 
     fn handle_configure(&mut self, config: Config) -> Result<(), InputError> {

@@ -118,14 +118,15 @@ impl Encoder {
         cross.resize(config.decoder_layers * all_blocks);
         let bias = if let Input::Rows { bias, .. } = input { bias } else { &[] };
         for pass in 0..=layers.encoder.len() {
-            if cancel.is_cancelled() {
-                return Err(DecodeError::Cancelled);
-            }
             let [current, next] = &mut self.blocks;
             let (current, frames) = (&*current, &self.mel);
             let (x, queries, next, cross) =
                 (Parts::new(&mut self.x), Parts::new(&mut self.queries), Parts::new(next), Parts::new(cross));
             team.run(positions.div_ceil(part_rows), |work, part| {
+                // A pass over half a minute takes a tenth of a second and more; a part, some milliseconds.
+                if cancel.is_cancelled() {
+                    return;
+                }
                 let rows = part * part_rows..((part + 1) * part_rows).min(positions);
                 let blocks = rows.start / LANES..rows.end.div_ceil(LANES);
                 // SAFETY: rows, and with them blocks, are this part's alone: they come in whole blocks.
@@ -187,6 +188,9 @@ impl Encoder {
                     }
                 }
             });
+            if cancel.is_cancelled() {
+                return Err(DecodeError::Cancelled);
+            }
             self.blocks.swap(0, 1);
             if pass < layers.encoder.len() {
                 each_layer(&self.blocks[0]);

@@ -1,0 +1,469 @@
+//! One track in an engine: its session, and what surrounds it.
+//!
+//! In: what its ring holds, answers, commands. Out: jobs with their deadlines, events with their ledgers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::event::{EngineEvent, Ledger, OverloadLevel, TrackId, TrackReport};
+use super::load::Work;
+use super::ring::{AudioReceiver, Pushed, Shared, Span};
+use super::telemetry::{self, CaptionSpan, DecodeSpan, Meter};
+use super::workers::{Answer, Job};
+use super::{Core, EngineError, ModelId, Priority, Tag, TrackConfig};
+use crate::asr::{Cancel, DecodeError, DecodeJob, FeatureCache, JobId, JobKind};
+use crate::audio::Pcm;
+#[cfg(feature = "opus")]
+use crate::audio::rtp::{OpusReceiver, Piece};
+use crate::caption::{CaptionEvent, CaptionId};
+use crate::config::Config;
+use crate::session::{Input, InputError, Output, Session};
+use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
+
+/// By how much a priority moves what is due.
+const PRIORITY_STEP: Duration = Duration::from_secs(1);
+/// By how much a track's own finals that wait do.
+const FAIRNESS_STEP: Duration = Duration::from_millis(500);
+/// Silence that is heard in place of a muted push, at a time.
+static SILENCE: [f32; 4096] = [0.0; 4096];
+
+pub(super) struct Track {
+    id: TrackId,
+    session: Session,
+    /// None once the track has ended.
+    audio: Option<AudioReceiver>,
+    #[cfg(feature = "opus")]
+    opus: Opus,
+    /// Pushes heard.
+    pushes: u64,
+    shared: Arc<Shared>,
+    priority: Priority,
+    patience: Duration,
+    model: ModelId,
+    /// Who decodes under overload.
+    smaller: ModelId,
+    /// Whose tokens a draft has.
+    drafted_by: ModelId,
+    /// Jobs that are not answered.
+    asked: BTreeMap<JobId, Asked>,
+    /// Captions of which something was asked and nothing final was said, by where their audio begins.
+    captions: BTreeMap<SampleIndex, Caption>,
+    /// Captions that are closed and of which nothing was said.
+    closed: VecDeque<Closed>,
+    /// Where the last audio ended, by the sender's clock, and when it came.
+    heard_to: Timestamp,
+    heard_at: Instant,
+    /// When the session wants a tick, by the sender's clock.
+    wake_up: Option<Timestamp>,
+    /// Whether the last interim was left out.
+    left_out: bool,
+    abandoned: bool,
+    report: TrackReport,
+    meter: Meter,
+}
+
+/// What turns packets into sound.
+#[cfg(feature = "opus")]
+struct Opus {
+    receiver: OpusReceiver,
+    /// The time of the last packet, and when it came.
+    packet: Option<(Timestamp, Instant)>,
+    /// Whether it was muted.
+    muted: bool,
+}
+
+struct Asked {
+    cancel: Cancel,
+    work: Work,
+    start: SampleIndex,
+    queued: Instant,
+}
+
+struct Caption {
+    span: CaptionSpan,
+    /// Of its final.
+    decode: Option<Decode>,
+}
+
+/// When a final was decoded.
+struct Decode {
+    queued: Instant,
+    started: Instant,
+    ended: Instant,
+    model: ModelId,
+}
+
+struct Closed {
+    id: CaptionId,
+    heard_from: SampleIndex,
+    /// Detected end of speech, by the sender's clock.
+    end_time: Timestamp,
+    speech_end: Timestamp,
+    silence_reached: Timestamp,
+}
+
+impl Track {
+    pub(super) fn new(
+        id: TrackId,
+        config: TrackConfig,
+        smaller: ModelId,
+        audio: AudioReceiver,
+        shared: Arc<Shared>,
+    ) -> Result<Self, EngineError> {
+        Ok(Self {
+            id,
+            session: Session::new(&config.speaker_id, config.config),
+            audio: Some(audio),
+            #[cfg(feature = "opus")]
+            opus: Opus { receiver: OpusReceiver::new(config.reorder_window)?, packet: None, muted: false },
+            pushes: 0,
+            shared,
+            priority: config.priority,
+            patience: config.patience,
+            model: config.model,
+            smaller,
+            drafted_by: config.model,
+            asked: BTreeMap::new(),
+            captions: BTreeMap::new(),
+            closed: VecDeque::new(),
+            heard_to: Timestamp::EPOCH,
+            heard_at: Instant::now(),
+            wake_up: None,
+            left_out: false,
+            abandoned: false,
+            report: TrackReport::default(),
+            meter: Meter::default(),
+        })
+    }
+
+    pub(super) fn id(&self) -> TrackId {
+        self.id
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.session.is_finished()
+    }
+
+    /// Hears what was pushed, or that nothing was.
+    pub(super) fn hear(&mut self, core: &Core) {
+        while self.hear_push(core) {}
+        #[cfg(feature = "opus")]
+        self.flush_opus(false, core);
+        // As far behind the last audio as the session says, by the sender's clock.
+        if let Some(due) = self.wake_up
+            && nanos_since(self.heard_at) >= due.nanos_since(self.heard_to)
+        {
+            self.tell(Input::Tick(due), core);
+        }
+    }
+
+    /// Hears one push; whether there was one.
+    fn hear_push(&mut self, core: &Core) -> bool {
+        let Some(audio) = &mut self.audio else { return false };
+        let (session, heard_to) = (&mut self.session, &mut self.heard_to);
+        #[cfg(feature = "opus")]
+        let opus = &mut self.opus;
+        let Some(heard) = audio.next(|at, lost, pushed| {
+            if let Some((from, to)) = lost {
+                session.handle_input(Input::Lost { from, to })?;
+            }
+            match pushed {
+                Pushed::Pcm { rate, parts } => hear_parts(session, heard_to, at, rate, parts),
+                Pushed::Silence { rate, frames } => hear_silence(session, heard_to, at, rate, frames),
+                #[cfg(feature = "opus")]
+                Pushed::Opus { packet, muted } => {
+                    opus.packet = Some((packet.at, Instant::now()));
+                    opus.muted = muted;
+                    // The ring takes no payload that is too long, and the receiver is drained.
+                    let _ = opus.receiver.handle_packet(packet);
+                    opus.hear(session, heard_to)
+                }
+            }
+        }) else {
+            return false;
+        };
+        self.pushes += 1;
+        self.heard_at = Instant::now();
+        self.was_heard(heard, core);
+        true
+    }
+
+    fn was_heard(&mut self, heard: Result<(), InputError>, core: &Core) {
+        if let Err(error) = heard {
+            core.subscribers.publish(&EngineEvent::Refused { track: self.id, error });
+        }
+        self.drain(core);
+    }
+
+    /// Gives up packets that are missing, where it is time to.
+    #[cfg(feature = "opus")]
+    fn flush_opus(&mut self, now: bool, core: &Core) {
+        let Opus { receiver, packet, .. } = &self.opus;
+        let Some((held_until, (at, came))) = receiver.held_until().zip(*packet) else { return };
+        if now || nanos_since(came) >= held_until.nanos_since(at) {
+            self.opus.receiver.flush();
+            let heard = self.opus.hear(&mut self.session, &mut self.heard_to);
+            self.was_heard(heard, core);
+        }
+    }
+
+    fn tell(&mut self, input: Input<'_>, core: &Core) {
+        let heard = self.session.handle_input(input);
+        self.was_heard(heard, core);
+    }
+
+    pub(super) fn flush(&mut self, pushes: u64, core: &Core) {
+        while self.pushes < pushes && self.hear_push(core) {}
+        self.tell(Input::Flush, core);
+    }
+
+    pub(super) fn configure(&mut self, config: Config, smaller: ModelId, core: &Core) {
+        self.hear(core);
+        self.smaller = smaller;
+        if self.audio.is_some() {
+            self.tell(Input::Configure(config), core);
+        }
+    }
+
+    /// Hears the rest; `lost` was refused after it.
+    pub(super) fn end(&mut self, lost: Option<Span>, core: &Core) {
+        self.hear(core);
+        if self.audio.take().is_none() {
+            return;
+        }
+        #[cfg(feature = "opus")]
+        self.flush_opus(true, core);
+        if let Some((from, to)) = lost {
+            self.tell(Input::Lost { from, to }, core);
+        }
+        self.tell(Input::End, core);
+    }
+
+    /// Gives up what is not answered: the time is over.
+    pub(super) fn abandon(&mut self, core: &Core) {
+        self.abandoned = true;
+        while let Some((job, asked)) = self.asked.pop_first() {
+            self.call_off(job, &asked, core);
+            self.tell(Input::Decoded { job, result: Err(DecodeError::Cancelled) }, core);
+        }
+    }
+
+    /// What became of the track, which is over.
+    pub(super) fn report(mut self, failure: Option<String>, core: &Core) -> TrackReport {
+        for (job, asked) in std::mem::take(&mut self.asked) {
+            self.call_off(job, &asked, core);
+        }
+        self.meter.count(&self.session, &self.shared);
+        let mut accounting = self.session.accounting();
+        accounting.non_finite += self.shared.non_finite.load(Ordering::Relaxed);
+        TrackReport {
+            accounting,
+            stability: self.session.stability(),
+            full: self.shared.refused.load(Ordering::Relaxed),
+            failure,
+            ..self.report
+        }
+    }
+
+    /// Takes the answer to a job, unless it was called off.
+    pub(super) fn answer(&mut self, answer: Answer<Tag>, core: &Core) {
+        let Answer { job, result, started, ended, .. } = answer;
+        let Some(Asked { work, start, queued, .. }) = self.asked.remove(&job) else { return };
+        telemetry::answered(self.id, work.kind, result.as_ref().err());
+        match &result {
+            Ok(_) => {
+                self.drafted_by = work.model;
+                core.load.was_decoded(work, ended.duration_since(started));
+                telemetry::decoded(
+                    work.kind,
+                    started.duration_since(queued).as_secs_f64(),
+                    ended.duration_since(started).as_secs_f64(),
+                );
+            }
+            Err(DecodeError::Shed) if work.kind == JobKind::Interim => self.report.interims_declined += 1,
+            Err(DecodeError::Shed) => self.report.finals_shed += 1,
+            Err(DecodeError::Cancelled) => {}
+            Err(error) => {
+                core.subscribers.publish(&EngineEvent::Failed { track: self.id, error: error.clone() });
+            }
+        }
+        if work.kind == JobKind::Final
+            && let Some(caption) = self.captions.get_mut(&start)
+        {
+            caption.decode = Some(Decode { queued, started, ended, model: work.model });
+        }
+        self.tell(Input::Decoded { job, result }, core);
+    }
+
+    fn drain(&mut self, core: &Core) {
+        loop {
+            match self.session.poll_output() {
+                Output::Decode(job) => self.ask(job, core),
+                Output::Cancel(job) => {
+                    if let Some(asked) = self.asked.remove(&job) {
+                        self.call_off(job, &asked, core);
+                    }
+                }
+                Output::Closed { id, heard_from, end_time } => {
+                    let now = core.clock.utc(Instant::now());
+                    let speech_end = now.plus_nanos(-self.heard_to.nanos_since(end_time).max(0));
+                    self.closed.push_back(Closed { id, heard_from, end_time, speech_end, silence_reached: now });
+                }
+                Output::Event(event) => self.emit(event, core),
+                Output::Wait(wake_up) => {
+                    self.wake_up = wake_up;
+                    self.meter.count(&self.session, &self.shared);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn call_off(&self, job: JobId, asked: &Asked, core: &Core) {
+        asked.cancel.cancel();
+        core.workers.take_back(|queued, _| queued.tag.track == self.id && queued.job.id == job);
+    }
+
+    /// Puts a job into the queue, or answers it at once where it is to be done without.
+    fn ask(&mut self, mut job: DecodeJob, core: &Core) {
+        let (kind, id, samples) = (job.kind, job.id, job.audio.len());
+        let level = core.load.level();
+        let model = if level >= OverloadLevel::SmallerModel { self.smaller } else { self.model };
+        // Another model has other tokens, and may have other features.
+        if model != self.drafted_by {
+            job.draft = Arc::from([]);
+        }
+        if model != self.model {
+            job.features = FeatureCache::default();
+        }
+        let work = Work { kind, model, samples };
+        let cost = core.load.cost(work);
+        if self.abandoned || (kind == JobKind::Interim && self.leaves_out(level)) {
+            let error = if self.abandoned { DecodeError::Cancelled } else { DecodeError::Shed };
+            telemetry::answered(self.id, kind, Some(&error));
+            if error == DecodeError::Shed {
+                self.report.interims_declined += 1;
+                core.load.was_declined(cost);
+            }
+            // The job is the session's own.
+            let _ = self.session.handle_input(Input::Decoded { job: id, result: Err(error) });
+            return;
+        }
+        let now = Instant::now();
+        let left = nanos_of_samples(job.due.since(self.session.end()), SAMPLE_RATE);
+        let due = now + Duration::from_nanos(left.unsigned_abs());
+        let waiting = self.asked.values().filter(|asked| asked.work.kind == JobKind::Final).count();
+        let step = Priority::High as u32 - self.priority as u32;
+        let patience = match kind {
+            JobKind::Final => self.patience,
+            JobKind::Interim => Duration::from_millis(self.session.config().interim_interval_ms.ms().into()),
+        };
+        let start = job.start;
+        let mut job = Job::new(Tag { track: self.id, due, patience }, job);
+        job.deadline = due + PRIORITY_STEP * step + FAIRNESS_STEP * u32::try_from(waiting).unwrap_or(u32::MAX).min(100);
+        (job.model, job.cost) = (model, cost);
+        let track = self.id;
+        let caption = self.captions.entry(start);
+        let caption = caption.or_insert_with(|| Caption { span: CaptionSpan::begin(track), decode: None });
+        job.span = DecodeSpan::begin(&caption.span, &job);
+        self.asked.insert(id, Asked { cancel: job.cancel.clone(), work, start, queued: now });
+        core.workers.submit(job);
+    }
+
+    fn leaves_out(&mut self, level: OverloadLevel) -> bool {
+        self.left_out = match level {
+            OverloadLevel::None => false,
+            OverloadLevel::SpacedInterims => !self.left_out,
+            _ => true,
+        };
+        self.left_out
+    }
+
+    fn emit(&mut self, event: CaptionEvent, core: &Core) {
+        let place = self.closed.iter().position(|closed| match &event {
+            CaptionEvent::Final { id, .. } | CaptionEvent::Suppressed { id, .. } => closed.id == *id,
+            // Of its own, or of audio that was lost.
+            CaptionEvent::Gap { to, .. } => closed.end_time == *to,
+            CaptionEvent::Interim { .. } | CaptionEvent::Retracted { .. } => false,
+        });
+        let closed = place.and_then(|place| self.closed.remove(place));
+        let caption = closed.as_ref().and_then(|closed| self.captions.remove(&closed.heard_from));
+        let is_final = matches!(event, CaptionEvent::Final { .. });
+        let decode = caption.as_ref().and_then(|caption| caption.decode.as_ref()).filter(|_| is_final);
+        let utc = |instant| core.clock.utc(instant);
+        let ledger = closed.zip(decode).map(|(closed, decode)| Ledger {
+            speech_end: closed.speech_end,
+            silence_reached: closed.silence_reached,
+            queued: utc(decode.queued),
+            decode_start: utc(decode.started),
+            decode_end: utc(decode.ended),
+            emitted: utc(Instant::now()),
+            model: decode.model,
+        });
+        telemetry::said(&event, ledger.as_ref());
+        if let Some(caption) = caption {
+            caption.span.end(&event, ledger.as_ref());
+        }
+        core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, ledger });
+    }
+}
+
+fn nanos_since(instant: Instant) -> i64 {
+    i64::try_from(instant.elapsed().as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Hears samples in two parts, each dated by its own first sample.
+fn hear_parts(
+    session: &mut Session,
+    heard_to: &mut Timestamp,
+    mut at: Timestamp,
+    rate: u32,
+    parts: [&[f32]; 2],
+) -> Result<(), InputError> {
+    for part in parts {
+        // The push's rate was checked.
+        if let Ok(pcm) = Pcm::mono(rate, part) {
+            session.handle_input(Input::Audio { at, pcm })?;
+            at = at.plus_nanos(nanos_of_samples(part.len() as u64, rate));
+            *heard_to = at;
+        }
+    }
+    Ok(())
+}
+
+fn hear_silence(
+    session: &mut Session,
+    heard_to: &mut Timestamp,
+    at: Timestamp,
+    rate: u32,
+    frames: usize,
+) -> Result<(), InputError> {
+    let mut heard = 0;
+    while heard < frames {
+        let part = &SILENCE[..SILENCE.len().min(frames - heard)];
+        let part_at = at.plus_nanos(nanos_of_samples(heard as u64, rate));
+        hear_parts(session, heard_to, part_at, rate, [part, &[]])?;
+        heard += part.len();
+    }
+    Ok(())
+}
+
+#[cfg(feature = "opus")]
+impl Opus {
+    /// Hears all that is to be had of the packets so far.
+    fn hear(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
+        let mut heard = Ok(());
+        while let Some(Piece { at, pcm }) = self.receiver.poll_output() {
+            *heard_to = at.plus_nanos(nanos_of_samples(pcm.frames() as u64, pcm.rate()));
+            let piece = if self.muted {
+                hear_silence(session, heard_to, at, pcm.rate(), pcm.frames())
+            } else {
+                session.handle_input(Input::Audio { at, pcm })
+            };
+            heard = heard.and(piece);
+        }
+        heard
+    }
+}
