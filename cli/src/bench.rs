@@ -68,7 +68,7 @@ fn capacity(args: &BenchCapacityArgs) -> Result<ExitCode, Failure> {
         }
         runs.push(run);
         streams = match too_many {
-            None => estimate.clamp(fits + 1, 3 * fits),
+            None => estimate.clamp(fits + fits.div_ceil(6), 3 * fits),
             Some(too_many) if too_many - fits <= (fits / 20).max(1) => break,
             Some(too_many) => (fits + too_many) / 2,
         };
