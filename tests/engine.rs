@@ -467,6 +467,136 @@ fn nothing_is_lost_undeclared_at_half_to_four_times_what_fits() {
 }
 
 #[test]
+fn one_that_floods_waits_behind_the_others_and_priority_goes_before() {
+    let (started, start) = std::sync::mpsc::channel::<()>();
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let doors = Mutex::new(Some((started, gate)));
+    let doors = Arc::new(doors);
+    let model = Arc::new(move |_: &Idle| {
+        let doors = doors.clone();
+        ScriptedDecoder::new(move |job: &DecodeJob| {
+            // The first job of all holds the only worker, until all the others wait.
+            if let Some((started, gate)) = doors.lock().unwrap().take() {
+                started.send(()).unwrap();
+                let _ = gate.recv();
+            }
+            says_length(job)
+        })
+    });
+    let engine = Engine::start(with_workers(1), model).unwrap();
+    let events = engine.subscribe();
+    let five = sound(48_000, 11_000, &[(0, 1_000), (2_000, 3_000), (4_000, 5_000), (6_000, 7_000), (8_000, 9_000)]);
+    let add = |name: &str, priority| {
+        let mut config = patient(name);
+        config.priority = priority;
+        engine.add_track(config).unwrap()
+    };
+    let (mut flood, _) = add("flood", Priority::Normal);
+    push_all(&mut flood, 0, &five[..48_000 * 2]);
+    start.recv().unwrap();
+    push_all(&mut flood, 2_000, &five[48_000 * 2..]);
+    let others: Vec<_> = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)]
+        .into_iter()
+        .map(|(name, priority)| {
+            let (mut sender, track) = add(name, priority);
+            push_all(&mut sender, 0, &five[..48_000 * 2]);
+            engine.flush(track).unwrap();
+            (sender, track)
+        })
+        .collect();
+    // Until the pipeline has heard all of it.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(release);
+    let mut order = Vec::new();
+    while order.len() < 8 {
+        if let EngineEvent::Caption { event: CaptionEvent::Final { speaker_id, .. }, .. } =
+            events.recv_timeout(PATIENCE).unwrap()
+        {
+            order.push(speaker_id.to_string());
+        }
+    }
+    // Its four that wait are due half a second later each than the one before; a priority is worth one second.
+    assert_eq!(order[..4], ["flood", "high", "normal", "flood"], "{order:?}");
+    assert_eq!(order[6..], ["flood"; 2], "{order:?}");
+    drop(others);
+}
+
+/// Resident memory of the process; of Linux.
+fn resident_bytes() -> u64 {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// Four times what fits, for ten seconds or `CUEWIRE_TEST_OVERLOAD_S`; then half of it.
+#[test]
+fn overload_costs_no_memory_and_is_over_within_five_seconds_of_its_end() {
+    let overload = std::env::var("CUEWIRE_TEST_OVERLOAD_S").map_or(10, |text| text.parse().unwrap());
+    let tracks = 32_usize;
+    let cycle = sound(48_000, 4_000, &[(0, 3_000)]);
+    let engine = engine(1, sleeps);
+    let events = engine.subscribe();
+    let mut senders: Vec<_> = (0..tracks)
+        .map(|i| {
+            let mut config = TrackConfig::new(format!("speaker {i}"));
+            config.patience = Duration::from_millis(1_000);
+            Some(engine.add_track(config).unwrap().0)
+        })
+        .collect();
+    let start = Instant::now();
+    let end_of_load = Duration::from_secs(overload);
+    let pusher = std::thread::spawn(move || {
+        let mut memory = Vec::new();
+        for k in 0..(overload + 8) * 50 {
+            let due = Duration::from_millis(20 * k);
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            if due >= end_of_load {
+                senders.iter_mut().enumerate().filter(|(i, _)| i % 8 > 0).for_each(|(_, sender)| *sender = None);
+            } else if k % 50 == 0 {
+                memory.push(resident_bytes());
+            }
+            for (i, sender) in senders.iter_mut().enumerate() {
+                let push = (k as usize + 200 * i / tracks) % 200 * 960;
+                let pcm = Pcm::mono(48_000, &cycle[push..push + 960]).unwrap();
+                if let Some(sender) = sender {
+                    sender.push(at_ms(20 * k as i64), pcm).unwrap();
+                }
+            }
+        }
+        memory
+    });
+    let (mut ended, mut gaps, mut shed) = (0, 0, 0);
+    let mut over = None;
+    while ended < tracks {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            EngineEvent::Overload { level: OverloadLevel::None } if start.elapsed() > end_of_load => {
+                over = over.or(Some(start.elapsed() - end_of_load));
+            }
+            EngineEvent::Caption { event: CaptionEvent::Gap { reason: GapReason::Overload, .. }, .. } => gaps += 1,
+            EngineEvent::Ended { report, .. } => {
+                ended += 1;
+                shed += report.finals_shed;
+                let of = report.accounting;
+                let length = if track_is_short(of.total(), overload) { overload } else { overload + 8 };
+                assert_eq!((of.total(), of.pending, report.full), (length * 16_000, 0, 0), "{report:?}");
+            }
+            EngineEvent::Missed { events } => panic!("{events} events missed"),
+            _ => {}
+        }
+    }
+    let memory = pusher.join().unwrap();
+    // Once everything was there: rings, queues, the audio of captions that wait.
+    let (early, most) = (memory[memory.len() / 2], *memory.iter().max().unwrap());
+    println!("{shed} shed in {overload} s; over after {over:?}; {early} bytes, at most {most}");
+    assert!(shed > 0 && gaps == shed, "{gaps} gaps of {shed}");
+    assert!(over.is_some_and(|over| over < Duration::from_secs(5)), "{over:?}");
+    assert!(most < early + 16 * 1024 * 1024, "{memory:?}");
+}
+
+fn track_is_short(samples: u64, overload_s: u64) -> bool {
+    samples < (overload_s + 1) * 16_000
+}
+
+#[test]
 fn what_was_polled_before_it_came_is_not_there_yet() {
     let engine = engine(1, says_length);
     let events = engine.subscribe();

@@ -68,7 +68,7 @@ fn capacity(args: &BenchCapacityArgs) -> Result<ExitCode, Failure> {
         }
         runs.push(run);
         streams = match too_many {
-            None => estimate.clamp(fits + 1, 3 * fits),
+            None => estimate.clamp(fits + fits.div_ceil(6), 3 * fits),
             Some(too_many) if too_many - fits <= (fits / 20).max(1) => break,
             Some(too_many) => (fits + too_many) / 2,
         };
@@ -220,17 +220,16 @@ impl Bench {
             length,
             config: self.config.clone(),
         };
-        let (pushed, heard, estimate) = std::thread::scope(|scope| {
+        let (pushed, heard) = std::thread::scope(|scope| {
             let heard = scope.spawn(|| listen(&events, &schedule, streams));
-            let pushed = self.push_all(pushers, &schedule);
-            let estimate = engine.capacity().map(|more| more + streams);
+            let pushed = self.push_all(pushers, &schedule, &engine);
             // The senders are dropped, so the tracks end by themselves; not later than that.
             let until = Instant::now() + Duration::from_secs(10);
             while !heard.is_finished() && Instant::now() < until {
                 std::thread::sleep(PUSH);
             }
             engine.shutdown(Duration::ZERO);
-            (pushed, heard.join(), estimate)
+            (pushed, heard.join())
         });
         let pushed = pushed?;
         let heard = heard.map_err(|_| Failure("the thread that listens panicked".into()))?;
@@ -260,14 +259,14 @@ impl Bench {
             interims: heard.interims,
             interims_declined: heard.interims_declined,
             overload: heard.overload,
-            capacity_estimate: estimate,
+            capacity_estimate: pushed.more_fit.map(|more| more + streams),
             cpu_per_audio_s: cpu_s.map(|cpu| (cpu / pushed.audio_s * 1e6).round() / 1e6),
             peak_rss_bytes: peak_rss_bytes(),
         })
     }
 
     /// Pushes all streams, each 20 ms when they are over.
-    fn push_all(&self, mut pushers: Vec<Pusher<'_>>, schedule: &Schedule) -> Result<Pushed, Failure> {
+    fn push_all(&self, mut pushers: Vec<Pusher<'_>>, schedule: &Schedule, engine: &Engine) -> Result<Pushed, Failure> {
         let progress = if std::io::stderr().is_terminal() {
             indicatif::ProgressBar::new(self.seconds).with_prefix(format!("{} streams", pushers.len()))
         } else {
@@ -287,6 +286,8 @@ impl Bench {
                 let phase = Duration::from_nanos((pusher.start.as_nanos() % PUSH.as_nanos()) as u64);
                 let due = PUSH * (round + 1) + phase;
                 if due > pusher.start + schedule.length {
+                    // While all are there.
+                    pushed.more_fit = pushed.more_fit.or_else(|| engine.capacity());
                     pusher.sender = None;
                 }
                 if due <= pusher.start || pusher.sender.is_none() {
@@ -325,6 +326,8 @@ struct Pushed {
     /// How late the harness itself was.
     late_ms: Vec<f64>,
     refused: u64,
+    /// Tracks, as the engine said.
+    more_fit: Option<usize>,
 }
 
 impl Pusher<'_> {

@@ -18,9 +18,11 @@ const ASSESS_EVERY: Duration = Duration::from_millis(20);
 const CALM: Duration = Duration::from_millis(500);
 /// What is measured for [`Load::capacity`] is measured for so long at a time.
 const MEASURED: Duration = Duration::from_secs(1);
-/// Share of the processor's time that tracks may fill so that finals still come in time: above it, captions that end at
-/// the same moment wait for each other for longer than 500 ms. Found with `cuewire bench capacity`.
+/// Shares of the processors' time that tracks may fill, were it all finals and pipelines or all interims, so that 99 of 100
+/// finals are no later than 500 ms and as many interims are made. Interims wait behind finals, and so need more room. Found
+/// with `cuewire bench capacity`, with and without interims.
 const USABLE: f64 = 0.85;
+const USABLE_BY_INTERIMS: f64 = 0.5;
 /// What a decode costs beside its audio, as seconds of audio.
 const FIXED_S: f64 = 0.5;
 
@@ -54,10 +56,11 @@ pub(super) struct Load {
     level: AtomicU8,
     /// Seconds for a second of audio, by model; finals and interims.
     costs: Box<[[Average; 2]]>,
-    /// What pipelines did, and what was done without, as far as one knows.
+    /// What pipelines did; what was done without, as far as one knows; and interims, made or not.
     pipeline_nanos: AtomicU64,
     declined_nanos: AtomicU64,
-    /// Seconds of processor for a second of a track.
+    interim_nanos: AtomicU64,
+    /// Seconds of a processor that a second of a track takes up, with the room that it needs.
     track_cost: Average,
     /// Processors that decoding and pipelines may use.
     processors: usize,
@@ -89,6 +92,7 @@ impl Load {
             costs: (0..models).map(|_| Default::default()).collect(),
             pipeline_nanos: AtomicU64::default(),
             declined_nanos: AtomicU64::default(),
+            interim_nanos: AtomicU64::default(),
             track_cost: Average::default(),
             processors,
         }
@@ -108,14 +112,22 @@ impl Load {
         if let Some(average) = self.average(work) {
             average.add(took.as_secs_f64() / work.seconds(), 32);
         }
+        self.count_interim(work.kind, took);
+    }
+
+    fn count_interim(&self, kind: JobKind, time: Duration) {
+        if kind == JobKind::Interim {
+            self.interim_nanos.fetch_add(nanos(time), Ordering::Relaxed);
+        }
     }
 
     fn average(&self, work: Work) -> Option<&Average> {
         self.costs.get(work.model.0).map(|kinds| &kinds[usize::from(work.kind == JobKind::Interim)])
     }
 
-    pub(super) fn was_declined(&self, cost: Duration) {
+    pub(super) fn was_declined(&self, kind: JobKind, cost: Duration) {
         self.declined_nanos.fetch_add(nanos(cost), Ordering::Relaxed);
+        self.count_interim(kind, cost);
     }
 
     pub(super) fn pipeline_was_busy(&self, time: Duration) {
@@ -125,7 +137,7 @@ impl Load {
     /// How many more tracks like those so far fit beside `tracks`; `None` before a track was measured.
     pub(super) fn capacity(&self, tracks: usize) -> Option<usize> {
         let cost = self.track_cost.get().filter(|cost| *cost > 0.0)?;
-        let fit = self.processors as f64 * USABLE / cost;
+        let fit = self.processors as f64 / cost;
         Some((fit as usize).saturating_sub(tracks))
     }
 }
@@ -142,14 +154,15 @@ pub(super) struct Ladder {
 /// Since when what was done is measured.
 struct Window {
     start: Instant,
-    done: Duration,
+    /// By then: everything, and interims.
+    done: [Duration; 2],
     /// Tracks, times the time that they were there.
     track_time: Duration,
 }
 
 impl Ladder {
     pub(super) fn new(now: Instant) -> Self {
-        let window = Window { start: now, done: Duration::ZERO, track_time: Duration::ZERO };
+        let window = Window { start: now, done: [Duration::ZERO; 2], track_time: Duration::ZERO };
         Self { level: OverloadLevel::None, asked: now, assessed: now, window }
     }
 
@@ -176,7 +189,7 @@ impl Ladder {
             given_up
         });
         for job in &taken {
-            load.was_declined(job.cost);
+            load.was_declined(job.job.kind, job.cost);
         }
         self.measure(now, tracks, workers, load);
         if wanted >= level {
@@ -195,11 +208,13 @@ impl Ladder {
         if time < MEASURED {
             return;
         }
-        let more = load.pipeline_nanos.load(Ordering::Relaxed) + load.declined_nanos.load(Ordering::Relaxed);
-        let done = workers.busy() + Duration::from_nanos(more);
+        let nanos = |counted: &AtomicU64| Duration::from_nanos(counted.load(Ordering::Relaxed));
+        let all = workers.busy() + nanos(&load.pipeline_nanos) + nanos(&load.declined_nanos);
+        let done = [all, nanos(&load.interim_nanos)];
         if !self.window.track_time.is_zero() {
-            let cost = done.saturating_sub(self.window.done).as_secs_f64() / self.window.track_time.as_secs_f64();
-            load.track_cost.add(cost, 20);
+            let [all, interims] = [0, 1].map(|i| done[i].saturating_sub(self.window.done[i]).as_secs_f64());
+            let taken = (all - interims).max(0.0) / USABLE + interims / USABLE_BY_INTERIMS;
+            load.track_cost.add(taken / self.window.track_time.as_secs_f64(), 20);
         }
         self.window = Window { start: now, done, track_time: Duration::ZERO };
         telemetry::assessed(tracks, self.level, load.capacity(tracks));

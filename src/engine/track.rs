@@ -345,7 +345,7 @@ impl Track {
             telemetry::answered(self.id, kind, Some(&error));
             if error == DecodeError::Shed {
                 self.report.interims_declined += 1;
-                core.load.was_declined(cost);
+                core.load.was_declined(kind, cost);
             }
             // The job is the session's own.
             let _ = self.session.handle_input(Input::Decoded { job: id, result: Err(error) });

@@ -1,0 +1,6 @@
+//! The service around the engine: calls, who may do what in them, and their two processes, transcription and captions.
+//!
+//! [`call`] is the domain: a state machine without clock, thread, file or socket, for hosts that have all of these
+//! themselves.
+
+pub mod call;
