@@ -302,10 +302,10 @@ fn shutting_down_finalises_what_is_open_and_gives_up_the_rest_at_the_deadline() 
             push_all(sender, 0, &sound(48_000, 2_000, &[(500, 2_000)]));
         }
         let start = Instant::now();
-        let reports = engine.shutdown(Duration::from_millis(if is_stuck { 300 } else { 30_000 }));
+        let reports = engine.shutdown(if is_stuck { Duration::from_millis(300) } else { Duration::MAX });
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_eq!(reports.len(), 3);
-        let told: Vec<_> = std::iter::from_fn(|| events.recv()).collect();
+        let told: Vec<_> = std::iter::from_fn(|| events.recv_timeout(Duration::MAX).ok()).collect();
         let is_final =
             |event: &&EngineEvent| matches!(event, EngineEvent::Caption { event: CaptionEvent::Final { .. }, .. });
         let is_abandoned = |event: &&EngineEvent| {

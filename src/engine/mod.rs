@@ -284,6 +284,12 @@ impl Core {
     }
 }
 
+/// When so much time will have passed. Who waits for ever gives a duration that no instant has room for.
+fn after(patience: Duration) -> Instant {
+    const AGES: Duration = Duration::from_secs(1 << 32);
+    Instant::now() + patience.min(AGES)
+}
+
 fn pipeline_of(track: TrackId, pipelines: usize) -> usize {
     (track.0 % pipelines as u64) as usize
 }
@@ -412,7 +418,7 @@ impl Engine {
     /// Ends all tracks, waits for what is open to become final, but no longer than `patience`, and stops the threads.
     /// What is not final by then is a gap with the reason `abandoned`. Gives what became of the tracks that were there.
     pub fn shutdown(mut self, patience: Duration) -> Vec<(TrackId, TrackReport)> {
-        self.stop(Instant::now() + patience)
+        self.stop(after(patience))
     }
 
     fn stop(&mut self, deadline: Instant) -> Vec<(TrackId, TrackReport)> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
-use super::{EngineEvent, telemetry};
+use super::{EngineEvent, after, telemetry};
 
 /// Events that wait for one subscriber.
 pub const MAX_WAITING_EVENTS: usize = 4096;
@@ -120,7 +120,7 @@ impl Subscription {
     /// # Errors
     /// [`NoEvent`].
     pub fn recv_timeout(&self, patience: Duration) -> Result<EngineEvent, NoEvent> {
-        let deadline = Instant::now() + patience;
+        let deadline = after(patience);
         let mut state = self.0.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

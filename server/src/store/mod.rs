@@ -1,0 +1,306 @@
+//! What is on disk: one embedded SQL database.
+//!
+//! In: jobs, each a change of everything it concerns at once. Out: their answers, once they are on disk.
+//!
+//! One thread owns the connection ([`Writer`]) and commits what has come together: a change and the events that it causes are in
+//! one commit, and who is answered was committed. Readers of the events begin behind the last number that they have seen.
+
+use std::fmt;
+use std::path::Path;
+
+use cuewire::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::call::{Call, CallType, Cid};
+
+mod writer;
+
+pub use writer::{Gone, Writer};
+
+/// From an empty database to today's, a step a version: never changed once released.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE users (id TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE call_types (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE calls (
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        wake_up INTEGER, -- nanoseconds UTC, as all times here
+        state TEXT NOT NULL,
+        PRIMARY KEY (type, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX calls_wake_up ON calls (wake_up) WHERE wake_up IS NOT NULL;
+    CREATE TABLE outbox (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// The database cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database says so.
+    #[error("the database: {0}")]
+    Sql(#[from] rusqlite::Error),
+    /// What it holds is not what was written.
+    #[error("the database holds {what} that cannot be read: {source}")]
+    State {
+        /// What it is.
+        what: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It was written by a later version.
+    #[error("the database has version {found}, and this program knows versions up to {known}: use the newer program")]
+    Newer {
+        /// The database's.
+        found: i64,
+        /// This program's.
+        known: i64,
+    },
+}
+
+/// An event that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Grows by commit; none is used twice.
+    pub number: i64,
+    /// Of which call.
+    pub cid: Cid,
+    /// When it happened.
+    pub at: Timestamp,
+    /// As JSON.
+    pub event: String,
+}
+
+/// The database, within one transaction or between two.
+pub struct Store {
+    connection: Connection,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// The database in this file, which is made where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        // What was committed survives a loss of power.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Self::migrated(connection)
+    }
+
+    /// A database that is gone with this.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::migrated(Connection::open_in_memory()?)
+    }
+
+    fn migrated(mut connection: Connection) -> Result<Self, StoreError> {
+        let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        for (version, step) in (1..).zip(MIGRATIONS) {
+            if version > found {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(step)?;
+                transaction.pragma_update(None, "user_version", version)?;
+                transaction.commit()?;
+            }
+        }
+        let known = MIGRATIONS.len() as i64;
+        if found > known {
+            return Err(StoreError::Newer { found, known });
+        }
+        Ok(Self { connection })
+    }
+
+    /// A call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn call(&self, cid: &Cid) -> Result<Option<Call>, StoreError> {
+        self.one("SELECT state FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()], "a call")
+    }
+
+    /// Writes a call as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_call(&self, call: &Call) -> Result<(), StoreError> {
+        let (cid, wake_up) = (call.cid(), call.wake_up().map(Timestamp::as_nanos));
+        self.execute(
+            "INSERT OR REPLACE INTO calls (type, id, wake_up, state) VALUES (?1, ?2, ?3, ?4)",
+            params![cid.call_type(), cid.id(), wake_up, json(call, "a call")?],
+        )
+    }
+
+    /// Forgets a call; its events stay.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_call(&self, cid: &Cid) -> Result<(), StoreError> {
+        self.execute("DELETE FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()])
+    }
+
+    /// Calls whose time has come, the earliest first; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn calls_due(&self, now: Timestamp, most: u32) -> Result<Vec<Call>, StoreError> {
+        let sql = "SELECT state FROM calls WHERE wake_up <= ?1 ORDER BY wake_up LIMIT ?2";
+        self.all(sql, params![now.as_nanos(), most], "a call")
+    }
+
+    /// A call type.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn call_type(&self, name: &str) -> Result<Option<CallType>, StoreError> {
+        self.one("SELECT state FROM call_types WHERE name = ?1", params![name], "a call type")
+    }
+
+    /// All call types, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn call_types(&self) -> Result<Vec<CallType>, StoreError> {
+        self.all("SELECT state FROM call_types ORDER BY name", params![], "a call type")
+    }
+
+    /// Writes a call type as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_call_type(&self, call_type: &CallType) -> Result<(), StoreError> {
+        let state = json(call_type, "a call type")?;
+        self.execute("INSERT OR REPLACE INTO call_types (name, state) VALUES (?1, ?2)", params![call_type.name, state])
+    }
+
+    /// Forgets a call type; whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
+    }
+
+    /// Writes an event that the present change causes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_event(&self, cid: &Cid, at: Timestamp, event: &str) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO outbox (type, id, at, event) VALUES (?1, ?2, ?3, ?4)",
+            params![cid.call_type(), cid.id(), at.as_nanos(), event],
+        )
+    }
+
+    /// Events behind this number, in their order; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn events_behind(&self, number: i64, most: u32) -> Result<Vec<Outgoing>, StoreError> {
+        let sql = "SELECT number, type, id, at, event FROM outbox WHERE number > ?1 ORDER BY number LIMIT ?2";
+        let mut query = self.connection.prepare_cached(sql)?;
+        let rows = query.query_map(params![number, most], |row| {
+            let (call_type, id): (String, String) = (row.get(1)?, row.get(2)?);
+            // Only what is a cid was ever written.
+            let cid = Cid::new(&call_type, &id).map_err(|_| rusqlite::Error::InvalidQuery)?;
+            Ok(Outgoing { number: row.get(0)?, cid, at: Timestamp::from_nanos(row.get(3)?), event: row.get(4)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets events up to and with this number: every reader has seen them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_events(&self, number: i64) -> Result<(), StoreError> {
+        self.execute("DELETE FROM outbox WHERE number <= ?1", params![number])
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.connection.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+
+    fn one<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        what: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let state: Option<String> =
+            self.connection.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?;
+        state.map(|state| parse(&state, what)).transpose()
+    }
+
+    fn all<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        what: &str,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut query = self.connection.prepare_cached(sql)?;
+        let states = query.query_map(params, |row| row.get::<_, String>(0))?;
+        states.map(|state| parse(&state?, what)).collect()
+    }
+}
+
+fn parse<T: DeserializeOwned>(state: &str, what: &str) -> Result<T, StoreError> {
+    serde_json::from_str(state).map_err(|source| StoreError::State { what: what.to_string(), source })
+}
+
+fn json(value: &impl Serialize, what: &str) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::State { what: what.to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_old_database_is_migrated_and_a_newer_one_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        Store::open(&path).unwrap().put_call_type(&CallType::new("default")).unwrap();
+        let again = Store::open(&path).unwrap();
+        assert_eq!(again.call_types().unwrap(), [CallType::new("default")]);
+        again.connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
+        let error = Store::open(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("version {}", MIGRATIONS.len() + 1)), "{error}");
+    }
+
+    #[test]
+    fn events_are_read_from_where_one_has_come_to() {
+        let store = Store::in_memory().unwrap();
+        let cid = Cid::new("default", "c").unwrap();
+        for event in ["a", "b", "c"] {
+            store.put_event(&cid, Timestamp::EPOCH, event).unwrap();
+        }
+        let read = |number, most| -> Vec<(i64, String)> {
+            let events = store.events_behind(number, most).unwrap();
+            events.into_iter().map(|event| (event.number, event.event)).collect()
+        };
+        assert_eq!(read(0, 2), [(1, "a".to_string()), (2, "b".to_string())]);
+        store.forget_events(2).unwrap();
+        assert_eq!(read(0, 9), [(3, "c".to_string())]);
+        store.forget_events(3).unwrap();
+        store.put_event(&cid, Timestamp::EPOCH, "d").unwrap();
+        assert_eq!(read(0, 9), [(4, "d".to_string())], "a number is not used twice");
+    }
+}

@@ -1,0 +1,212 @@
+//! The thread that owns the database.
+//!
+//! In: jobs from any thread. Out: their results, once what they changed is on disk.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::{Store, StoreError};
+
+/// Jobs that are committed together.
+const MOST_JOBS: usize = 256;
+
+/// What is to happen once the commit is known to have succeeded, or failed.
+type Answer = Box<dyn FnOnce(bool) + Send>;
+type Job = Box<dyn FnOnce(&Store) -> (bool, Answer) + Send>;
+
+/// The job was not done, or is not on disk: the writer has ended, or the database failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the database takes no more changes")]
+pub struct Gone;
+
+/// Where jobs go. Dropping it waits for those that are there.
+pub struct Writer {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread, `cuewire-store`.
+    ///
+    /// # Errors
+    /// Where the system starts no more threads.
+    pub fn start(store: Store) -> io::Result<Self> {
+        let (jobs, queue) = channel();
+        let thread = std::thread::Builder::new().name("cuewire-store".into()).spawn(move || work(&store, &queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Does a job on the writer's thread, and then gives its result to `answer`, there too: once it is committed, or the reason
+    /// why it is not. A job that gives an error has changed nothing.
+    pub fn submit<R, E>(
+        &self,
+        job: impl FnOnce(&Store) -> Result<R, E> + Send + 'static,
+        answer: impl FnOnce(Result<Result<R, E>, Gone>) + Send + 'static,
+    ) where
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let job: Job = Box::new(|store| {
+            let result = job(store);
+            let keep = result.is_ok();
+            (keep, Box::new(move |committed| answer(if committed { Ok(result) } else { Err(Gone) })))
+        });
+        // The thread is there as long as this is; a job that it cannot take drops its answer, and with it who waits.
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+
+    /// Does a job and waits until it is committed.
+    ///
+    /// # Errors
+    /// [`Gone`]; within, what the job says.
+    pub fn run<R, E>(&self, job: impl FnOnce(&Store) -> Result<R, E> + Send + 'static) -> Result<Result<R, E>, Gone>
+    where
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let (sender, receiver) = channel();
+        self.submit(job, move |result| drop(sender.send(result)));
+        receiver.recv().unwrap_or(Err(Gone))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A job's panic was its own.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(store: &Store, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut answers = Vec::new();
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1));
+        let committed = together(store, jobs, &mut answers).is_ok();
+        for answer in answers {
+            // Foreign code.
+            let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));
+        }
+    }
+}
+
+/// All jobs in one transaction, and each in one of its own within.
+fn together(store: &Store, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    let connection = &store.connection;
+    let begun = connection.execute_batch("BEGIN IMMEDIATE");
+    for job in jobs {
+        if begun.is_err() || connection.execute_batch("SAVEPOINT job").is_err() {
+            // Dropped without an answer.
+            continue;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| job(store)));
+        let keep = matches!(done, Ok((true, _)));
+        connection.execute_batch(if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" })?;
+        answers.extend(done.ok().map(|(_, answer)| answer));
+    }
+    begun?;
+    connection.execute_batch("COMMIT").inspect_err(|_| {
+        let _ = connection.execute_batch("ROLLBACK");
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::call::CallType;
+
+    fn put(name: String) -> impl FnOnce(&Store) -> Result<(), String> + Send {
+        move |store| store.put_call_type(&CallType::new(&name)).map_err(|error| error.to_string())
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.call_types().unwrap().into_iter().map(|call_type| call_type.name).collect()
+    }
+
+    #[test]
+    fn a_job_that_fails_or_panics_changes_nothing_and_costs_no_other() {
+        let writer = Writer::start(Store::in_memory().unwrap()).unwrap();
+        // They come together: the first one holds the thread.
+        let (release, gate) = channel::<()>();
+        let (sender, answers) = channel();
+        writer.submit(
+            move |_| {
+                let _ = gate.recv();
+                Ok::<_, String>(())
+            },
+            |_| (),
+        );
+        for i in 0..9 {
+            let sender = sender.clone();
+            let job = move |store: &Store| {
+                put(format!("type-{i}"))(store)?;
+                assert!(i != 4, "four");
+                if i % 3 == 2 { Err(format!("{i} fails")) } else { Ok(i) }
+            };
+            writer.submit(job, move |answer| drop(sender.send((i, answer))));
+        }
+        drop((release, sender));
+        let answers: Vec<_> = answers.iter().collect();
+        let expected: Vec<_> = (0..9)
+            .filter(|i| *i != 4)
+            .map(|i| (i, Ok(if i % 3 == 2 { Err(format!("{i} fails")) } else { Ok(i) })))
+            .collect();
+        assert_eq!(answers, expected);
+        let kept = writer.run(|store| Ok::<_, String>(names(store))).unwrap().unwrap();
+        assert_eq!(kept, ["type-0", "type-1", "type-3", "type-6", "type-7"]);
+    }
+
+    /// The process that the test below starts, and that dies in the middle.
+    #[test]
+    fn writes_until_it_dies() {
+        use std::io::Write as _;
+        let Some(path) = std::env::var_os("CUEWIRE_TEST_DATABASE") else { return };
+        let writer = Writer::start(Store::open(path.as_ref()).unwrap()).unwrap();
+        for i in 0.. {
+            let said = writer.run(put(format!("type-{i:05}"))).unwrap();
+            if said.is_ok() {
+                // Past the test's own capture.
+                writeln!(std::io::stdout().lock(), "kept {i}").unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_answered_is_there_after_kill_9() {
+        use std::io::{BufRead as _, BufReader};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["writes_until_it_dies", "--nocapture", "--test-threads=1"])
+            .env("CUEWIRE_TEST_DATABASE", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut kept = Vec::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next = |kept: &mut Vec<usize>| {
+            let line = lines.next()?.ok()?;
+            kept.extend(line.split("kept ").nth(1).and_then(|i| i.parse::<usize>().ok()));
+            Some(())
+        };
+        while kept.len() < 50 {
+            next(&mut kept).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while next(&mut kept).is_some() {}
+        let there = names(&Store::open(&path).unwrap());
+        assert!(
+            kept.iter().all(|i| there.contains(&format!("type-{i:05}"))),
+            "{} of {} are there",
+            there.len(),
+            kept.len()
+        );
+    }
+}
