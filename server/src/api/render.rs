@@ -1,0 +1,381 @@
+//! Calls, members and events as clients read them.
+//!
+//! In: the state. Out: JSON with times as integers of nanoseconds; [`for_browser`] turns them into RFC 3339.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cuewire::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::call::settings::{DEFAULT_INACTIVITY_S, Mode, Settings};
+use crate::call::{Call, CallType, Caption, Env, Event, Membership, Participant, Process, Session, User};
+
+/// Fields that hold a time, wherever they are but in `custom`.
+const TIMES: &[&str] = &[
+    "created_at",
+    "updated_at",
+    "deleted_at",
+    "starts_at",
+    "started_at",
+    "ended_at",
+    "joined_at",
+    "start_time",
+    "end_time",
+    "last_active",
+];
+
+/// Somebody, as the host keeps them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Who, and their role.
+    #[serde(flatten)]
+    pub user: User,
+    /// What they are called.
+    pub name: Option<String>,
+    /// Where their picture is.
+    pub image: Option<String>,
+    /// What they speak, as a code, or nothing.
+    pub language: String,
+    /// Their groups.
+    pub teams: Vec<String>,
+    /// Whatever the platform keeps here.
+    pub custom: Map<String, Value>,
+    /// When they became known.
+    pub created_at: Timestamp,
+    /// When that was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Profile {
+    /// Somebody of whom only the id is known.
+    #[must_use]
+    pub fn unknown(id: &str, now: Timestamp) -> Self {
+        Self {
+            user: User { id: id.to_string(), role: "user".into() },
+            name: None,
+            image: None,
+            language: String::new(),
+            teams: Vec::new(),
+            custom: Map::new(),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// As a `UserResponse`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut user = json!({
+            "id": self.user.id,
+            "role": self.user.role,
+            "language": self.language,
+            "teams": self.teams,
+            "custom": self.custom,
+            "created_at": self.created_at.as_nanos(),
+            "updated_at": self.updated_at.as_nanos(),
+            "banned": false,
+            "invisible": false,
+            "online": false,
+            "shadow_banned": false,
+            "blocked_user_ids": [],
+        });
+        put(&mut user, "name", self.name.as_ref().map(|name| json!(name)));
+        put(&mut user, "image", self.image.as_ref().map(|image| json!(image)));
+        user
+    }
+}
+
+/// Who the people of a call are.
+pub type Profiles<'a> = &'a dyn Fn(&str) -> Profile;
+
+fn put(object: &mut Value, name: &str, value: Option<Value>) {
+    if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
+        object.insert(name.to_string(), value);
+    }
+}
+
+fn nanos(at: Option<Timestamp>) -> Option<Value> {
+    at.map(|at| json!(at.as_nanos()))
+}
+
+/// Turns times into RFC 3339.
+pub fn for_browser(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(for_browser),
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut().filter(|(name, _)| *name != "custom") {
+                match value.as_i64().filter(|_| TIMES.contains(&name.as_str())) {
+                    Some(nanos) => *value = json!(Timestamp::from_nanos(nanos).to_string()),
+                    None => for_browser(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What is set where nothing is: the devices stay off, and what cuewire does not do is disabled.
+fn defaults() -> Value {
+    let layout = || json!({"name": "", "external_app_url": "", "external_css_url": ""});
+    json!({
+        "audio": {
+            "access_request_enabled": false, "default_device": "speaker", "hifi_audio_enabled": false,
+            "mic_default_on": false, "opus_dtx_enabled": true, "redundant_coding_enabled": true,
+            "speaker_default_on": true,
+        },
+        "backstage": {"enabled": false},
+        "broadcasting": {
+            "enabled": false,
+            "hls": {"auto_on": false, "enabled": false, "quality_tracks": [], "layout": layout()},
+            "rtmp": {"enabled": false, "quality": "", "layout": layout()},
+        },
+        "encryption": {"mode": "disabled"},
+        "frame_recording": {"capture_interval_in_seconds": 0, "mode": "disabled"},
+        "geofencing": {"names": []},
+        "individual_recording": {"mode": "disabled"},
+        "limits": {"max_participants_exclude_roles": []},
+        "raw_recording": {"mode": "disabled"},
+        "recording": {"audio_only": false, "mode": "disabled", "quality": "", "layout": layout()},
+        "ring": {"auto_cancel_timeout_ms": 0, "incoming_call_timeout_ms": 0, "missed_call_timeout_ms": 0},
+        "screensharing": {"access_request_enabled": false, "enabled": false},
+        "session": {"inactivity_timeout_seconds": DEFAULT_INACTIVITY_S},
+        "thumbnails": {"enabled": false},
+        "transcription": {
+            "mode": Mode::default(), "closed_caption_mode": Mode::default(), "language": "en",
+            "speech_segment_config": cuewire::config::SpeechSegmentConfig::default(),
+            "translation": {"enabled": false, "languages": []},
+        },
+        "video": {
+            "access_request_enabled": false, "camera_default_on": false, "camera_facing": "front", "enabled": false,
+            "target_resolution": {"height": 720, "width": 1280},
+        },
+    })
+}
+
+/// Settings as a `CallSettingsResponse`, whole.
+#[must_use]
+pub fn settings(settings: &Settings) -> Value {
+    let Value::Object(defaults) = defaults() else { return Value::Null };
+    let whole = Settings::parse(defaults).map(|defaults| defaults.overridden(settings));
+    // The defaults are settings; a test says so.
+    whole.map_or(Value::Null, |whole| Value::Object(whole.tree().clone()))
+}
+
+/// A call as a `CallResponse`.
+#[must_use]
+pub fn call(call: &Call, call_type: &CallType, profiles: Profiles<'_>) -> Value {
+    let (cid, runs) = (call.cid(), call.runs());
+    let mut rendered = json!({
+        "type": cid.call_type(),
+        "id": cid.id(),
+        "cid": cid.to_string(),
+        "created_at": call.created_at().as_nanos(),
+        "updated_at": call.updated_at().as_nanos(),
+        "created_by": profiles(call.created_by()).json(),
+        "current_session_id": call.session().map_or("", Session::id),
+        "custom": call.custom(),
+        "backstage": false,
+        "recording": false,
+        "transcribing": runs.of(Process::Transcription).is_some(),
+        "captioning": runs.of(Process::Captions).is_some(),
+        "translating": runs.recognition().is_some_and(|recognition| recognition.translate),
+        "blocked_user_ids": [],
+        "egress": {"broadcasting": false, "rtmps": []},
+        "ingress": {"rtmp": {"address": ""}, "srt": {"address": ""}, "whip": {"address": ""}},
+        "settings": settings(&call.settings_in(call_type)),
+    });
+    put(&mut rendered, "starts_at", nanos(call.starts_at()));
+    put(&mut rendered, "ended_at", nanos(call.ended_at()));
+    put(&mut rendered, "team", call.team().map(|team| json!(team)));
+    put(&mut rendered, "session", call.session().map(|session| self::session(session, profiles)));
+    rendered
+}
+
+fn session(session: &Session, profiles: Profiles<'_>) -> Value {
+    let participants = || session.participants().values();
+    let mut by_role: BTreeMap<&str, u32> = BTreeMap::new();
+    participants().for_each(|participant| *by_role.entry(&participant.role).or_default() += 1);
+    json!({
+        "id": session.id(),
+        "started_at": session.started_at().as_nanos(),
+        "participants": participants().map(|one| participant(one, profiles)).collect::<Vec<_>>(),
+        "participants_count_by_role": by_role,
+        "anonymous_participant_count": 0,
+        "accepted_by": {},
+        "missed_by": {},
+        "rejected_by": {},
+    })
+}
+
+fn participant(participant: &Participant, profiles: Profiles<'_>) -> Value {
+    json!({
+        "joined_at": participant.joined_at.as_nanos(),
+        "role": participant.role,
+        "user_session_id": participant.user_session_id,
+        "user": profiles(&participant.user_id).json(),
+    })
+}
+
+/// A member as a `MemberResponse`.
+#[must_use]
+pub fn member(user_id: &str, membership: &Membership, profiles: Profiles<'_>) -> Value {
+    let Membership { member, created_at, updated_at } = membership;
+    let mut rendered = json!({
+        "user_id": user_id,
+        "user": profiles(user_id).json(),
+        "custom": member.custom,
+        "created_at": created_at.as_nanos(),
+        "updated_at": updated_at.as_nanos(),
+    });
+    put(&mut rendered, "role", member.role.as_ref().map(|role| json!(role)));
+    rendered
+}
+
+/// All members.
+#[must_use]
+pub fn members(call: &Call, profiles: Profiles<'_>) -> Vec<Value> {
+    call.members().iter().map(|(user_id, membership)| member(user_id, membership, profiles)).collect()
+}
+
+/// Of each role of the call type what it may.
+fn capabilities_by_role(call_type: &CallType) -> BTreeMap<&str, &BTreeSet<String>> {
+    call_type.grants.iter().collect()
+}
+
+fn caption(caption: &Caption, profiles: Profiles<'_>) -> Value {
+    let mut rendered = json!({
+        "id": caption.id,
+        "text": caption.text,
+        "language": caption.language,
+        "speaker_id": caption.speaker_id,
+        "start_time": caption.start_time.as_nanos(),
+        "end_time": caption.end_time.as_nanos(),
+        "translated": caption.translated,
+        "user": profiles(&caption.speaker_id).json(),
+    });
+    put(&mut rendered, "service", caption.service.as_ref().map(|service| json!(service)));
+    rendered
+}
+
+/// An event, with the call as it was then.
+#[must_use]
+pub fn event(then: &Call, event: &Event, env: &Env<'_>, profiles: Profiles<'_>) -> Value {
+    let whole = || call(then, env.call_type, profiles);
+    let members_of = |user_ids: &[String]| -> Vec<Value> {
+        let all = user_ids.iter().filter_map(|id| then.members().get_key_value(id));
+        all.map(|(user_id, membership)| member(user_id, membership, profiles)).collect()
+    };
+    let (name, mut fields) = match event {
+        Event::Created => ("call.created", json!({"call": whole(), "members": members(then, profiles)})),
+        Event::Updated => {
+            ("call.updated", json!({"call": whole(), "capabilities_by_role": capabilities_by_role(env.call_type)}))
+        }
+        Event::Ended { by } => {
+            let mut fields = json!({"call": whole()});
+            put(&mut fields, "user", by.as_ref().map(|user_id| profiles(user_id).json()));
+            ("call.ended", fields)
+        }
+        Event::Deleted => ("call.deleted", json!({"call": whole()})),
+        Event::SessionStarted { session_id } => {
+            ("call.session_started", json!({"call": whole(), "session_id": session_id}))
+        }
+        Event::SessionEnded { session_id } => {
+            ("call.session_ended", json!({"call": whole(), "session_id": session_id}))
+        }
+        Event::ParticipantJoined { session_id, participant: one } => (
+            "call.session_participant_joined",
+            json!({"session_id": session_id, "participant": participant(one, profiles)}),
+        ),
+        Event::ParticipantLeft { session_id, participant: one, at } => (
+            "call.session_participant_left",
+            json!({
+                "session_id": session_id,
+                "participant": participant(one, profiles),
+                "duration_seconds": at.nanos_since(one.joined_at).max(0) / 1_000_000_000,
+            }),
+        ),
+        Event::MembersAdded { user_ids } => {
+            ("call.member_added", json!({"call": whole(), "members": members_of(user_ids)}))
+        }
+        Event::MembersUpdated { user_ids } => (
+            "call.member_updated",
+            json!({
+                "call": whole(), "members": members_of(user_ids),
+                "capabilities_by_role": capabilities_by_role(env.call_type),
+            }),
+        ),
+        Event::MembersRemoved { user_ids } => ("call.member_removed", json!({"call": whole(), "members": user_ids})),
+        Event::PermissionsUpdated { user_id, own_capabilities } => (
+            "call.permissions_updated",
+            json!({"user": profiles(user_id).json(), "own_capabilities": own_capabilities}),
+        ),
+        Event::ProcessStarted { process, egress_id } => match process {
+            Process::Transcription => ("call.transcription_started", json!({"egress_id": egress_id})),
+            Process::Captions => ("call.closed_captions_started", json!({})),
+        },
+        Event::ProcessStopped { process, egress_id } => match process {
+            Process::Transcription => ("call.transcription_stopped", json!({"egress_id": egress_id})),
+            Process::Captions => ("call.closed_captions_stopped", json!({})),
+        },
+        Event::ProcessFailed { process, egress_id, error } => match process {
+            Process::Transcription => ("call.transcription_failed", json!({"egress_id": egress_id, "error": error})),
+            Process::Captions => ("call.closed_captions_failed", json!({"error": error})),
+        },
+        Event::TranscriptionReady { egress_id, transcript } => (
+            "call.transcription_ready",
+            json!({
+                "egress_id": egress_id,
+                "call_transcription": {
+                    "filename": transcript.filename,
+                    "url": transcript.url,
+                    "session_id": transcript.session_id,
+                    "start_time": transcript.start_time.as_nanos(),
+                    "end_time": transcript.end_time.as_nanos(),
+                },
+            }),
+        ),
+        Event::ClosedCaption(said) => ("call.closed_caption", json!({"closed_caption": caption(said, profiles)})),
+    };
+    put(&mut fields, "type", Some(json!(name)));
+    put(&mut fields, "call_cid", Some(json!(then.cid().to_string())));
+    put(&mut fields, "created_at", nanos(Some(env.now)));
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_set_is_given_back_among_the_defaults() {
+        let Value::Object(own) = json!({
+            "transcription": {"language": "fr"}, "ring": {"auto_cancel_timeout_ms": 5}, "of_others": {"x": 1}
+        }) else {
+            panic!()
+        };
+        let rendered = settings(&Settings::parse(own).unwrap());
+        assert_eq!(rendered["transcription"]["language"], "fr");
+        assert_eq!(rendered["transcription"]["speech_segment_config"]["max_speech_caption_ms"], 9000);
+        assert_eq!(
+            rendered["ring"],
+            json!({"auto_cancel_timeout_ms": 5, "incoming_call_timeout_ms": 0, "missed_call_timeout_ms": 0})
+        );
+        assert_eq!((&rendered["of_others"]["x"], rendered.as_object().unwrap().len()), (&json!(1), 17));
+    }
+
+    #[test]
+    fn times_are_integers_for_servers_and_text_for_browsers_and_custom_data_are_left_alone() {
+        let mut value = json!({
+            "created_at": 1_800_000_000_000_000_001_i64, "custom": {"created_at": 5}, "n": 5,
+            "a": [{"start_time": 0, "end_time": null}],
+        });
+        for_browser(&mut value);
+        let expected = json!({
+            "created_at": "2027-01-15T08:00:00.000000001Z", "custom": {"created_at": 5}, "n": 5,
+            "a": [{"start_time": "1970-01-01T00:00:00.000000000Z", "end_time": null}],
+        });
+        assert_eq!(value, expected);
+    }
+}
