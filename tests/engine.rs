@@ -8,78 +8,20 @@ use std::time::{Duration, Instant};
 
 use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, ScriptedDecoder};
 use cuewire::caption::{CaptionEvent, GapReason};
-use cuewire::config::{Config, InterimIntervalMs};
+use cuewire::config::Config;
 use cuewire::engine::{
-    AudioSender, Engine, EngineConfig, EngineError, EngineEvent, Idle, Ledger, Model, ModelId, NoEvent, OverloadLevel,
-    Priority, PushError, RING_FRAMES, Subscription, ThreadRole, TrackConfig, TrackId, TrackReport,
+    AudioSender, Engine, EngineError, EngineEvent, Idle, Model, ModelId, NoEvent, OverloadLevel, Priority, PushError,
+    RING_FRAMES, ThreadRole, TrackConfig,
 };
 use cuewire::time::Timestamp;
 use cuewire::{Input, Pcm, Session};
+use host::*;
 use support::*;
 
+#[path = "support/engine.rs"]
+mod host;
 #[path = "support/session.rs"]
 mod support;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const PUSH_MS: i64 = 20;
-
-/// An engine of `workers` decode threads whose decoder is `says`.
-fn engine<F>(workers: usize, says: F) -> Engine
-where
-    F: Fn(&DecodeJob) -> Result<Hypothesis, DecodeError> + Clone + Send + Sync + 'static,
-{
-    Engine::start(with_workers(workers), Arc::new(move |_: &Idle| ScriptedDecoder::new(says.clone()))).unwrap()
-}
-
-fn with_workers(workers: usize) -> EngineConfig {
-    let mut config = EngineConfig::default();
-    config.workers = NonZeroUsize::new(workers).unwrap();
-    config
-}
-
-fn says_length(job: &DecodeJob) -> Result<Hypothesis, DecodeError> {
-    Ok(Hypothesis::certain(&format!("{:?} of {} at {}", job.kind, job.audio.len(), job.start.0), job))
-}
-
-/// A track without interims that waits for its finals however long.
-fn patient(speaker_id: &str) -> TrackConfig {
-    let mut config = TrackConfig::new(speaker_id);
-    config.config.interim_interval_ms = InterimIntervalMs::try_from(0).unwrap();
-    config.patience = Duration::from_secs(3600);
-    config
-}
-
-/// Pushes `samples` (48 kHz) from `from_ms` on in pushes of 20 ms, waiting where the ring is full.
-fn push_all(sender: &mut AudioSender, from_ms: i64, samples: &[i16]) {
-    for (i, push) in samples.chunks(960).enumerate() {
-        let at = at_ms(from_ms + i as i64 * PUSH_MS);
-        while let Err(error) = sender.push(at, Pcm::mono(48_000, push).unwrap()) {
-            assert_eq!(error, PushError::Full);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// What is said of the track until it has ended.
-fn until_end(events: &Subscription, track: TrackId) -> (Vec<(CaptionEvent, Option<Ledger>)>, TrackReport) {
-    let mut told = Vec::new();
-    loop {
-        match events.recv_timeout(PATIENCE).expect("the track ends") {
-            EngineEvent::Caption { track: of, event, ledger } if of == track => told.push((event, ledger)),
-            EngineEvent::Ended { track: of, report } if of == track => return (told, report),
-            EngineEvent::Missed { events } => panic!("{events} events missed"),
-            _ => {}
-        }
-    }
-}
-
-fn texts(told: &[(CaptionEvent, Option<Ledger>)]) -> Vec<String> {
-    let text = |(event, _): &(CaptionEvent, _)| match event {
-        CaptionEvent::Final { text, .. } => Some(text.clone()),
-        _ => None,
-    };
-    told.iter().filter_map(text).collect()
-}
 
 /// What a session says of the same audio, driven by hand.
 fn offline(config: Config, samples: &[i16]) -> Vec<CaptionEvent> {

@@ -349,6 +349,11 @@ fn a_trace_replays_to_the_same_bytes() {
         if i == 10 {
             jobs.extend(feed(&mut session, &mut trace, Input::Flush, &mut outputs));
         }
+        if i == 30 || i == 40 {
+            let mut config = Config::default();
+            config.paused = i == 30;
+            feed(&mut session, &mut trace, Input::Configure(config), &mut outputs);
+        }
         if i % 7 == 0
             && let Some(job) = jobs.pop_front()
         {

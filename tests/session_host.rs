@@ -189,3 +189,107 @@ fn the_real_detectors_hangover_opens_no_caption_behind_a_flush() {
         assert_eq!(told.len(), 1, "{mode:?}: {told:?}");
     }
 }
+
+/// What is said of speech in `spans`, and the milliseconds that its jobs hear, where pauses begin and end at these times.
+fn with_pauses(rate: u32, spans: &[(u64, u64)], pauses: &[(i64, bool)]) -> (Vec<String>, Vec<(u64, u64)>, Session) {
+    let config = |paused| {
+        let mut config = Config::default();
+        config.paused = paused;
+        config
+    };
+    let mut session = Session::with_vad("alice", config(pauses[0] == (0, true)), Box::new(Loudness));
+    let (mut heard, mut events) = (Vec::new(), Vec::new());
+    let mut decoder = ScriptedDecoder::new(|job: &DecodeJob| {
+        heard.push((job.start.0 / 16, (job.start.0 + job.audio.len() as u64) / 16));
+        hears(job)
+    });
+    for (i, piece) in sound(rate, 14_000, spans).chunks(rate as usize / 100).enumerate() {
+        let ms = i as i64 * 10;
+        if let Some((_, paused)) = pauses.iter().find(|(at, _)| *at == ms) {
+            session.handle_input(Input::Configure(config(*paused))).unwrap();
+            assert_eq!(session.config().paused, *paused, "at once");
+        }
+        push(&mut session, at_ms(ms), rate, piece).unwrap();
+        events.extend(drain(&mut session, &mut decoder));
+    }
+    session.handle_input(Input::End).unwrap();
+    events.extend(drain(&mut session, &mut decoder));
+    (told(&events), heard, session)
+}
+
+#[test]
+fn under_a_pause_the_open_caption_ends_and_none_opens() {
+    let spans = [(500, 2_000), (3_000, 4_000), (5_000, 6_000)];
+    for (pauses, expected, from) in [
+        (&[(0, true)][..], &[][..], 0),
+        (&[(0, true), (2_500, false)], &["3000 – 4000", "5000 – 6000"], 2_700),
+        // In speech. Frames begin anew there, and so end 10 ms later.
+        (&[(1_500, true), (3_510, false)], &["500 – 2000", "3510 – 4010", "4990 – 6010"], 200),
+        // The silence that ends the caption is not over: it is as if there had been no pause.
+        (&[(1_500, true), (2_400, false)], &["500 – 2000", "3000 – 4000", "5000 – 6000"], 200),
+        // No pre-roll from under the pause.
+        (&[(2_800, true), (2_900, false)], &["500 – 2000", "3000 – 4000", "5000 – 6000"], 200),
+        (&[(4_900, true), (5_010, true), (5_200, false)], &["500 – 2000", "3000 – 4000", "5200 – 6000"], 200),
+    ] {
+        for rate in [16_000, 48_000] {
+            let (told, heard, session) = with_pauses(rate, &spans, pauses);
+            let told: Vec<_> = told.iter().map(|told| told.replace("final ", "")).collect();
+            assert_eq!(told, expected, "{rate} Hz, {pauses:?}");
+            assert_eq!(heard.first().map_or(0, |heard| heard.0), from, "{rate} Hz, {pauses:?}: {heard:?}");
+            // Of the caption that was open when the pause began jobs are asked under it.
+            let lifted = pauses.iter().find(|(_, paused)| !paused).map_or(i64::MAX, |(at, _)| *at) as u64;
+            let began = pauses[0].0 as u64;
+            let under = |heard: &&(u64, u64)| heard.0 > began && heard.0 < lifted;
+            assert_eq!(heard.iter().find(under), None, "{rate} Hz, {pauses:?}: {heard:?}");
+            let (of, ms) = (session.accounting(), |span: &&str| {
+                let (from, to) = span.split_once(" – ").unwrap();
+                to.parse::<u64>().unwrap() - from.parse::<u64>().unwrap()
+            });
+            let captioned = expected.iter().map(ms).sum::<u64>() * 16;
+            assert_eq!((of.captioned, of.silence, of.total()), (captioned, 14_000 * 16 - captioned, 14_000 * 16));
+        }
+    }
+}
+
+#[test]
+fn a_cut_under_a_pause_opens_no_caption() {
+    let (told, heard, session) = with_pauses(16_000, &[(500, 13_000)], &[(3_000, true), (11_000, false)]);
+    let (from, to) = told[0].strip_prefix("final ").unwrap().split_once(" – ").unwrap();
+    assert!(from == "500" && (6_000..=9_500).contains(&to.parse::<i64>().unwrap()), "{told:?}");
+    assert_eq!(told[1..], ["final 11000 – 13000"]);
+    assert!(heard.iter().all(|heard| heard.0 == 200 || heard.0 == 11_000), "{heard:?}");
+    assert_eq!(session.accounting().silence, 14_000 * 16 - session.accounting().captioned);
+}
+
+#[test]
+fn a_pause_is_at_once_and_other_settings_wait_for_the_next_caption() {
+    let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
+    push(&mut session, at_ms(0), 16_000, &sound(16_000, 2_000, &[(500, 2_000)])).unwrap();
+    let mut config = no_interims();
+    (config.paused, config.language) = (true, "fr".parse().unwrap());
+    session.handle_input(Input::Configure(config)).unwrap();
+    assert_eq!((session.config().paused, session.config().language.to_string().as_str()), (true, "en"));
+    session.handle_input(Input::Flush).unwrap();
+    assert_eq!((session.config().paused, session.config().language.to_string().as_str()), (true, "fr"));
+    let before = session.accounting();
+    push(&mut session, at_ms(2_000), 16_000, &sound(16_000, 2_000, &[(0, 2_000)])).unwrap();
+    session.handle_input(Input::Configure(no_interims())).unwrap();
+    let now = session.accounting();
+    assert_eq!((now.pending, now.silence - before.silence), (before.pending, 32_000), "it is known to be silence");
+}
+
+#[test]
+fn the_real_detectors_hangover_opens_no_caption_behind_a_pause() {
+    for mode in [VadMode::Quality, VadMode::LowBitrate, VadMode::Aggressive, VadMode::VeryAggressive] {
+        let mut config = Config::default();
+        (config.vad_mode, config.paused) = (mode, true);
+        let mut session = Session::new("alice", config.clone());
+        push(&mut session, at_ms(0), 16_000, &sound(16_000, 2_000, &[(500, 2_000)])).unwrap();
+        config.paused = false;
+        session.handle_input(Input::Configure(config)).unwrap();
+        push(&mut session, at_ms(2_000), 16_000, &[0; 32_000]).unwrap();
+        session.handle_input(Input::End).unwrap();
+        let told = told(&drain(&mut session, &mut ScriptedDecoder::new(hears)));
+        assert_eq!(told, [""; 0], "{mode:?}");
+    }
+}

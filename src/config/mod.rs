@@ -176,6 +176,10 @@ pub struct Config {
     /// Whether finals have their words with times; default off: it takes time.
     #[serde(skip_serializing_if = "is_default")]
     pub word_times: bool,
+    /// Whether no caption opens; the one that is open goes on to its end. Unlike other settings it takes effect at once. Where
+    /// it is lifted and no caption is open, nothing before that moment is heard. Default off.
+    #[serde(skip_serializing_if = "is_default")]
+    pub paused: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

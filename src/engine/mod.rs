@@ -110,7 +110,7 @@ pub use subscribe::{MAX_WAITING_EVENTS, NoEvent, Subscription};
 pub use workers::{Answer, Idle, Job, ThreadHook, ThreadRole, Workers, default_threads};
 
 use load::{Ladder, Load};
-use pipeline::{Message, Pipeline};
+use pipeline::{Command, Message, Pipeline};
 use ring::Shared;
 use subscribe::Subscribers;
 use track::Track;
@@ -366,14 +366,12 @@ impl Engine {
         Ok((sender, id))
     }
 
-    /// Closes the track's open caption as if its silence were over: behind what was pushed by now.
+    /// Closes the track's open caption as if its silence were over: behind what was pushed by now, before what will be.
     ///
     /// # Errors
     /// [`EngineError::UnknownTrack`].
     pub fn flush(&self, track: TrackId) -> Result<(), EngineError> {
-        let pushes = self.handle(track, |handle| handle.shared.taken.load(Ordering::Acquire))?;
-        self.send(track, Message::Flush { track, pushes });
-        Ok(())
+        self.command(track, Command::Flush)
     }
 
     /// From the next push on, what is pushed counts as silence, or no longer so.
@@ -384,7 +382,8 @@ impl Engine {
         self.handle(track, |handle| handle.shared.muted.store(muted, Ordering::Relaxed))
     }
 
-    /// Gives the track other settings, from the next caption on.
+    /// Gives the track other settings, from the next caption on; [`Config::paused`] at once, behind what was pushed by now and
+    /// before what will be.
     ///
     /// # Errors
     /// [`EngineError::UnknownTrack`], [`EngineError::Model`]: nothing has changed.
@@ -392,8 +391,7 @@ impl Engine {
         let model = self.handle(track, |handle| handle.model)?;
         self.core.check(model, &config)?;
         let smaller = self.core.smaller(model, &config);
-        self.send(track, Message::Configure { track, config: Box::new(config), smaller });
-        Ok(())
+        self.command(track, Command::Configure { config: Box::new(config), smaller })
     }
 
     /// Everything that happens from now on.
@@ -437,9 +435,12 @@ impl Engine {
         self.core.tracks().get(&track).map(of).ok_or(EngineError::UnknownTrack(track))
     }
 
-    fn send(&self, track: TrackId, message: Message) {
+    /// Behind what was pushed by now, before what will be.
+    fn command(&self, track: TrackId, command: Command) -> Result<(), EngineError> {
+        let pushes = self.handle(track, |handle| handle.shared.taken.load(Ordering::Acquire))?;
         // The pipelines are there as long as this is.
-        let _ = self.core.pipeline_of(track).send(message);
+        let _ = self.core.pipeline_of(track).send(Message::Command { track, pushes, command });
+        Ok(())
     }
 }
 

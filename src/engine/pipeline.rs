@@ -24,14 +24,10 @@ const POLL: Duration = Duration::from_millis(5);
 pub(super) enum Message {
     Add(Box<Track>),
     /// Behind as many pushes.
-    Flush {
+    Command {
         track: TrackId,
         pushes: u64,
-    },
-    Configure {
-        track: TrackId,
-        config: Box<Config>,
-        smaller: ModelId,
+        command: Command,
     },
     /// The sender is gone; what it could not push last.
     End {
@@ -43,6 +39,12 @@ pub(super) enum Message {
     Finish {
         deadline: Instant,
     },
+}
+
+/// What a host wants of a track.
+pub(super) enum Command {
+    Flush,
+    Configure { config: Box<Config>, smaller: ModelId },
 }
 
 pub(super) struct Pipeline {
@@ -67,6 +69,7 @@ impl Pipeline {
                 self.messages.recv_timeout(POLL)
             };
             let start = Instant::now();
+            self.tracks.values_mut().for_each(Track::look);
             match first {
                 Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -95,9 +98,8 @@ impl Pipeline {
                     self.with(id, |track, core| track.end(None, core));
                 }
             }
-            Message::Flush { track, pushes } => self.with(track, |track, core| track.flush(pushes, core)),
-            Message::Configure { track, config, smaller } => {
-                self.with(track, |track, core| track.configure(*config, smaller, core));
+            Message::Command { track, pushes, command } => {
+                self.with(track, |track, core| track.obey(pushes, command, core));
             }
             Message::End { track, lost } => self.with(track, |track, core| track.end(lost, core)),
             Message::Answer(answer) => self.with(answer.tag.track, |track, core| track.answer(answer, core)),

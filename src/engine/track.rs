@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{EngineEvent, Ledger, OverloadLevel, TrackId, TrackReport};
 use super::load::Work;
+use super::pipeline::Command;
 use super::ring::{AudioReceiver, Pushed, Shared, Span};
 use super::telemetry::{self, CaptionSpan, DecodeSpan, Meter};
 use super::workers::{Answer, Job};
@@ -18,7 +19,6 @@ use crate::audio::Pcm;
 #[cfg(feature = "opus")]
 use crate::audio::rtp::{OpusReceiver, Piece};
 use crate::caption::{CaptionEvent, CaptionId};
-use crate::config::Config;
 use crate::session::{Input, InputError, Output, Session};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
 
@@ -36,8 +36,9 @@ pub(super) struct Track {
     audio: Option<AudioReceiver>,
     #[cfg(feature = "opus")]
     opus: Opus,
-    /// Pushes heard.
+    /// Pushes heard, and how many may be.
     pushes: u64,
+    ready: u64,
     shared: Arc<Shared>,
     priority: Priority,
     patience: Duration,
@@ -119,6 +120,7 @@ impl Track {
             #[cfg(feature = "opus")]
             opus: Opus { receiver: OpusReceiver::new(config.reorder_window)?, packet: None, muted: false },
             pushes: 0,
+            ready: 0,
             shared,
             priority: config.priority,
             patience: config.patience,
@@ -146,9 +148,15 @@ impl Track {
         self.session.is_finished()
     }
 
+    /// Notes how much was pushed by now. Commands are handled between this and [`hear`](Self::hear): one that was given
+    /// before a push is obeyed before it.
+    pub(super) fn look(&mut self) {
+        self.ready = self.shared.taken.load(Ordering::Acquire);
+    }
+
     /// Hears what was pushed, or that nothing was.
     pub(super) fn hear(&mut self, core: &Core) {
-        while self.hear_push(core) {}
+        self.hear_up_to(self.ready, core);
         #[cfg(feature = "opus")]
         self.flush_opus(false, core);
         // As far behind the last audio as the session says, by the sender's clock.
@@ -157,6 +165,10 @@ impl Track {
         {
             self.tell(Input::Tick(due), core);
         }
+    }
+
+    fn hear_up_to(&mut self, pushes: u64, core: &Core) {
+        while self.pushes < pushes && self.hear_push(core) {}
     }
 
     /// Hears one push; whether there was one.
@@ -214,21 +226,22 @@ impl Track {
         self.was_heard(heard, core);
     }
 
-    pub(super) fn flush(&mut self, pushes: u64, core: &Core) {
-        while self.pushes < pushes && self.hear_push(core) {}
-        self.tell(Input::Flush, core);
-    }
-
-    pub(super) fn configure(&mut self, config: Config, smaller: ModelId, core: &Core) {
-        self.hear(core);
-        self.smaller = smaller;
-        if self.audio.is_some() {
-            self.tell(Input::Configure(config), core);
+    pub(super) fn obey(&mut self, pushes: u64, command: Command, core: &Core) {
+        self.hear_up_to(pushes, core);
+        match command {
+            Command::Flush => self.tell(Input::Flush, core),
+            Command::Configure { config, smaller } => {
+                self.smaller = smaller;
+                if self.audio.is_some() {
+                    self.tell(Input::Configure(*config), core);
+                }
+            }
         }
     }
 
     /// Hears the rest; `lost` was refused after it.
     pub(super) fn end(&mut self, lost: Option<Span>, core: &Core) {
+        self.ready = u64::MAX;
         self.hear(core);
         if self.audio.take().is_none() {
             return;

@@ -5,7 +5,8 @@
 //!
 //! The rules: a caption opens after enough speech in a short window, at the first frame of it. It closes when silence
 //! since the detected end of speech reaches the limit, rounded up to a frame. When speech passes the maximum it is cut
-//! at the quietest place of the last three seconds; what lies behind the cut opens the next. Spans never overlap.
+//! at the quietest place of the last three seconds; what lies behind the cut opens the next. Spans never overlap. Under a
+//! pause none opens, not even behind a cut.
 
 use std::collections::VecDeque;
 
@@ -105,6 +106,7 @@ pub struct Segmenter {
     /// The latest frames: those of the open caption, or the opening window.
     frames: VecDeque<Frame>,
     open: Option<Open>,
+    paused: bool,
     /// Nothing before this is heard again.
     floor: SampleIndex,
 }
@@ -120,6 +122,7 @@ impl Segmenter {
             next: 0,
             frames: VecDeque::with_capacity(512),
             open: None,
+            paused: false,
             floor: SampleIndex(0),
         };
         segmenter.configure(config);
@@ -130,6 +133,12 @@ impl Segmenter {
     pub fn configure(&mut self, config: SpeechSegmentConfig) {
         self.max_frames = samples_of_ms(config.max_speech_caption_ms.ms()) / FRAME_SAMPLES;
         self.silence_frames = samples_of_ms(config.silence_duration_ms.ms()).div_ceil(FRAME_SAMPLES);
+    }
+
+    /// From now on no caption opens, or may again; the one that is open goes on to its end. Who lifts a pause says with
+    /// [`stop`](Self::stop) that nothing of it is to be heard.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// Whether a caption is open.
@@ -204,7 +213,7 @@ impl Segmenter {
         while self.frames.len() > OPEN_WINDOW {
             self.frames.pop_front();
         }
-        if self.frames.iter().filter(|frame| frame.speech).count() >= OPEN_SPEECH {
+        if !self.paused && self.frames.iter().filter(|frame| frame.speech).count() >= OPEN_SPEECH {
             let first = self.first_frame();
             let start = (first..self.next).find(|&at| self.frame_at(at).speech).unwrap_or(first);
             let heard_from = self.sample_of(start).minus(PRE_ROLL).max(self.floor);
@@ -253,6 +262,10 @@ impl Segmenter {
             closing: Closing::Maximum,
         }));
         self.floor = heard_to;
+        if self.paused {
+            self.open = None;
+            return;
+        }
         let next_start = (at..self.next).find(|&frame| self.frame_at(frame).speech).unwrap_or(at);
         self.open_at(next_start, heard_to, self.next, boundaries);
     }

@@ -57,7 +57,7 @@ pub enum Input<'a> {
         /// What the decoder said.
         result: Result<Hypothesis, DecodeError>,
     },
-    /// Other settings, from the next caption on.
+    /// Other settings, from the next caption on; [`Config::paused`] at once.
     Configure(Config),
     /// It is now this late, and no audio came. Closes the caption of a stream that stalled; nothing else.
     Tick(Timestamp),
@@ -213,9 +213,11 @@ impl Session {
     pub fn with_vad(speaker_id: &str, config: Config, mut vad: Box<dyn Vad>) -> Self {
         vad.reset(config.vad_mode);
         let rules = Arc::new(Rules::new(&config.text_rules));
+        let mut segmenter = Segmenter::new(config.speech_segment_config);
+        segmenter.pause(config.paused);
         Self {
             speaker_id: Arc::from(speaker_id),
-            segmenter: Segmenter::new(config.speech_segment_config),
+            segmenter,
             config,
             next_config: None,
             timeline: Timeline::new(),
@@ -701,8 +703,15 @@ impl Session {
         if self.ended {
             return Err(InputError::Ended);
         }
+        let is_open = self.segmenter.is_open();
+        if self.config.paused && !config.paused && !is_open {
+            // Neither what was said under the pause nor the detector's hangover of it opens a caption.
+            self.stop_stream();
+        }
+        self.config.paused = config.paused;
+        self.segmenter.pause(config.paused);
         self.next_config = Some(config);
-        if !self.segmenter.is_open() {
+        if !is_open {
             self.apply_config();
         }
         Ok(())
@@ -740,8 +749,6 @@ impl Session {
     fn handle_end(&mut self) {
         if !self.ended {
             self.stop_stream();
-            self.accounting.silence += self.buffer.end().since(self.accounted_to);
-            self.accounted_to = self.buffer.end();
             self.ended = true;
         }
     }
@@ -767,5 +774,7 @@ impl Session {
         self.segmenter.stop(end, end, &mut self.boundaries);
         self.handle_boundaries();
         self.vad.reset(self.config.vad_mode);
+        self.accounting.silence += end.since(self.accounted_to);
+        self.accounted_to = end;
     }
 }
