@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, ScriptedDecoder};
+use cuewire::asr::{DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, ScriptedDecoder};
 use cuewire::caption::{CaptionEvent, GapReason};
 use cuewire::config::Config;
 use cuewire::engine::{
@@ -64,7 +64,7 @@ fn finals_are_those_of_the_offline_path_whatever_the_threads_and_pushes() {
         let mut ended = 0;
         while ended < tracks {
             match events.recv_timeout(PATIENCE).unwrap() {
-                EngineEvent::Caption { track, event: event @ CaptionEvent::Final { .. }, ledger } => {
+                EngineEvent::Caption { track, event: event @ CaptionEvent::Final { .. }, ledger, .. } => {
                     let ledger = ledger.expect("a final has a ledger");
                     assert!(ledger.queued <= ledger.decode_start && ledger.decode_start <= ledger.decode_end);
                     assert!(ledger.speech_end <= ledger.silence_reached && ledger.silence_reached <= ledger.emitted);
@@ -221,19 +221,6 @@ fn a_decoder_that_panics_costs_one_caption_and_no_thread() {
 #[test]
 fn shutting_down_finalises_what_is_open_and_gives_up_the_rest_at_the_deadline() {
     let stuck = Arc::new(AtomicBool::new(false));
-    // Sleeps until it is called off, where it is told to.
-    struct Stuck(Arc<AtomicBool>);
-    impl Decoder for Stuck {
-        fn decode(&mut self, job: &DecodeJob, cancel: &Cancel) -> Result<Hypothesis, DecodeError> {
-            while self.0.load(Ordering::SeqCst) {
-                if cancel.is_cancelled() {
-                    return Err(DecodeError::Cancelled);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            says_length(job)
-        }
-    }
     for is_stuck in [false, true] {
         stuck.store(is_stuck, Ordering::SeqCst);
         let flag = stuck.clone();

@@ -2,13 +2,18 @@
 #![cfg(feature = "engine")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use cuewire::Pcm;
+use cuewire::asr::DecodeError;
 use cuewire::caption::CaptionEvent;
+use cuewire::engine::{Engine, EngineEvent, Idle, Subscription};
 use futures_core::Stream;
 use host::*;
 use support::*;
@@ -85,4 +90,82 @@ fn what_is_pushed_behind_a_command_is_heard_behind_it() {
     drop((release, sender));
     let (told, report) = until_end(&all, track);
     assert_eq!((told.len(), report.accounting.silence), (0, 1_020 * 16), "{told:?}");
+}
+
+/// The next events, as they are told apart here.
+fn told<const N: usize>(events: &Subscription) -> [String; N] {
+    std::array::from_fn(|_| match events.recv_timeout(PATIENCE).unwrap() {
+        EngineEvent::Caption { event: CaptionEvent::Interim { id, .. }, mark, .. } => {
+            format!("{mark}: interim {}", id.0)
+        }
+        EngineEvent::Caption { event: CaptionEvent::Final { id, .. }, mark, .. } => format!("{mark}: final {}", id.0),
+        EngineEvent::Caption { event: CaptionEvent::Gap { reason, .. }, mark, .. } => format!("{mark}: {reason:?}"),
+        EngineEvent::Marked { mark, .. } => format!("mark {mark}"),
+        EngineEvent::Ended { .. } => "end".to_string(),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn captions_have_the_mark_before_them_and_each_mark_comes_behind_what_had_opened() {
+    let is_stuck = Arc::new(AtomicBool::new(false));
+    let stuck = is_stuck.clone();
+    let mut config = with_workers(1);
+    config.pipelines = NonZeroUsize::MIN;
+    let engine = Engine::start(config, Arc::new(move |_: &Idle| Stuck(stuck.clone()))).unwrap();
+    let events = engine.subscribe();
+    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    let (_other, silent) = engine.add_track(patient("bob")).unwrap();
+    let speaking = sound(48_000, 2_000, &[(0, 2_000)]);
+    push_all(&mut sender, 0, &speaking);
+    engine.flush(track).unwrap();
+    assert_eq!(told(&events), ["0: final 0"]);
+    // Nothing is open: at once. A number may be given again.
+    engine.mark(track, 7).unwrap();
+    engine.mark(track, 7).unwrap();
+    assert_eq!(told(&events), ["mark 7", "mark 7"]);
+
+    is_stuck.store(true, Ordering::SeqCst);
+    for (i, mark) in [3, 9].into_iter().enumerate() {
+        push_all(&mut sender, 2_000 * (i as i64 + 1), &speaking);
+        engine.mark(track, mark).unwrap();
+        engine.flush(track).unwrap();
+    }
+    engine.mark(track, 9).unwrap();
+    // A hole behind them, and a caption that is still open at the end.
+    push_all(&mut sender, 20_000, &speaking);
+    engine.mark(track, 10).unwrap();
+    engine.mark(silent, 0).unwrap();
+    assert_eq!(told(&events), ["mark 0"], "all of that was heard, and waits");
+    is_stuck.store(false, Ordering::SeqCst);
+    assert_eq!(told(&events), ["7: final 1", "mark 3", "3: final 2", "10: NoAudio", "mark 9", "mark 9"]);
+    drop(sender);
+    assert_eq!(told(&events), ["9: final 3", "mark 10", "end"]);
+    assert!(engine.mark(track, 1).is_err());
+}
+
+#[test]
+fn a_caption_that_is_lost_has_its_mark_and_is_over_for_those_behind_it() {
+    let engine = engine(1, |_| Err(DecodeError::Invalid("wrong".into())));
+    let events = engine.subscribe();
+    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    engine.mark(track, 1).unwrap();
+    push_all(&mut sender, 0, &sound(48_000, 2_000, &[(0, 2_000)]));
+    engine.mark(track, 2).unwrap();
+    drop(sender);
+    assert_eq!(told(&events), ["mark 1"]);
+    assert!(matches!(events.recv_timeout(PATIENCE), Ok(EngineEvent::Failed { .. })));
+    assert_eq!(told(&events), ["1: DecodeFailed", "mark 2", "end"]);
+}
+
+#[test]
+fn a_track_that_is_given_up_says_its_marks_before_its_end() {
+    let stuck = Arc::new(AtomicBool::new(true));
+    let engine = Engine::start(with_workers(1), Arc::new(move |_: &Idle| Stuck(stuck.clone()))).unwrap();
+    let events = engine.subscribe();
+    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    push_all(&mut sender, 0, &sound(48_000, 2_000, &[(0, 2_000)]));
+    engine.mark(track, 4).unwrap();
+    engine.shutdown(Duration::from_millis(100));
+    assert_eq!(told(&events), ["0: Abandoned", "mark 4", "end"]);
 }

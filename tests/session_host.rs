@@ -293,3 +293,29 @@ fn the_real_detectors_hangover_opens_no_caption_behind_a_pause() {
         assert_eq!(told, [""; 0], "{mode:?}");
     }
 }
+
+#[test]
+fn the_first_unfinished_caption_is_awaited_or_open_or_the_next() {
+    let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
+    let known = |session: &Session| (session.unfinished_from().0, session.next_caption().0);
+    let mut jobs = Vec::new();
+    assert_eq!(known(&session), (0, 0));
+    for (i, expected) in [(0, 1), (0, 2)].into_iter().enumerate() {
+        push(&mut session, at_ms(2_000 * i as i64), 16_000, &sound(16_000, 2_000, &[(500, 2_000)])).unwrap();
+        assert_eq!(known(&session), expected, "open");
+        session.handle_input(Input::Flush).unwrap();
+        assert_eq!(known(&session), expected, "awaited");
+        while let output @ (Output::Decode(_) | Output::Closed { .. }) = session.poll_output() {
+            jobs.extend(if let Output::Decode(job) = output { Some(job) } else { None });
+        }
+    }
+    push(&mut session, at_ms(4_000), 16_000, &sound(16_000, 2_000, &[(500, 2_000)])).unwrap();
+    for (place, expected) in [(1, (0, 3)), (0, (2, 3))] {
+        let answer = Input::Decoded { job: jobs[place].id, result: hears(&jobs[place]) };
+        session.handle_input(answer).unwrap();
+        assert_eq!(known(&session), expected);
+    }
+    session.handle_input(Input::End).unwrap();
+    drain(&mut session, &mut ScriptedDecoder::new(hears));
+    assert_eq!(known(&session), (3, 3));
+}

@@ -468,6 +468,7 @@ fn listen(events: &Subscription, schedule: &Schedule, tracks: usize) -> Heard {
                 track,
                 event: CaptionEvent::Final { id, start_time, end_time, text, .. },
                 ledger,
+                ..
             } => {
                 let since_closed_ms = ledger.map_or(0.0, |ledger| ledger.latency_nanos() as f64 / 1e6);
                 let said = Final { start_time, end_time, received: now, since_closed_ms };

@@ -123,6 +123,20 @@ pub enum CaptionEvent {
     },
 }
 
+impl CaptionEvent {
+    /// The caption that it is about; a gap does not say.
+    #[must_use]
+    pub fn id(&self) -> Option<CaptionId> {
+        match self {
+            Self::Interim { id, .. }
+            | Self::Final { id, .. }
+            | Self::Retracted { id, .. }
+            | Self::Suppressed { id, .. } => Some(*id),
+            Self::Gap { .. } => None,
+        }
+    }
+}
+
 /// What became of a caption whose interims were shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

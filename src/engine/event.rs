@@ -28,8 +28,19 @@ pub enum EngineEvent {
         track: TrackId,
         /// What.
         event: CaptionEvent,
+        /// The number of the last [mark](super::Engine::mark) before the caption opened; 0 before the first. Of a gap without
+        /// a caption: of the last mark.
+        mark: u64,
         /// When it came about: of finals.
         ledger: Option<Ledger>,
+    },
+    /// Everything was said of every caption that had opened before this mark. Marks come in their order, each behind the
+    /// events of those captions; events of later captions may come before it.
+    Marked {
+        /// The track.
+        track: TrackId,
+        /// Its number.
+        mark: u64,
     },
     /// A push was taken and then refused: it is not heard. Further ones may follow.
     Refused {
@@ -50,14 +61,14 @@ pub enum EngineEvent {
         /// The step of the ladder.
         level: OverloadLevel,
     },
-    /// A track is over: nothing more comes of it.
+    /// A track is over: nothing more comes of it. All its marks were said.
     Ended {
         /// The track.
         track: TrackId,
         /// What became of it.
         report: TrackReport,
     },
-    /// This subscriber was so far behind that it missed finals, gaps or ends of tracks: this many.
+    /// This subscriber was so far behind that it missed finals, gaps, marks or ends of tracks: this many.
     Missed {
         /// Events.
         events: u64,

@@ -374,6 +374,15 @@ impl Engine {
         self.command(track, Command::Flush)
     }
 
+    /// Tells captions that open in what will be pushed from those before: their events have this number, and once everything
+    /// was said of those before comes [`EngineEvent::Marked`]; at once where nothing was open. A number may be given again. Of a track that ends at the same time [`EngineEvent::Ended`] may come without it.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownTrack`].
+    pub fn mark(&self, track: TrackId, mark: u64) -> Result<(), EngineError> {
+        self.command(track, Command::Mark(mark))
+    }
+
     /// From the next push on, what is pushed counts as silence, or no longer so.
     ///
     /// # Errors

@@ -44,6 +44,7 @@ pub(super) enum Message {
 /// What a host wants of a track.
 pub(super) enum Command {
     Flush,
+    Mark(u64),
     Configure { config: Box<Config>, smaller: ModelId },
 }
 

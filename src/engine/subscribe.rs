@@ -210,14 +210,14 @@ mod tests {
             stable_chars: 0,
             translated: false,
         };
-        EngineEvent::Caption { track: TrackId(track), event, ledger: None }
+        EngineEvent::Caption { track: TrackId(track), event, mark: 0, ledger: None }
     }
 
     /// An event that must not be lost, told apart by its time.
     fn gap(number: i64) -> EngineEvent {
         let (from, to) = (Timestamp::from_nanos(number), Timestamp::from_nanos(number + 1));
         let event = CaptionEvent::Gap { from, to, speaker_id: "a".into(), reason: GapReason::NoAudio };
-        EngineEvent::Caption { track: TrackId(0), event, ledger: None }
+        EngineEvent::Caption { track: TrackId(0), event, mark: 0, ledger: None }
     }
 
     fn told(subscription: &Subscription) -> String {
@@ -228,6 +228,7 @@ mod tests {
             Ok(EngineEvent::Caption { event: CaptionEvent::Gap { from, .. }, .. }) => {
                 format!("gap {}", from.as_nanos())
             }
+            Ok(EngineEvent::Marked { mark, .. }) => format!("mark {mark}"),
             Ok(EngineEvent::Missed { events }) => format!("missed {events}"),
             other => format!("{other:?}"),
         }
@@ -245,6 +246,16 @@ mod tests {
         subscribers.end();
         assert_eq!(subscription.try_recv().unwrap_err(), NoEvent::Ended);
         assert!(subscription.recv().is_none());
+    }
+
+    #[test]
+    fn a_mark_is_not_replaced_and_goes_after_every_interim() {
+        let subscribers = Subscribers::default();
+        let subscription = subscribers.add();
+        let mark = EngineEvent::Marked { track: TrackId(0), mark: 7 };
+        [mark.clone(), mark, interim(0, 0, 1)].iter().for_each(|event| subscribers.publish(event));
+        (0..MAX_WAITING_EVENTS as i64 - 2).for_each(|number| subscribers.publish(&gap(number)));
+        assert_eq!(["mark 7", "mark 7", "gap 0"].map(|_| told(&subscription)), ["mark 7", "mark 7", "gap 0"]);
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub(super) struct Track {
     captions: BTreeMap<SampleIndex, Caption>,
     /// Captions that are closed and of which nothing was said.
     closed: VecDeque<Closed>,
+    /// The first caption behind each mark before which captions are unfinished.
+    marks: VecDeque<(CaptionId, u64)>,
+    /// The last mark of the others.
+    marked: u64,
     /// Where the last audio ended, by the sender's clock, and when it came.
     heard_to: Timestamp,
     heard_at: Instant,
@@ -130,6 +134,8 @@ impl Track {
             asked: BTreeMap::new(),
             captions: BTreeMap::new(),
             closed: VecDeque::new(),
+            marks: VecDeque::new(),
+            marked: 0,
             heard_to: Timestamp::EPOCH,
             heard_at: Instant::now(),
             wake_up: None,
@@ -230,6 +236,10 @@ impl Track {
         self.hear_up_to(pushes, core);
         match command {
             Command::Flush => self.tell(Input::Flush, core),
+            Command::Mark(mark) => {
+                self.marks.push_back((self.session.next_caption(), mark));
+                self.say_marks(self.session.unfinished_from(), core);
+            }
             Command::Configure { config, smaller } => {
                 self.smaller = smaller;
                 if self.audio.is_some() {
@@ -268,6 +278,8 @@ impl Track {
         for (job, asked) in std::mem::take(&mut self.asked) {
             self.call_off(job, &asked, core);
         }
+        // A track that failed finishes no caption.
+        self.say_marks(CaptionId(u64::MAX), core);
         self.meter.count(&self.session, &self.shared);
         let mut accounting = self.session.accounting();
         accounting.non_finite += self.shared.non_finite.load(Ordering::Relaxed);
@@ -328,9 +340,19 @@ impl Track {
                 Output::Wait(wake_up) => {
                     self.wake_up = wake_up;
                     self.meter.count(&self.session, &self.shared);
+                    self.say_marks(self.session.unfinished_from(), core);
                     return;
                 }
             }
+        }
+    }
+
+    /// Says the marks of which every caption before is over: those before `unfinished` are.
+    fn say_marks(&mut self, unfinished: CaptionId, core: &Core) {
+        while let Some((_, mark)) = self.marks.front().copied().filter(|(from, _)| *from <= unfinished) {
+            self.marks.pop_front();
+            self.marked = mark;
+            core.subscribers.publish(&EngineEvent::Marked { track: self.id, mark });
         }
     }
 
@@ -402,6 +424,9 @@ impl Track {
             CaptionEvent::Interim { .. } | CaptionEvent::Retracted { .. } => false,
         });
         let closed = place.and_then(|place| self.closed.remove(place));
+        let of = event.id().or(closed.as_ref().map(|closed| closed.id));
+        let before = self.marks.iter().rev().find(|(from, _)| of.is_none_or(|of| *from <= of));
+        let mark = before.map_or(self.marked, |(_, mark)| *mark);
         let caption = closed.as_ref().and_then(|closed| self.captions.remove(&closed.heard_from));
         let is_final = matches!(event, CaptionEvent::Final { .. });
         let decode = caption.as_ref().and_then(|caption| caption.decode.as_ref()).filter(|_| is_final);
@@ -419,7 +444,7 @@ impl Track {
         if let Some(caption) = caption {
             caption.span.end(&event, ledger.as_ref());
         }
-        core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, ledger });
+        core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, mark, ledger });
     }
 }
 
@@ -478,5 +503,28 @@ impl Opus {
             heard = heard.and(piece);
         }
         heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Engine, EngineConfig, Idle, ring};
+    use super::*;
+    use crate::asr::{Hypothesis, ScriptedDecoder};
+
+    #[test]
+    fn a_track_that_fails_says_its_marks() {
+        let model = Arc::new(|_: &Idle| ScriptedDecoder::new(|job: &DecodeJob| Ok(Hypothesis::certain("", job))));
+        let engine = Engine::start(EngineConfig::default(), model).unwrap();
+        let (events, id, shared) = (engine.subscribe(), TrackId(7), Arc::<Shared>::default());
+        let (_sender, receiver) = ring::ring(id, shared.clone(), engine.core.pipeline_of(id).clone());
+        let mut track = Track::new(id, TrackConfig::new("alice"), ModelId(0), receiver, shared).unwrap();
+        track.marks.extend([(CaptionId(1), 5), (CaptionId(2), 6)]);
+        track.report(Some("a fault".into()), &engine.core);
+        for expected in [5, 6] {
+            assert!(
+                matches!(events.try_recv(), Ok(EngineEvent::Marked { track: TrackId(7), mark }) if mark == expected)
+            );
+        }
     }
 }

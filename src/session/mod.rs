@@ -294,6 +294,23 @@ impl Session {
         self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Caption(_))).count()
     }
 
+    /// The id that the next caption to open will have.
+    #[must_use]
+    pub fn next_caption(&self) -> CaptionId {
+        CaptionId(self.next_caption)
+    }
+
+    /// The first caption of which something is still to be said, outputs that wait aside: it is awaited, or open; else
+    /// [`next_caption`](Self::next_caption).
+    #[must_use]
+    pub fn unfinished_from(&self) -> CaptionId {
+        let awaited = self.awaited.iter().find_map(|awaited| match awaited {
+            Awaited::Caption(caption) => Some(caption.id),
+            Awaited::Gap(_) => None,
+        });
+        awaited.or(self.open.as_ref().map(|open| open.id)).unwrap_or(self.next_caption())
+    }
+
     /// Captions that the guards suppressed, by reason.
     #[must_use]
     pub fn suppressions(&self) -> &BTreeMap<Suppression, u64> {

@@ -3,10 +3,11 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cuewire::Pcm;
-use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
+use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, ScriptedDecoder};
 use cuewire::caption::CaptionEvent;
 use cuewire::config::InterimIntervalMs;
 use cuewire::engine::{
@@ -37,6 +38,21 @@ pub(crate) fn says_length(job: &DecodeJob) -> Result<Hypothesis, DecodeError> {
     Ok(Hypothesis::certain(&format!("{:?} of {} at {}", job.kind, job.audio.len(), job.start.0), job))
 }
 
+/// Says nothing while it is told to wait, or until the job is called off.
+pub(crate) struct Stuck(pub(crate) Arc<AtomicBool>);
+
+impl Decoder for Stuck {
+    fn decode(&mut self, job: &DecodeJob, cancel: &Cancel) -> Result<Hypothesis, DecodeError> {
+        while self.0.load(Ordering::SeqCst) {
+            if cancel.is_cancelled() {
+                return Err(DecodeError::Cancelled);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        says_length(job)
+    }
+}
+
 /// A track without interims that waits for its finals however long.
 pub(crate) fn patient(speaker_id: &str) -> TrackConfig {
     let mut config = TrackConfig::new(speaker_id);
@@ -61,7 +77,7 @@ pub(crate) fn until_end(events: &Subscription, track: TrackId) -> (Vec<(CaptionE
     let mut told = Vec::new();
     loop {
         match events.recv_timeout(PATIENCE).expect("the track ends") {
-            EngineEvent::Caption { track: of, event, ledger } if of == track => told.push((event, ledger)),
+            EngineEvent::Caption { track: of, event, ledger, .. } if of == track => told.push((event, ledger)),
             EngineEvent::Ended { track: of, report } if of == track => return (told, report),
             EngineEvent::Missed { events } => panic!("{events} events missed"),
             _ => {}
