@@ -321,7 +321,9 @@ fn settings_change_with_the_next_caption() {
 #[test]
 fn a_trace_replays_to_the_same_bytes() {
     let samples = sound(44_100, 6_000, &[(100, 2_000), (3_500, 5_000)]);
-    let mut session = Session::new("alice", Config::default());
+    let mut config = Config::default();
+    (config.language, config.translations) = ("fr".parse().unwrap(), true);
+    let mut session = Session::new("alice", config.clone());
     let mut trace = TraceWriter::new(Vec::new(), &session).unwrap();
     let mut decoder = ScriptedDecoder::new(says_length);
     let mut outputs = Vec::new();
@@ -350,9 +352,8 @@ fn a_trace_replays_to_the_same_bytes() {
             jobs.extend(feed(&mut session, &mut trace, Input::Flush, &mut outputs));
         }
         if i == 30 || i == 40 {
-            let mut config = Config::default();
             config.paused = i == 30;
-            feed(&mut session, &mut trace, Input::Configure(config), &mut outputs);
+            feed(&mut session, &mut trace, Input::Configure(config.clone()), &mut outputs);
         }
         if i % 7 == 0
             && let Some(job) = jobs.pop_front()
@@ -366,6 +367,8 @@ fn a_trace_replays_to_the_same_bytes() {
     feed(&mut session, &mut trace, Input::Tick(at_ms(9_000)), &mut outputs);
     feed(&mut session, &mut trace, Input::Configure(no_interims()), &mut outputs);
     feed(&mut session, &mut trace, Input::End, &mut outputs);
+
+    assert!(outputs.iter().any(|output| output.contains("Translation {")), "{outputs:?}");
 
     let bytes = trace.into_inner();
     let mut reader = TraceReader::new(&bytes[..]).unwrap();

@@ -131,14 +131,14 @@ fn rules_hold_for_interims_and_finals_and_what_they_leave_empty_is_no_caption() 
     let texts = ["in new", "in new", "in new york, shit", "in new york, shit"];
     let mut interims = 0;
     let mut decoder = ScriptedDecoder::new(move |job: &DecodeJob| {
-        let text = match (job.kind, job.start.0 < 16_000 * 5) {
-            (JobKind::Interim, true) => {
+        let text = match (job.kind == JobKind::Interim, job.start.0 < 16_000 * 5) {
+            (true, true) => {
                 interims += 1;
                 texts[(interims - 1).min(3)]
             }
-            (JobKind::Final, true) => "[Music] in New York, shit.",
-            (JobKind::Interim, false) => "la la",
-            (JobKind::Final, false) => "(singing) ♪",
+            (false, true) => "[Music] in New York, shit.",
+            (true, false) => "la la",
+            (false, false) => "(singing) ♪",
         };
         Ok(Hypothesis::certain(text, job))
     });

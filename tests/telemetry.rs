@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cuewire::Pcm;
-use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
+use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, JobKind, ScriptedDecoder};
 use cuewire::caption::CaptionEvent;
 use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, TrackConfig};
 use support::*;
@@ -36,9 +36,12 @@ impl Visit for Span {
     }
 }
 
+/// Those that were opened, by number, and those that were closed.
+type Spans = (BTreeMap<u64, Span>, Vec<Span>);
+
 /// Keeps all spans, also those that were closed; the text of all events.
 #[derive(Clone, Default)]
-struct Keep(Arc<Mutex<(BTreeMap<u64, Span>, Vec<Span>)>>);
+struct Keep(Arc<Mutex<Spans>>);
 
 impl Keep {
     fn change(&self, id: &Id, change: impl FnOnce(&mut Span)) {
@@ -79,20 +82,23 @@ fn metrics_and_spans_are_those_documented_and_hold_nothing_that_was_said() {
     let kept = Keep::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(kept.clone())).unwrap();
 
-    // Three captions: one is said, one fails, one has no words. Interims of all.
-    let decoder = |job: &DecodeJob| {
-        if (64_000..128_000).contains(&(job.start.0 + 4_800)) {
-            return Err(DecodeError::Failed("out of order".into()));
-        }
-        Ok(Hypothesis::certain(if job.start.0 < 64_000 { SECRET } else { " " }, job))
+    // Four captions: one is said, one fails, one has no words, and one is said that is not translated for want of time.
+    // Interims of all.
+    let decoder = |job: &DecodeJob| match (job.start.0 + 4_800) / 64_000 {
+        0 => Ok(Hypothesis::certain(SECRET, job)),
+        1 => Err(DecodeError::Failed("out of order".into())),
+        2 => Ok(Hypothesis::certain(" ", job)),
+        _ if job.kind == JobKind::Translation => Err(DecodeError::Shed),
+        _ => Ok(Hypothesis::certain(SECRET, job)),
     };
     let engine =
         Engine::start(EngineConfig::default(), Arc::new(move |_: &Idle| ScriptedDecoder::new(decoder))).unwrap();
     let events = engine.subscribe();
     let mut config = TrackConfig::new("somebody");
     config.patience = Duration::from_secs(600);
+    (config.config.language, config.config.translations) = ("fr".parse().unwrap(), true);
     let (mut sender, track) = engine.add_track(config).unwrap();
-    let samples = sound(16_000, 12_000, &[(500, 2_500), (4_500, 6_500), (8_500, 10_500)]);
+    let samples = sound(16_000, 16_000, &[(500, 2_500), (4_500, 6_500), (8_500, 10_500), (12_500, 14_500)]);
     let mut at = 0;
     for push in samples.chunks(320) {
         sender.push(at_ms(at), Pcm::mono(16_000, push).unwrap()).unwrap();
@@ -109,18 +115,18 @@ fn metrics_and_spans_are_those_documented_and_hold_nothing_that_was_said() {
             _ => {}
         }
     }
-    let finals: Vec<_> = said.iter().filter(|event| !matches!(event, CaptionEvent::Interim { .. })).collect();
-    assert!(
-        matches!(finals[..], [CaptionEvent::Final { .. }, CaptionEvent::Gap { .. }, CaptionEvent::Suppressed { .. }]),
-        "{finals:?}"
-    );
+    let is_passing =
+        |event: &CaptionEvent| matches!(event, CaptionEvent::Interim { .. } | CaptionEvent::Translation { .. });
+    let finals: Vec<_> = said.iter().filter(|event| !is_passing(event)).collect();
+    use CaptionEvent::{Final, Gap, Suppressed};
+    assert!(matches!(finals[..], [Final { .. }, Gap { .. }, Suppressed { .. }, Final { .. }]), "{finals:?}");
     drop(engine);
 
     let text = prometheus.render();
     let documentation = include_str!("../src/engine/mod.rs");
     let names = documentation.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
     let names: Vec<_> = names.filter(|name| name.starts_with("cuewire_")).collect();
-    assert_eq!(names.len(), 13, "{names:?}");
+    assert_eq!(names.len(), 14, "{names:?}");
     for name in &names {
         assert!(text.contains(&format!("# HELP {name} ")), "{name} is documented and not told:\n{text}");
     }
@@ -128,10 +134,14 @@ fn metrics_and_spans_are_those_documented_and_hold_nothing_that_was_said() {
         assert!(names.contains(&name), "{name} is told and not documented");
     }
     for (line, count) in [
-        ("cuewire_captions_total{outcome=\"final\"} ", 1),
+        ("cuewire_captions_total{outcome=\"final\"} ", 2),
+        ("cuewire_captions_total{outcome=\"translation\"} ", 1),
         ("cuewire_captions_total{outcome=\"suppressed\"} ", 1),
         ("cuewire_gaps_total{reason=\"decode_failed\"} ", 1),
-        ("cuewire_final_latency_seconds_count ", 1),
+        ("cuewire_final_latency_seconds_count ", 2),
+        ("cuewire_queue_seconds_count{kind=\"translation\"} ", 1),
+        ("cuewire_decode_seconds_count{kind=\"translation\"} ", 1),
+        ("cuewire_translations_declined_total ", 1),
         ("cuewire_audio_samples_total{fate=\"lost\"} ", 0),
     ] {
         let told = text.lines().find_map(|told| told.strip_prefix(line)?.parse::<u64>().ok());
@@ -139,20 +149,24 @@ fn metrics_and_spans_are_those_documented_and_hold_nothing_that_was_said() {
     }
     let samples = text.lines().filter(|line| line.starts_with("cuewire_audio_samples_total{"));
     let samples: u64 = samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
-    assert_eq!(samples, 192_000);
+    assert_eq!(samples, 256_000);
 
     let kept = kept.0.lock().unwrap().1.clone();
-    let captions: Vec<_> = kept.iter().filter(|span| span.name == "caption").collect();
+    let mut captions: Vec<_> = kept.iter().filter(|span| span.name == "caption").collect();
+    // A span with a translation may end behind the next one.
+    captions.sort_by_key(|span| (&span.fields["outcome"], span.fields.get("id")));
     let outcomes: Vec<_> = captions.iter().map(|span| span.fields["outcome"].trim_matches('"')).collect();
-    assert_eq!(outcomes, ["final", "gap", "suppressed"]);
+    assert_eq!(outcomes, ["final", "final", "gap", "suppressed"]);
     assert!(captions.iter().all(|span| span.fields["track"] == track.0.to_string() && span.parent.is_none()));
     assert!(captions[0].fields.contains_key("latency_ms") && captions[0].fields["id"] == "0", "{captions:?}");
     for caption in captions {
         let number: u64 = caption.fields["number"].parse().unwrap();
-        let is_its_final = |span: &&Span| {
-            span.name == "decode" && span.parent == Some(number) && span.fields["kind"] == "\"final\"" && span.entered
+        let has = |kind: &str| {
+            let mut decodes = kept.iter().filter(|span| span.name == "decode" && span.parent == Some(number));
+            decodes.any(|span| span.fields["kind"].trim_matches('"') == kind && span.entered)
         };
-        assert!(kept.iter().any(|span| is_its_final(&span)), "{caption:?} in {kept:?}");
+        let was_said = caption.fields["outcome"] == "\"final\"";
+        assert!(has("final") && (has("translation") || !was_said), "{caption:?} in {kept:?}");
     }
     assert!(kept.iter().any(|event| event.name == "event" && event.fields["message"] == "decode failed"));
     let all = format!("{text}{kept:?}");

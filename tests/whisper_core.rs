@@ -244,6 +244,13 @@ fn jobs_that_cannot_be_decoded_are_refused() {
     translation.task = Task::Translate;
     let refused = WhisperDecoder::new(english.clone()).decode(&translation, &Cancel::new());
     assert!(matches!(&refused, Err(DecodeError::Invalid(text)) if text.contains("does not translate")), "{refused:?}");
+    #[cfg(feature = "engine")]
+    for (model, can) in [(&english, false), (&multilingual, true)] {
+        let mut config = Config::default();
+        config.translations = true;
+        let checked = cuewire::engine::Model::check(&**model, &config);
+        assert!(checked.is_ok() == can && checked.err().is_none_or(|error| error.contains("does not translate")));
+    }
     assert!(english.check_language(LanguageSetting::Auto).is_ok() && !english.is_multilingual());
     let cancel = Cancel::new();
     cancel.cancel();
@@ -312,6 +319,7 @@ fn a_final_that_fails_is_drawn_at_rising_temperatures_and_what_fails_at_all_is_s
     let drawn = decode(guards, JobKind::Final, 0);
     assert!(drawn.suppressed.is_none() && drawn.temperature_tenths > 0 && drawn.text != plain.text, "{drawn:?}");
     assert_eq!(decode(guards, JobKind::Final, 0), drawn, "a replay is exact");
+    assert_eq!(decode(guards, JobKind::Translation, 0), drawn, "a translation stands too");
     assert_ne!(decode(guards, JobKind::Final, 1).text, drawn.text, "another place in the track draws anew");
     // More tokens than speech of that length has: cut, and at the end of the ladder no caption.
     guards.compression_ratio = f32::INFINITY;

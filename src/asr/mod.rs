@@ -33,6 +33,8 @@ pub enum JobKind {
     Interim,
     /// The caption is closed: this text stands.
     Final,
+    /// Its final was said: what that is in English.
+    Translation,
 }
 
 /// The speech of one caption, to be recognised.
@@ -41,7 +43,7 @@ pub enum JobKind {
 pub struct DecodeJob {
     /// Comes back with the answer.
     pub id: JobId,
-    /// Interim or final.
+    /// What the answer is for.
     pub kind: JobKind,
     /// Mono samples at 16 kHz, nominally within −1 … 1: pre-roll, speech, margin. At most 30 s.
     pub audio: Arc<[f32]>,

@@ -29,7 +29,7 @@ pub struct CaptionId(pub u64);
 ///
 /// Finals, suppressed captions and gaps come in order of the track's samples, each span once, and so in order of time
 /// but for [`GapReason::ClockRestarted`], behind which the sender's time is an earlier one. Interims come only while
-/// their caption is open.
+/// their caption is open, translations behind their finals, as each is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -88,6 +88,24 @@ pub enum CaptionEvent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         words: Vec<Word>,
     },
+    /// What a final is in English. It stands beside the final, and is no part of a transcript; where it cannot be had, nothing
+    /// is said.
+    Translation {
+        /// The caption: its final's.
+        id: CaptionId,
+        /// Its final's.
+        start_time: Timestamp,
+        /// Its final's.
+        end_time: Timestamp,
+        /// Who spoke.
+        speaker_id: Arc<str>,
+        /// The language of `text`: English.
+        language: Language,
+        /// The language that was spoken: its final's.
+        spoken_language: Language,
+        /// The words.
+        text: String,
+    },
     /// Interims were shown of a caption that comes to nothing: take them off the screen.
     Retracted {
         /// The caption.
@@ -130,6 +148,7 @@ impl CaptionEvent {
         match self {
             Self::Interim { id, .. }
             | Self::Final { id, .. }
+            | Self::Translation { id, .. }
             | Self::Retracted { id, .. }
             | Self::Suppressed { id, .. } => Some(*id),
             Self::Gap { .. } => None,

@@ -176,6 +176,10 @@ pub struct Config {
     /// Whether finals have their words with times; default off: it takes time.
     #[serde(skip_serializing_if = "is_default")]
     pub word_times: bool,
+    /// Whether each caption that was said in another language is also translated into English, once its final is said;
+    /// default off: it is a second decode of the same audio.
+    #[serde(skip_serializing_if = "is_default")]
+    pub translations: bool,
     /// Whether no caption opens; the one that is open goes on to its end. Unlike other settings it takes effect at once. Where
     /// it is lifted and no caption is open, nothing before that moment is heard. Default off.
     #[serde(skip_serializing_if = "is_default")]

@@ -49,7 +49,7 @@ pub enum EngineEvent {
         /// Why.
         error: InputError,
     },
-    /// A decode failed, the second time: its caption is a gap.
+    /// A decode failed, the second time: where it was a final's, the caption is a gap.
     Failed {
         /// The track.
         track: TrackId,
@@ -129,7 +129,7 @@ pub enum OverloadLevel {
     /// Nothing.
     #[default]
     None,
-    /// Every second interim.
+    /// Translations, and every second interim.
     SpacedInterims,
     /// All interims.
     NoInterims,
@@ -156,6 +156,8 @@ pub struct TrackReport {
     pub full: u64,
     /// Interims that were asked for and not made, for want of time.
     pub interims_declined: u64,
+    /// Translations that were asked for and not made, for want of time.
+    pub translations_declined: u64,
     /// Finals that were given up, for want of time.
     pub finals_shed: u64,
     /// Why it ended before its time: a fault of cuewire's. What was open of it is lost.

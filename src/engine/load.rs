@@ -54,8 +54,8 @@ impl Average {
 /// What all threads know of the load.
 pub(super) struct Load {
     level: AtomicU8,
-    /// Seconds for a second of audio, by model; finals and interims.
-    costs: Box<[[Average; 2]]>,
+    /// Seconds for a second of audio, by model and [`JobKind`].
+    costs: Box<[[Average; 3]]>,
     /// What pipelines did; what was done without, as far as one knows; and interims, made or not.
     pipeline_nanos: AtomicU64,
     declined_nanos: AtomicU64,
@@ -122,7 +122,7 @@ impl Load {
     }
 
     fn average(&self, work: Work) -> Option<&Average> {
-        self.costs.get(work.model.0).map(|kinds| &kinds[usize::from(work.kind == JobKind::Interim)])
+        self.costs.get(work.model.0).map(|kinds| &kinds[work.kind as usize])
     }
 
     pub(super) fn was_declined(&self, kind: JobKind, cost: Duration) {
@@ -223,9 +223,11 @@ impl Ladder {
 
 /// Which step a job that waits asks for, and whether it is given up. It will be answered `in_` from `now`.
 fn judge(level: OverloadLevel, kind: JobKind, tag: &Tag, now: Instant, in_: Duration) -> (OverloadLevel, bool) {
+    let waited = now.saturating_duration_since(tag.due);
     match kind {
+        // It asks for nothing to be done without: it is the first that is.
+        JobKind::Translation => (OverloadLevel::None, level > OverloadLevel::None || waited > tag.patience),
         JobKind::Interim => {
-            let waited = now.saturating_duration_since(tag.due);
             let asked = if waited * 2 > tag.patience { OverloadLevel::SpacedInterims } else { OverloadLevel::None };
             // By then there is more to hear: it is asked anew.
             (asked, level >= OverloadLevel::NoInterims || waited > tag.patience)
@@ -268,6 +270,9 @@ mod tests {
             (None, JobKind::Interim, 1_001, 0, (SpacedInterims, false)),
             (None, JobKind::Interim, 2_001, 0, (SpacedInterims, true)),
             (NoInterims, JobKind::Interim, 0, 0, (None, true)),
+            (None, JobKind::Translation, 2_000, 5_000, (None, false)),
+            (None, JobKind::Translation, 2_001, 0, (None, true)),
+            (SpacedInterims, JobKind::Translation, 0, 0, (None, true)),
         ] {
             assert_eq!(asked(level, kind, now_ms, in_ms), expected, "{level:?} {kind:?} {now_ms} + {in_ms} ms");
         }

@@ -40,17 +40,17 @@
 //!
 //! # Which job is next
 //!
-//! Finals before interims; among them the one whose answer is due first. A track's [`Priority`] moves that by a second, and
-//! so, by half of one, does each of its own finals that wait already: one that floods the queue waits behind the others.
+//! Finals before interims, these before translations; among them the one whose answer is due first. A track's [`Priority`]
+//! moves that by a second, and so, by half of one, does each of its own finals that wait already: one that floods the queue
+//! waits behind the others.
 //!
 //! # Overload
 //!
-//! Where jobs wait for long, less is done, in the order of [`OverloadLevel`]: every second interim is left out; all are; a
-//! smaller model decodes, where one is loaded; and a final that would come later than the track's
+//! Where jobs wait for long, less is done, in the order of [`OverloadLevel`]: translations are left out, and every second
+//! interim; all interims are; a smaller model decodes, where one is loaded; and a final that would come later than the track's
 //! [`patience`](TrackConfig::patience) is given up, and its span becomes a gap with the reason `overload`. Half a second
 //! after the last need the ladder goes down by a step. Each is an [`EngineEvent::Overload`]. Memory is bounded by patience:
 //! nothing waits for longer.
-
 //!
 //! # Metrics and spans
 //!
@@ -63,20 +63,21 @@
 //! | `cuewire_overload_level` | gauge | | 0 – 4, as [`OverloadLevel`] |
 //! | `cuewire_capacity_tracks` | gauge | | how many more tracks fit |
 //! | `cuewire_audio_samples_total` | counter | `fate`: `captioned`, `suppressed`, `silence`, `lost` | what became of the audio (16 kHz), once that is known |
-//! | `cuewire_captions_total` | counter | `outcome`: `interim`, `final`, `suppressed`, `retracted` | |
+//! | `cuewire_captions_total` | counter | `outcome`: `interim`, `final`, `translation`, `suppressed`, `retracted` | |
 //! | `cuewire_gaps_total` | counter | `reason`, as in transcripts | declared gaps |
 //! | `cuewire_pushes_refused_total` | counter | | pushes that found the ring full |
 //! | `cuewire_interims_declined_total` | counter | | interims left out for want of time |
-//! | `cuewire_decode_failures_total` | counter | `kind`: `final`, `interim` | decodes that failed twice |
+//! | `cuewire_translations_declined_total` | counter | | translations left out for want of time |
+//! | `cuewire_decode_failures_total` | counter | `kind`: `final`, `interim`, `translation` | decodes that failed twice |
 //! | `cuewire_events_missed_total` | counter | | events that subscribers were too slow for |
 //! | `cuewire_final_latency_seconds` | histogram | | from the end of the silence to the final |
 //! | `cuewire_queue_seconds` | histogram | `kind` | how long a job waited for a worker |
 //! | `cuewire_decode_seconds` | histogram | `kind` | how long a decode took |
 //!
 //! With the feature `tracing` each caption is a span `caption` (`track`, `id`, `outcome`, `latency_ms`) from its first job
-//! until something was said of it, with a span `decode` for each of its jobs (`job`, `kind`, `model`, `audio_ms`), which a
-//! worker enters; changes of the ladder and failed decodes are events. Neither holds what was said, nor who said it; nothing
-//! of either happens in a push.
+//! until something was said of it, and its translation was decoded, with a span `decode` for each of its jobs (`job`,
+//! `kind`, `model`, `audio_ms`), which a worker enters; changes of the ladder and failed decodes are events. Neither holds
+//! what was said, nor who said it; nothing of either happens in a push.
 
 use std::collections::HashMap;
 use std::io;
@@ -147,8 +148,8 @@ pub struct TrackConfig {
     pub priority: Priority,
     /// Which of the engine's models.
     pub model: ModelId,
-    /// How late a final may be, after its silence is over, before it is given up; default 2 s. Who records rather than
-    /// shows takes minutes: what waits is held in memory.
+    /// How late a final may be, after its silence is over, before it is given up, and how long a translation may wait;
+    /// default 2 s. Who records rather than shows takes minutes: what waits is held in memory.
     pub patience: Duration,
     /// How Opus packets that are out of order are waited for.
     #[cfg(feature = "opus")]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::Idle;
 use crate::asr::Decoder;
 use crate::config::Config;
+#[cfg(feature = "whisper")]
+use crate::config::Task;
 
 /// Makes decoders. `WhisperModel` is one; so is a closure from [`Idle`] to a [`Decoder`] of your own.
 pub trait Model: Send + Sync + 'static {
@@ -43,7 +45,8 @@ impl Model for crate::asr::whisper::WhisperModel {
     fn check(&self, config: &Config) -> Result<(), String> {
         self.check_language(config.language).map_err(|error| error.to_string())?;
         self.check_vocabulary(&config.vocabulary).map_err(|error| error.to_string())?;
-        self.check_task(config.task).map_err(|error| error.to_string())
+        let task = if config.translations { Task::Translate } else { config.task };
+        self.check_task(task).map_err(|error| error.to_string())
     }
 }
 

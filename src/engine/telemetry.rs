@@ -24,6 +24,7 @@ pub(super) mod names {
     pub(crate) const GAPS: &str = "cuewire_gaps_total";
     pub(crate) const PUSHES_REFUSED: &str = "cuewire_pushes_refused_total";
     pub(crate) const INTERIMS_DECLINED: &str = "cuewire_interims_declined_total";
+    pub(crate) const TRANSLATIONS_DECLINED: &str = "cuewire_translations_declined_total";
     pub(crate) const DECODE_FAILURES: &str = "cuewire_decode_failures_total";
     pub(crate) const EVENTS_MISSED: &str = "cuewire_events_missed_total";
     pub(crate) const FINAL_LATENCY: &str = "cuewire_final_latency_seconds";
@@ -37,22 +38,23 @@ pub(super) mod names {
         describe_gauge!(
             OVERLOAD_LEVEL,
             Count,
-            "What is done without: 0 nothing, 1 every second interim, 2 interims, \
-            3 the larger model, 4 captions"
+            "What is done without: 0 nothing, 1 translations and every second interim, \
+            2 interims, 3 the larger model, 4 captions"
         );
         describe_gauge!(CAPACITY_TRACKS, Count, "How many more tracks fit");
         describe_counter!(AUDIO_SAMPLES, Count, "What became of the audio, in samples at 16 kHz");
-        describe_counter!(CAPTIONS, Count, "Captions, and interims of them");
+        describe_counter!(CAPTIONS, Count, "Captions, and interims and translations of them");
         describe_counter!(GAPS, Count, "Spans that were declared to be without a caption");
         describe_counter!(PUSHES_REFUSED, Count, "Pushes that found the ring full");
         describe_counter!(INTERIMS_DECLINED, Count, "Interims that were left out for want of time");
+        describe_counter!(TRANSLATIONS_DECLINED, Count, "Translations that were left out for want of time");
         describe_counter!(DECODE_FAILURES, Count, "Decodes that failed twice");
         describe_counter!(EVENTS_MISSED, Count, "Events that subscribers were too slow for");
         describe_histogram!(FINAL_LATENCY, Seconds, "From the end of the silence to the final");
         describe_histogram!(QUEUE, Seconds, "How long a job waited for a worker");
         describe_histogram!(DECODE, Seconds, "How long a decode took");
         // There from the start, so that the first one is an increase.
-        for name in [PUSHES_REFUSED, INTERIMS_DECLINED, EVENTS_MISSED] {
+        for name in [PUSHES_REFUSED, INTERIMS_DECLINED, TRANSLATIONS_DECLINED, EVENTS_MISSED] {
             metrics::counter!(name).increment(0);
         }
     }
@@ -75,6 +77,7 @@ fn kind_label(kind: JobKind) -> &'static str {
     match kind {
         JobKind::Final => "final",
         JobKind::Interim => "interim",
+        JobKind::Translation => "translation",
     }
 }
 
@@ -143,10 +146,12 @@ impl Meter {
 pub(super) fn answered(track: TrackId, kind: JobKind, error: Option<&DecodeError>) {
     #[cfg(feature = "metrics")]
     match error {
-        Some(DecodeError::Shed) if kind == JobKind::Interim => {
-            metrics::counter!(names::INTERIMS_DECLINED).increment(1);
-        }
-        None | Some(DecodeError::Shed | DecodeError::Cancelled) => {}
+        Some(DecodeError::Shed) => match kind {
+            JobKind::Interim => metrics::counter!(names::INTERIMS_DECLINED).increment(1),
+            JobKind::Translation => metrics::counter!(names::TRANSLATIONS_DECLINED).increment(1),
+            JobKind::Final => {}
+        },
+        None | Some(DecodeError::Cancelled) => {}
         Some(_) => metrics::counter!(names::DECODE_FAILURES, "kind" => kind_label(kind)).increment(1),
     }
     #[cfg(feature = "tracing")]
@@ -174,6 +179,7 @@ pub(super) fn said(event: &CaptionEvent, ledger: Option<&Ledger>) {
         match event {
             CaptionEvent::Interim { .. } => caption("interim"),
             CaptionEvent::Final { .. } => caption("final"),
+            CaptionEvent::Translation { .. } => caption("translation"),
             CaptionEvent::Suppressed { .. } => caption("suppressed"),
             CaptionEvent::Retracted { .. } => caption("retracted"),
             CaptionEvent::Gap { reason, .. } => {
@@ -187,7 +193,7 @@ pub(super) fn said(event: &CaptionEvent, ledger: Option<&Ledger>) {
     let _ = (event, ledger);
 }
 
-/// The span of a caption: from its first job until something was said of it.
+/// The span of a caption: from its first job until something was said of it, and its translation was decoded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CaptionSpan(#[cfg(feature = "tracing")] Option<tracing::Span>);
 
@@ -208,9 +214,9 @@ impl CaptionSpan {
     }
 
     /// How it ended.
-    pub(super) fn end(self, event: &CaptionEvent, ledger: Option<&Ledger>) {
+    pub(super) fn end(&self, event: &CaptionEvent, ledger: Option<&Ledger>) {
         #[cfg(feature = "tracing")]
-        if let Some(span) = self.0 {
+        if let Some(span) = &self.0 {
             let (id, outcome) = match event {
                 CaptionEvent::Final { id, .. } => (Some(id), "final"),
                 CaptionEvent::Suppressed { id, .. } => (Some(id), "suppressed"),

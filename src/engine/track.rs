@@ -299,7 +299,9 @@ impl Track {
         telemetry::answered(self.id, work.kind, result.as_ref().err());
         match &result {
             Ok(_) => {
-                self.drafted_by = work.model;
+                if work.kind != JobKind::Translation {
+                    self.drafted_by = work.model;
+                }
                 core.load.was_decoded(work, ended.duration_since(started));
                 telemetry::decoded(
                     work.kind,
@@ -307,8 +309,7 @@ impl Track {
                     ended.duration_since(started).as_secs_f64(),
                 );
             }
-            Err(DecodeError::Shed) if work.kind == JobKind::Interim => self.report.interims_declined += 1,
-            Err(DecodeError::Shed) => self.report.finals_shed += 1,
+            Err(DecodeError::Shed) => self.was_shed(work.kind),
             Err(DecodeError::Cancelled) => {}
             Err(error) => {
                 core.subscribers.publish(&EngineEvent::Failed { track: self.id, error: error.clone() });
@@ -322,10 +323,20 @@ impl Track {
         self.tell(Input::Decoded { job, result }, core);
     }
 
+    fn was_shed(&mut self, kind: JobKind) {
+        *match kind {
+            JobKind::Final => &mut self.report.finals_shed,
+            JobKind::Interim => &mut self.report.interims_declined,
+            JobKind::Translation => &mut self.report.translations_declined,
+        } += 1;
+    }
+
     fn drain(&mut self, core: &Core) {
+        // The caption of which something was said last: its translation is asked right behind that.
+        let mut said = CaptionSpan::default();
         loop {
             match self.session.poll_output() {
-                Output::Decode(job) => self.ask(job, core),
+                Output::Decode(job) => self.ask(job, &said, core),
                 Output::Cancel(job) => {
                     if let Some(asked) = self.asked.remove(&job) {
                         self.call_off(job, &asked, core);
@@ -336,7 +347,7 @@ impl Track {
                     let speech_end = now.plus_nanos(-self.heard_to.nanos_since(end_time).max(0));
                     self.closed.push_back(Closed { id, heard_from, end_time, speech_end, silence_reached: now });
                 }
-                Output::Event(event) => self.emit(event, core),
+                Output::Event(event) => said = self.emit(event, core),
                 Output::Wait(wake_up) => {
                     self.wake_up = wake_up;
                     self.meter.count(&self.session, &self.shared);
@@ -362,7 +373,7 @@ impl Track {
     }
 
     /// Puts a job into the queue, or answers it at once where it is to be done without.
-    fn ask(&mut self, mut job: DecodeJob, core: &Core) {
+    fn ask(&mut self, mut job: DecodeJob, said: &CaptionSpan, core: &Core) {
         let (kind, id, samples) = (job.kind, job.id, job.audio.len());
         let level = core.load.level();
         let model = if level >= OverloadLevel::SmallerModel { self.smaller } else { self.model };
@@ -375,11 +386,11 @@ impl Track {
         }
         let work = Work { kind, model, samples };
         let cost = core.load.cost(work);
-        if self.abandoned || (kind == JobKind::Interim && self.leaves_out(level)) {
+        if self.abandoned || self.leaves_out(kind, level) {
             let error = if self.abandoned { DecodeError::Cancelled } else { DecodeError::Shed };
             telemetry::answered(self.id, kind, Some(&error));
             if error == DecodeError::Shed {
-                self.report.interims_declined += 1;
+                self.was_shed(kind);
                 core.load.was_declined(kind, cost);
             }
             // The job is the session's own.
@@ -392,7 +403,7 @@ impl Track {
         let waiting = self.asked.values().filter(|asked| asked.work.kind == JobKind::Final).count();
         let step = Priority::High as u32 - self.priority as u32;
         let patience = match kind {
-            JobKind::Final => self.patience,
+            JobKind::Final | JobKind::Translation => self.patience,
             JobKind::Interim => Duration::from_millis(self.session.config().interim_interval_ms.ms().into()),
         };
         let start = job.start;
@@ -400,28 +411,40 @@ impl Track {
         job.deadline = due + PRIORITY_STEP * step + FAIRNESS_STEP * u32::try_from(waiting).unwrap_or(u32::MAX).min(100);
         (job.model, job.cost) = (model, cost);
         let track = self.id;
-        let caption = self.captions.entry(start);
-        let caption = caption.or_insert_with(|| Caption { span: CaptionSpan::begin(track), decode: None });
-        job.span = DecodeSpan::begin(&caption.span, &job);
+        let span = match kind {
+            JobKind::Translation => said,
+            JobKind::Final | JobKind::Interim => {
+                let caption = self.captions.entry(start);
+                &caption.or_insert_with(|| Caption { span: CaptionSpan::begin(track), decode: None }).span
+            }
+        };
+        job.span = DecodeSpan::begin(span, &job);
         self.asked.insert(id, Asked { cancel: job.cancel.clone(), work, start, queued: now });
         core.workers.submit(job);
     }
 
-    fn leaves_out(&mut self, level: OverloadLevel) -> bool {
-        self.left_out = match level {
-            OverloadLevel::None => false,
-            OverloadLevel::SpacedInterims => !self.left_out,
-            _ => true,
-        };
-        self.left_out
+    fn leaves_out(&mut self, kind: JobKind, level: OverloadLevel) -> bool {
+        match kind {
+            JobKind::Final => false,
+            JobKind::Translation => level > OverloadLevel::None,
+            JobKind::Interim => {
+                self.left_out = match level {
+                    OverloadLevel::None => false,
+                    OverloadLevel::SpacedInterims => !self.left_out,
+                    _ => true,
+                };
+                self.left_out
+            }
+        }
     }
 
-    fn emit(&mut self, event: CaptionEvent, core: &Core) {
+    /// Tells what was said; the span of the caption that it ended.
+    fn emit(&mut self, event: CaptionEvent, core: &Core) -> CaptionSpan {
         let place = self.closed.iter().position(|closed| match &event {
             CaptionEvent::Final { id, .. } | CaptionEvent::Suppressed { id, .. } => closed.id == *id,
             // Of its own, or of audio that was lost.
             CaptionEvent::Gap { to, .. } => closed.end_time == *to,
-            CaptionEvent::Interim { .. } | CaptionEvent::Retracted { .. } => false,
+            CaptionEvent::Interim { .. } | CaptionEvent::Retracted { .. } | CaptionEvent::Translation { .. } => false,
         });
         let closed = place.and_then(|place| self.closed.remove(place));
         let of = event.id().or(closed.as_ref().map(|closed| closed.id));
@@ -441,10 +464,10 @@ impl Track {
             model: decode.model,
         });
         telemetry::said(&event, ledger.as_ref());
-        if let Some(caption) = caption {
-            caption.span.end(&event, ledger.as_ref());
-        }
+        let span = caption.map(|caption| caption.span).unwrap_or_default();
+        span.end(&event, ledger.as_ref());
         core.subscribers.publish(&EngineEvent::Caption { track: self.id, event, mark, ledger });
+        span
     }
 }
 

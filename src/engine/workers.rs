@@ -33,7 +33,8 @@ pub struct Job<T> {
     pub cancel: Cancel,
     /// Who decodes it.
     pub model: ModelId,
-    /// When the answer is wanted: of the finals that wait, and then of the interims, the earliest is next.
+    /// When the answer is wanted: of the finals that wait, then of the interims, and then of the translations, the earliest
+    /// is next.
     pub deadline: Instant,
     /// How long it will take, as far as one knows.
     pub cost: Duration,
@@ -143,10 +144,10 @@ pub fn default_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Finals before interims, then by deadline, then in the order in which they came.
+/// Finals before interims, these before translations, then by deadline, then in the order in which they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    interim: bool,
+    kind: u8,
     deadline: Instant,
     number: u64,
 }
@@ -219,7 +220,12 @@ impl<T: Send + 'static> Workers<T> {
     /// Puts a job into the queue, without waiting. The queue has no limit: who submits knows how much is out.
     pub fn submit(&self, job: Job<T>) {
         let number = self.queue.submitted.fetch_add(1, Ordering::Relaxed);
-        let rank = Rank { interim: job.job.kind == JobKind::Interim, deadline: job.deadline, number };
+        let kind = match job.job.kind {
+            JobKind::Final => 0,
+            JobKind::Interim => 1,
+            JobKind::Translation => 2,
+        };
+        let rank = Rank { kind, deadline: job.deadline, number };
         self.queue.jobs().insert(rank, job);
         // The workers are there as long as this is.
         let _ = self.tokens.as_ref().map(|tokens| tokens.send(()));
@@ -393,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn finals_come_before_interims_and_the_earliest_deadline_first() {
+    fn finals_come_before_interims_and_translations_and_the_earliest_deadline_first() {
         let (workers, answers, release) = held_up();
         let now = Instant::now();
         for (id, kind, due_ms) in [
@@ -402,14 +408,16 @@ mod tests {
             (3, JobKind::Final, 10),
             (4, JobKind::Interim, 5),
             (5, JobKind::Final, 10),
+            (6, JobKind::Translation, 0),
+            (7, JobKind::Interim, 40),
         ] {
             let mut job = job(id);
             (job.job.kind, job.deadline) = (kind, now + Duration::from_millis(due_ms));
             workers.submit(job);
         }
         drop(release);
-        let order: Vec<u64> = (0..6).map(|_| next(&answers).job.0).collect();
-        assert_eq!(order, [0, 3, 5, 2, 1, 4]);
+        let order: Vec<u64> = (0..8).map(|_| next(&answers).job.0).collect();
+        assert_eq!(order, [0, 3, 5, 2, 1, 4, 7, 6]);
     }
 
     #[test]

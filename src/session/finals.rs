@@ -1,14 +1,15 @@
 //! From closed captions to what becomes of them.
 //!
 //! In: captions that are closed, answers to their final jobs. Out: jobs, and finals, suppressed captions and gaps in order
-//! of time. Where the language is detected, it is remembered here from one caption to the next.
+//! of time; translations behind their finals. Where the language is detected, it is remembered here from one caption to the
+//! next.
 
 use std::sync::Arc;
 
 use super::{Output, Session};
-use crate::asr::{DecodeError, DecodeJob, HeardWord, Hypothesis, JobId, Suppression};
+use crate::asr::{DecodeError, DecodeJob, HeardWord, Hypothesis, JobId, JobKind, Suppression};
 use crate::caption::{CaptionEvent, CaptionId, GapReason, Probability, Retraction, Rules, StablePrefix, Word};
-use crate::config::{Language, LanguageSetting};
+use crate::config::{Language, LanguageSetting, Task};
 use crate::sounds::has_words;
 use crate::time::{SAMPLE_RATE, Timestamp, nanos_of_samples};
 
@@ -35,7 +36,18 @@ pub(super) struct ClosedCaption {
     /// Of the language setting.
     pub(super) epoch: u32,
     pub(super) rules: Arc<Rules>,
+    /// Whether it is to be translated too.
+    pub(super) translate: bool,
     pub(super) state: FinalState,
+}
+
+/// A caption whose final was said and whose translation is awaited.
+pub(super) struct Translating {
+    pub(super) id: CaptionId,
+    start_time: Timestamp,
+    end_time: Timestamp,
+    spoken_language: Language,
+    rules: Arc<Rules>,
 }
 
 pub(super) enum FinalState {
@@ -168,6 +180,8 @@ impl Session {
             auto,
             epoch,
             rules,
+            translate,
+            job,
             ..
         } = caption;
         let speaker_id = self.speaker_id.clone();
@@ -181,6 +195,7 @@ impl Session {
             }
             hypothesis
         });
+        let mut translating = None;
         let event = match result {
             Ok(Hypothesis { suppressed: None, text, language, language_probability, translated, words, .. }) => {
                 self.accounting.captioned += samples;
@@ -196,6 +211,9 @@ impl Session {
                     text: word.text,
                     confidence: Probability::from_f32(word.probability),
                 };
+                if translate && !translated && language != Language::ENGLISH {
+                    translating = Some(Translating { id, start_time, end_time, spoken_language: language, rules });
+                }
                 CaptionEvent::Final {
                     id,
                     start_time,
@@ -227,6 +245,43 @@ impl Session {
             }
         };
         self.outputs.push_back(Output::Event(event));
+        if let Some(translating) = translating {
+            self.ask_for_translation(translating, job);
+        }
+    }
+
+    /// Asks what a caption is in English, of which this was the final's job.
+    fn ask_for_translation(&mut self, translating: Translating, job: DecodeJob) {
+        let mut job = DecodeJob {
+            kind: JobKind::Translation,
+            due: self.framed,
+            language: LanguageSetting::Fixed(translating.spoken_language),
+            task: Task::Translate,
+            word_times: false,
+            draft: Arc::from([]),
+            ..job
+        };
+        self.number(&mut job);
+        self.translating.insert(job.id, translating);
+        self.outputs.push_back(Output::Decode(job));
+    }
+
+    /// Says what a caption is in English, where that was found.
+    pub(super) fn finish_translation(&mut self, translating: Translating, result: Result<Hypothesis, DecodeError>) {
+        let Some(hypothesis) = result.ok().filter(|hypothesis| hypothesis.suppressed.is_none()) else { return };
+        let Translating { id, start_time, end_time, spoken_language, rules } = translating;
+        let (text, _) = rules.apply(hypothesis.text.trim(), Vec::new());
+        if !text.is_empty() {
+            self.outputs.push_back(Output::Event(CaptionEvent::Translation {
+                id,
+                start_time,
+                end_time,
+                speaker_id: self.speaker_id.clone(),
+                language: Language::ENGLISH,
+                spoken_language,
+                text,
+            }));
+        }
     }
 
     /// What was found to be spoken, for a caption whose language is to be detected.

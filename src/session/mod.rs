@@ -7,6 +7,9 @@
 //! [`Output::Wait`]. The same inputs give the same outputs, byte for byte, and the way audio is cut into pushes changes
 //! no caption as long as each piece states the time of its own first sample. (Interims also depend on how much audio
 //! was pushed before the answer to the one before came.)
+//!
+//! A caption's jobs: interims while it is open, its final, and, once that was said, its translation, where
+//! [`Config::translations`] wants one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,7 +27,7 @@ mod finals;
 pub mod trace;
 
 use buffer::SampleBuffer;
-use finals::{Awaited, ClosedCaption, Detected, FinalState, probability};
+use finals::{Awaited, ClosedCaption, Detected, FinalState, Translating, probability};
 
 /// A stream counts as stalled when nothing came for `silence_duration_ms` and this much more.
 const STALL_GRACE_MS: u32 = 500;
@@ -181,6 +184,8 @@ pub struct Session {
     boundaries: Vec<Boundary>,
     open: Option<OpenCaption>,
     awaited: VecDeque<Awaited>,
+    /// By their jobs, and so in the order of their captions.
+    translating: BTreeMap<JobId, Translating>,
     next_caption: u64,
     next_job: u64,
     /// Every sample before this is counted in `accounting`.
@@ -231,6 +236,7 @@ impl Session {
             boundaries: Vec::new(),
             open: None,
             awaited: VecDeque::new(),
+            translating: BTreeMap::new(),
             next_caption: 0,
             next_job: 0,
             accounted_to: SampleIndex(0),
@@ -272,11 +278,7 @@ impl Session {
     /// What became of the samples so far.
     #[must_use]
     pub fn accounting(&self) -> Accounting {
-        let samples = |awaited: &Awaited| match awaited {
-            Awaited::Caption(caption) => caption.samples,
-            Awaited::Gap(_) => 0,
-        };
-        let waiting: u64 = self.awaited.iter().map(samples).sum();
+        let waiting: u64 = self.awaited_captions().map(|caption| caption.samples).sum();
         let pending = waiting + self.buffer.end().since(self.accounted_to);
         Accounting { pending, ..self.accounting }
     }
@@ -287,11 +289,11 @@ impl Session {
         self.buffer.end()
     }
 
-    /// Captions that are closed and not final yet: each holds its audio. A driver that can wait stops pushing where they
-    /// become many; a decoder that is behind is one reason, a language that must be detected first another.
+    /// Captions that are closed and not final yet, or not translated: each holds its audio. A driver that can wait stops
+    /// pushing where they become many; a decoder that is behind is one reason, a language that must be detected first another.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Caption(_))).count()
+        self.awaited_captions().count() + self.translating.len()
     }
 
     /// The id that the next caption to open will have.
@@ -300,15 +302,21 @@ impl Session {
         CaptionId(self.next_caption)
     }
 
-    /// The first caption of which something is still to be said, outputs that wait aside: it is awaited, or open; else
-    /// [`next_caption`](Self::next_caption).
+    /// The first caption of which something is still to be said, outputs that wait aside: its translation or its final is
+    /// awaited, or it is open; else [`next_caption`](Self::next_caption).
     #[must_use]
     pub fn unfinished_from(&self) -> CaptionId {
-        let awaited = self.awaited.iter().find_map(|awaited| match awaited {
-            Awaited::Caption(caption) => Some(caption.id),
+        let translating = self.translating.values().map(|translating| translating.id);
+        let awaited = self.awaited_captions().map(|caption| caption.id);
+        let open = self.open.iter().map(|open| open.id);
+        translating.chain(awaited).chain(open).next().unwrap_or(self.next_caption())
+    }
+
+    fn awaited_captions(&self) -> impl Iterator<Item = &ClosedCaption> {
+        self.awaited.iter().filter_map(|awaited| match awaited {
+            Awaited::Caption(caption) => Some(&**caption),
             Awaited::Gap(_) => None,
-        });
-        awaited.or(self.open.as_ref().map(|open| open.id)).unwrap_or(self.next_caption())
+        })
     }
 
     /// Captions that the guards suppressed, by reason.
@@ -353,10 +361,10 @@ impl Session {
         self.outputs.pop_front().unwrap_or_else(|| Output::Wait(self.wake_up()))
     }
 
-    /// Whether the track has ended and every caption is final.
+    /// Whether the track has ended and everything was said.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.ended && self.awaited.is_empty()
+        self.ended && self.awaited.is_empty() && self.translating.is_empty()
     }
 
     fn wake_up(&self) -> Option<Timestamp> {
@@ -555,6 +563,7 @@ impl Session {
             auto: self.config.language == LanguageSetting::Auto,
             epoch: self.epoch,
             rules: self.rules.clone(),
+            translate: self.config.translations,
             job,
             state: if asked.is_some() { FinalState::Asked } else { FinalState::Held },
         })));
@@ -660,6 +669,10 @@ impl Session {
         };
         if let Some(place) = self.awaited.iter().position(is_asked) {
             self.answer(place, result);
+            return Ok(());
+        }
+        if let Some(translating) = self.translating.remove(&job) {
+            self.finish_translation(translating, result);
             return Ok(());
         }
         // Neither a final nor the interim in progress: its caption closed meanwhile.

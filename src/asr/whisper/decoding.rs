@@ -531,8 +531,8 @@ impl<F: Forward> Decoder for WhisperDecoder<F> {
         };
         let mut attempt = Attempt { positions: whole, temperature_tenths: 0, prompted: false, language, probability };
         let greedy = self.attempt_unprompted(job, attempt, cancel)?;
-        // An interim is a look at what comes; the final may try harder.
-        if greedy.failed() && job.kind == JobKind::Final {
+        // An interim is a look at what comes; what stands may try harder.
+        if greedy.failed() && job.kind != JobKind::Interim {
             for tenths in TEMPERATURES_TENTHS {
                 // Without the vocabulary: what could not be told with it is not to be guessed with it.
                 attempt.temperature_tenths = tenths;
