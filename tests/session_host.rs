@@ -168,10 +168,30 @@ fn a_flush_hears_nothing_twice_and_without_a_caption_it_changes_nothing() {
         );
         assert_eq!(told(&events).len(), captions, "{flush_ms} ms");
         assert_eq!(heard[0].0, 200 * 16, "{flush_ms} ms: the pre-roll");
-        // The last frame is not whole at 1510 ms: it is the next caption's.
         assert!(heard.windows(2).all(|pair| pair[0].1 == pair[1].0), "{flush_ms} ms: {heard:?}");
-        assert_eq!(heard.last().unwrap().1, 3_300 * 16, "{flush_ms} ms: the margin");
+        // Behind 1510 ms frames begin anew there.
+        let margin_ms = if flush_ms == 1_510 { 3_310 } else { 3_300 };
+        assert_eq!(heard.last().unwrap().1, margin_ms * 16, "{flush_ms} ms: the margin");
+        if flush_ms == 1_510 {
+            assert_eq!(heard[0].1, 1_510 * 16, "what was pushed belongs to the caption, also the last half of a frame");
+        }
     }
+}
+
+#[test]
+fn a_flush_behind_a_resampler_loses_nothing_and_repeats_nothing() {
+    let samples = sound(48_000, 4_000, &[(500, 3_000)]);
+    let (one, two) = samples.split_at(1_517 * 48);
+    let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
+    let mut decoder = ScriptedDecoder::new(hears);
+    push(&mut session, at_ms(0), 48_000, one).unwrap();
+    session.handle_input(Input::Flush).unwrap();
+    assert_eq!(told(&drain(&mut session, &mut decoder)), ["final 500 – 1517"]);
+    push(&mut session, at_ms(1_517), 48_000, two).unwrap();
+    session.handle_input(Input::End).unwrap();
+    let rest = told(&drain(&mut session, &mut decoder));
+    assert!(rest.len() == 1 && rest[0].starts_with("final 1517 – 30"), "{rest:?}");
+    assert_eq!(session.accounting().total(), 4_000 * 16);
 }
 
 #[test]

@@ -64,8 +64,8 @@ pub enum Input<'a> {
     Configure(Config),
     /// It is now this late, and no audio came. Closes the caption of a stream that stalled; nothing else.
     Tick(Timestamp),
-    /// The host knows that nothing more belongs to the open caption (end of turn, push-to-talk released): closes it now, as
-    /// if its silence were over, up to the last whole frame (20 ms). The audio goes on. Without an open caption: nothing.
+    /// The host knows that nothing more belongs to the open caption (end of turn, push-to-talk released, somebody left): closes
+    /// it now, as if its silence were over, with all that was pushed. The audio goes on. Without an open caption: nothing.
     Flush,
     /// No more audio will come: closes the open caption.
     End,
@@ -346,7 +346,9 @@ impl Session {
                 Ok(())
             }
             Input::Flush => {
-                self.close_open();
+                if self.segmenter.is_open() {
+                    self.stop_stream();
+                }
                 Ok(())
             }
             Input::End => {
@@ -761,15 +763,9 @@ impl Session {
         }
     }
 
+    /// Closes the caption of a stream that stalled as it stands. The detector's hangover must not open another.
     fn handle_tick(&mut self, now: Timestamp) {
         if self.wake_up().is_some_and(|due| now >= due) {
-            self.close_open();
-        }
-    }
-
-    /// Closes the open caption, if there is one, as it stands. The detector's hangover must not open another.
-    fn close_open(&mut self) {
-        if self.segmenter.is_open() {
             self.segmenter.stop(self.framed, self.framed, &mut self.boundaries);
             self.handle_boundaries();
             self.vad.reset(self.config.vad_mode);
