@@ -1,9 +1,305 @@
-//! The service around the engine: calls, who may do what in them, and their two processes, transcription and captions.
+//! The service around the engine: calls, who may do what in them, and their two processes, transcription and captions, with the
+//! API that the official clients of a large hosted service speak.
 //!
-//! [`call`] is the domain: a state machine without clock, thread, file or socket, for hosts that have all of these
-//! themselves. [`store`] is where its state and the events that it causes are kept; [`api`] is how clients
-//! speak of them.
+//! ```no_run
+//! # use std::{sync::Arc, time::Duration};
+//! use cuewire::engine::{Engine, EngineConfig, Model};
+//! use cuewire_server::{Server, ServerConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model: Arc<dyn Model> = unimplemented!();
+//! // let model: Arc<dyn Model> = Arc::new(WhisperModel::load(path)?);
+//! let engine = Engine::start(EngineConfig::default(), vec![model.clone()])?;
+//! let server = Server::start(ServerConfig::new("captions", "the key", "the secret"), engine, model)?;
+//! println!("http://{}", server.local_addr());
+//! server.shutdown(Duration::from_secs(10)); // finalises what is open
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The parts
+//!
+//! | module | |
+//! |---|---|
+//! | [`call`] | the domain: a state machine without clock, thread, file or socket, which a media server may embed without the rest |
+//! | [`store`] | its state, and the events that it causes: one commit |
+//! | [`host`] | what is to be brought about, right behind the commit |
+//! | [`events`] | to those who watch |
+//! | [`ingest`] | from participants' audio to captions: one track of the engine a participant |
+//! | [`transcripts`] | from a run's journal to its file, and to whoever may fetch it |
+//! | [`api`] | HTTP and WebSockets |
+//!
+//! # What is durable
+//!
+//! What was answered with 2xx is on disk, and so is every event that somebody was told of, and every fragment of a transcript
+//! whose caption was shown. After a crash the sessions that were open wait for their participants as long as for any who have
+//! left; who returns goes on, and the others' transcripts are finished.
+//!
+//! # The threads
+//!
+//! `cuewire-store` owns the database and does one change behind the other; `cuewire-captions` hands on what the engine says;
+//! `cuewire-transcripts` writes files; `cuewire-http` serves sockets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use cuewire::engine::{Engine, Model};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub mod api;
 pub mod call;
+pub mod events;
+pub mod host;
+pub mod ingest;
+pub mod keys;
 pub mod store;
+pub mod transcripts;
+pub mod user;
+
+use api::http::{App, RequestLog, router, serve_connection};
+use host::Host;
+use ingest::Stages;
+use store::{Store, StoreError};
+use transcripts::{Signer, Transcripts};
+
+/// Sockets that are open at a time; a further one waits.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+/// How often calls are looked at whose time has come.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Settings of a server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Where database, files and keys are kept; made where there is none.
+    pub data_dir: PathBuf,
+    /// Where it listens; default `127.0.0.1:8080`. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What clients name in each request.
+    pub api_key: String,
+    /// What their tokens are signed with.
+    pub api_secret: String,
+    /// What the URLs of transcripts begin with; default `http://` and where it listens.
+    pub public_url: Option<String>,
+    /// Whose pages may call, as `https://example.org`; default any: requests carry tokens, not cookies.
+    pub cors_origins: Vec<String>,
+    /// How long a session waits for its first participant, in seconds; default an hour.
+    pub first_participant_timeout_s: u32,
+    /// How long transcripts are kept, in days; default 14.
+    pub transcript_retention_days: u32,
+    /// A file that gets a line of JSON a request.
+    pub request_log: Option<PathBuf>,
+}
+
+impl ServerConfig {
+    /// With the defaults.
+    pub fn new(data_dir: impl Into<PathBuf>, api_key: impl Into<String>, api_secret: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            api_key: api_key.into(),
+            api_secret: api_secret.into(),
+            public_url: None,
+            cors_origins: Vec::new(),
+            first_participant_timeout_s: 3600,
+            transcript_retention_days: 14,
+            request_log: None,
+        }
+    }
+
+    /// Whether its values make sense.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] names the first that does not.
+    pub fn check(&self) -> Result<(), ServerError> {
+        self.origins()?;
+        let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+        match &self.public_url {
+            Some(url) if !is_url(url) => {
+                Err(ServerError::Config(format!("public_url is `{url}`: allowed is https://captions.example.org")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn origins(&self) -> Result<Vec<HeaderValue>, ServerError> {
+        let origins = self.cors_origins.iter().map(|origin| {
+            let is_origin = origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+            HeaderValue::from_str(origin).ok().filter(|_| is_origin).ok_or_else(|| {
+                ServerError::Config(format!("cors_origins: `{origin}` is none: allowed is https://example.org"))
+            })
+        });
+        origins.collect()
+    }
+}
+
+/// A server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot listen there.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// Where.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data folder, or a thread.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl From<io::Error> for ServerError {
+    fn from(source: io::Error) -> Self {
+        Self::Io { what: "cannot start a thread".into(), source }
+    }
+}
+
+/// A server that runs. Dropping it ends it at once; [`Server::shutdown`] finalises what is open first.
+pub struct Server {
+    app: Arc<App>,
+    addr: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Starts a server over an engine and the model that the engine was started with.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn start(config: ServerConfig, engine: Engine, model: Arc<dyn Model>) -> Result<Self, ServerError> {
+        config.check()?;
+        let origins = config.origins()?;
+        let ServerConfig { data_dir, listen, api_key, api_secret, .. } = config;
+        if api_key.is_empty() || api_secret.is_empty() {
+            return Err(ServerError::Config("the API key and the secret are needed: neither may be empty".into()));
+        }
+        let file_error = |what: &str, path: &std::path::Path| {
+            let what = format!("{what} {}", path.display());
+            move |source| ServerError::Io { what, source }
+        };
+        keys::make_folder(&data_dir).map_err(file_error("cannot make the folder", &data_dir))?;
+        let log = config.request_log.map(|path| {
+            let file = std::fs::File::options().create(true).append(true).open(&path);
+            file.map_err(file_error("cannot write to the request log", &path))
+        });
+        let log = RequestLog(log.transpose()?.map(std::sync::Mutex::new));
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("cuewire-http")
+            .enable_all()
+            .build()?;
+        let listener = runtime.block_on(TcpListener::bind(listen));
+        let listener = listener.map_err(|source| ServerError::Listen { listen, source })?;
+        let addr = listener.local_addr().map_err(|source| ServerError::Listen { listen, source })?;
+
+        let store = Store::open(&data_dir.join("cuewire.db"))?;
+        let kept_nanos = i64::from(config.transcript_retention_days) * 24 * 3600 * 1_000_000_000;
+        let folder = data_dir.join("transcripts");
+        let transcripts = Transcripts::new(folder.clone(), kept_nanos);
+        let transcripts = transcripts.map_err(file_error("cannot make the folder", &folder))?;
+        let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
+        let public_url = config.public_url.unwrap_or_else(|| format!("http://{addr}"));
+        let signer = Signer::new(url_key, &public_url);
+        let stages = Stages::new(engine, model);
+        let host = Host::start(store, stages, transcripts, signer, config.first_participant_timeout_s)?;
+        host.stages.hand_on(&host)?;
+        host.transcripts.start(&host)?;
+
+        let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
+        let app = Arc::new(App { host, api_key, api_secret, log, shutdown, sockets });
+        runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins)));
+        runtime.spawn(tick(app.clone()));
+        Ok(Self { app, addr, runtime: Some(runtime) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Takes no more, finalises open captions, tells those who watch, closes sockets with 1012, and ends; all within about
+    /// `patience`. Sessions are suspended: who returns to the next server goes on.
+    pub fn shutdown(mut self, patience: Duration) {
+        self.stop(patience);
+    }
+
+    fn stop(&mut self, patience: Duration) {
+        let Some(runtime) = self.runtime.take() else { return };
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let App { host, shutdown, sockets, .. } = &*self.app;
+        shutdown.cancel();
+        host.stages.shutdown(left().mul_f64(0.7));
+        // Behind the last captions.
+        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.run(|_| Ok(()))).await });
+        host.hub.close_all();
+        sockets.close();
+        let _ = runtime.block_on(async { tokio::time::timeout(left(), sockets.wait()).await });
+        host.transcripts.shutdown();
+        host.close();
+        runtime.shutdown_timeout(left());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router) {
+    let room = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = app.shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, router).await;
+                    drop(permit);
+                });
+            }
+            // Of too many open files, for one: it passes.
+            Err(error) => {
+                tracing::error!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn tick(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => app.host.tick(),
+            () = app.shutdown.cancelled() => return,
+        }
+    }
+}

@@ -7,64 +7,20 @@ use std::collections::BTreeSet;
 
 use cuewire::config::Language;
 use cuewire::time::Timestamp;
-use cuewire_server::api::render::{self, Profile};
+use cuewire_server::api::render;
 use cuewire_server::call::grants::Capability;
 use cuewire_server::call::settings::{RecognitionPatch, Settings};
 use cuewire_server::call::{
     Actor, Call, CallType, Caption, Cid, Command, Effect, Env, Input, Member, NewCall, Output, Process, Transcript,
     User,
 };
+use cuewire_server::user::Profile;
 use serde_json::{Map, Value, json};
 
-/// The file's schemas, or a loud word that there are none.
-fn schemas() -> Option<Value> {
-    use std::io::Write as _;
-    let Some(path) = std::env::var_os("CUEWIRE_TEST_SCHEMAS") else {
-        let why = b"SKIPPED: CUEWIRE_TEST_SCHEMAS is not set; it should name what tests/clients/schemas.py writes\n";
-        std::io::stderr().write_all(why).unwrap();
-        return None;
-    };
-    Some(serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
-}
+#[path = "support/schemas.rs"]
+mod support;
 
-/// Checks `value` against a schema, and that its times are of the one kind.
-fn check(schemas: &Value, schema: &Value, value: &Value, what: &str) {
-    let whole = json!({"$ref": schema["$ref"], "$defs": schemas["$defs"]});
-    let validator = jsonschema::validator_for(&whole).unwrap();
-    let errors: Vec<_> =
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{what}: {errors:#?} in {value:#}");
-    check_times(schemas, schema, value, what);
-}
-
-/// Fields that the schema calls times are integers; after [`render::for_browser`] texts.
-fn check_times(schemas: &Value, schema: &Value, value: &Value, what: &str) {
-    let schema = match schema["$ref"].as_str() {
-        Some(reference) => &schemas["$defs"][reference.rsplit('/').next().unwrap()],
-        None => schema,
-    };
-    let options = schema["anyOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
-    for option in options {
-        if option["x-time"] == true {
-            assert!(value.is_null() || value.is_i64() || value.is_u64(), "{what}: {value} should be nanoseconds");
-        }
-        for (name, schema) in option["properties"].as_object().into_iter().flatten() {
-            if let Some(value) = value.get(name) {
-                check_times(schemas, schema, value, &format!("{what}.{name}"));
-                let is_time = |option: &Value| option["x-time"] == true;
-                let is_time = is_time(schema) || schema["anyOf"].as_array().is_some_and(|any| any.iter().any(is_time));
-                if is_time && !value.is_null() {
-                    let mut object = json!({ name: value });
-                    render::for_browser(&mut object);
-                    assert!(object[name].is_string(), "{what}.{name} is no time to browsers");
-                }
-            }
-        }
-        for (place, value) in value.as_array().into_iter().flatten().enumerate() {
-            check_times(schemas, &option["items"], value, &format!("{what}[{place}]"));
-        }
-    }
-}
+use support::{check, schemas};
 
 struct World {
     call_type: CallType,
@@ -126,7 +82,7 @@ fn caption() -> Caption {
 
 /// A call in which everything happens.
 fn eventful() -> World {
-    let call_type = CallType::new("default");
+    let call_type = CallType::new("default", at(0));
     let server = Actor::Server { user_id: Some("carol".into()) };
     let Value::Object(own) = json!({"transcription": {"speech_segment_config": {"silence_duration_ms": 500}}}) else {
         panic!()
@@ -161,15 +117,13 @@ fn eventful() -> World {
         with_other: true,
     };
     world.command(2, &server, start());
-    world.act(5, |call, env| call.handle_input(env, Input::Caption(caption())));
+    world.act(5, |call, env| call.handle_input(env, Input::Caption { caption: caption(), mark: 1 }));
     let stop = Command::Stop { process: Process::Transcription, with_other: true };
     let effects = world.command(6, &server, stop);
-    let barriers = effects.into_iter().filter_map(|effect| match effect {
-        Effect::Barrier { barrier } => Some(barrier),
-        _ => None,
-    });
-    for barrier in barriers {
-        world.act(7, |call, env| call.handle_input(env, Input::Passed { barrier }));
+    for effect in effects {
+        if let Effect::Hear { mark, .. } = effect {
+            world.act(7, |call, env| call.handle_input(env, Input::Passed { mark }));
+        }
     }
     let transcript = Transcript {
         filename: "t.jsonl".into(),

@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cuewire::engine::Ledger;
 use cuewire::time::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::call::settings::{DEFAULT_INACTIVITY_S, Mode, Settings};
-use crate::call::{Call, CallType, Caption, Env, Event, Membership, Participant, Process, Session, User};
+use crate::call::{Call, CallType, Caption, Cid, Env, Event, Membership, Participant, Process, Session, Transcript};
+use crate::host::Interim;
+use crate::user::Profile;
 
 /// Fields that hold a time, wherever they are but in `custom`.
 const TIMES: &[&str] = &[
@@ -25,71 +27,10 @@ const TIMES: &[&str] = &[
     "last_active",
 ];
 
-/// Somebody, as the host keeps them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Profile {
-    /// Who, and their role.
-    #[serde(flatten)]
-    pub user: User,
-    /// What they are called.
-    pub name: Option<String>,
-    /// Where their picture is.
-    pub image: Option<String>,
-    /// What they speak, as a code, or nothing.
-    pub language: String,
-    /// Their groups.
-    pub teams: Vec<String>,
-    /// Whatever the platform keeps here.
-    pub custom: Map<String, Value>,
-    /// When they became known.
-    pub created_at: Timestamp,
-    /// When that was last changed.
-    pub updated_at: Timestamp,
-}
-
-impl Profile {
-    /// Somebody of whom only the id is known.
-    #[must_use]
-    pub fn unknown(id: &str, now: Timestamp) -> Self {
-        Self {
-            user: User { id: id.to_string(), role: "user".into() },
-            name: None,
-            image: None,
-            language: String::new(),
-            teams: Vec::new(),
-            custom: Map::new(),
-            created_at: now,
-            updated_at: now,
-        }
-    }
-
-    /// As a `UserResponse`.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let mut user = json!({
-            "id": self.user.id,
-            "role": self.user.role,
-            "language": self.language,
-            "teams": self.teams,
-            "custom": self.custom,
-            "created_at": self.created_at.as_nanos(),
-            "updated_at": self.updated_at.as_nanos(),
-            "banned": false,
-            "invisible": false,
-            "online": false,
-            "shadow_banned": false,
-            "blocked_user_ids": [],
-        });
-        put(&mut user, "name", self.name.as_ref().map(|name| json!(name)));
-        put(&mut user, "image", self.image.as_ref().map(|image| json!(image)));
-        user
-    }
-}
-
 /// Who the people of a call are.
 pub type Profiles<'a> = &'a dyn Fn(&str) -> Profile;
 
-fn put(object: &mut Value, name: &str, value: Option<Value>) {
+pub(crate) fn put(object: &mut Value, name: &str, value: Option<Value>) {
     if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
         object.insert(name.to_string(), value);
     }
@@ -232,6 +173,70 @@ pub fn member(user_id: &str, membership: &Membership, profiles: Profiles<'_>) ->
     rendered
 }
 
+/// A transcript as a `CallTranscription`.
+#[must_use]
+pub fn transcript(transcript: &Transcript) -> Value {
+    json!({
+        "filename": transcript.filename,
+        "url": transcript.url,
+        "session_id": transcript.session_id,
+        "start_time": transcript.start_time.as_nanos(),
+        "end_time": transcript.end_time.as_nanos(),
+    })
+}
+
+/// A call type as a `CallTypeResponse`.
+#[must_use]
+pub fn call_type(call_type: &CallType) -> Value {
+    let mut notifications = json!({"enabled": false});
+    for name in ["call_live_started", "call_missed", "call_notification", "call_ring", "session_started"] {
+        let text = || json!({"title": "", "body": ""});
+        notifications[name] = json!({"enabled": false, "apns": text(), "fcm": {"data": {}}});
+    }
+    if let Some(notifications) = notifications.as_object_mut() {
+        notifications.extend(call_type.notification_settings.clone());
+    }
+    let mut rendered = json!({
+        "name": call_type.name,
+        "created_at": call_type.created_at.as_nanos(),
+        "updated_at": call_type.updated_at.as_nanos(),
+        "grants": call_type.grants,
+        "settings": settings(&call_type.settings),
+        "notification_settings": notifications,
+    });
+    put(&mut rendered, "external_storage", call_type.external_storage.as_ref().map(|name| json!(name)));
+    rendered
+}
+
+/// When a caption came about.
+#[must_use]
+pub fn ledger(ledger: &Ledger) -> Value {
+    json!({
+        "speech_end": ledger.speech_end,
+        "silence_reached": ledger.silence_reached,
+        "queued": ledger.queued,
+        "decode_start": ledger.decode_start,
+        "decode_end": ledger.decode_end,
+        "emitted": ledger.emitted,
+    })
+}
+
+/// What is known of a caption that is open.
+#[must_use]
+pub fn interim(cid: &Cid, event: &Interim, now: Timestamp, profiles: Profiles<'_>) -> Value {
+    let (name, mut fields) = match event {
+        Interim::Text { caption: said, revision, stable_chars } => (
+            "call.closed_caption_interim",
+            json!({"closed_caption": caption(said, profiles), "revision": revision, "stable_chars": stable_chars}),
+        ),
+        Interim::Retracted { id, reason } => ("call.closed_caption_retracted", json!({"id": id, "reason": reason})),
+    };
+    put(&mut fields, "type", Some(json!(name)));
+    put(&mut fields, "call_cid", Some(json!(cid.to_string())));
+    put(&mut fields, "created_at", nanos(Some(now)));
+    fields
+}
+
 /// All members.
 #[must_use]
 pub fn members(call: &Call, profiles: Profiles<'_>) -> Vec<Value> {
@@ -326,13 +331,7 @@ pub fn event(then: &Call, event: &Event, env: &Env<'_>, profiles: Profiles<'_>) 
             "call.transcription_ready",
             json!({
                 "egress_id": egress_id,
-                "call_transcription": {
-                    "filename": transcript.filename,
-                    "url": transcript.url,
-                    "session_id": transcript.session_id,
-                    "start_time": transcript.start_time.as_nanos(),
-                    "end_time": transcript.end_time.as_nanos(),
-                },
+                "call_transcription": self::transcript(transcript),
             }),
         ),
         Event::ClosedCaption(said) => ("call.closed_caption", json!({"closed_caption": caption(said, profiles)})),

@@ -4,8 +4,8 @@
 
 use cuewire::time::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use serde_json::{Map, Value};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
 
@@ -124,12 +124,24 @@ pub fn verify(token: &str, secret: &str, now: Timestamp) -> Result<Token, ApiErr
     }
 }
 
+/// A token for somebody, or for the platform's own server, until then; what clients make for themselves with the same secret.
+///
+/// # Errors
+/// Where it cannot be signed.
+pub fn sign(user_id: Option<&str>, expires_at: Timestamp, secret: &str) -> Result<String, ApiError> {
+    let mut claims = json!({"exp": expires_at.as_nanos().div_euclid(1_000_000_000)});
+    match user_id {
+        Some(user_id) => claims["user_id"] = json!(user_id),
+        None => claims["server"] = json!(true),
+    }
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    encode(&Header::new(Algorithm::HS256), &claims, &key)
+        .map_err(|error| ApiError::new(Code::Internal, format!("a token cannot be signed: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use jsonwebtoken::{EncodingKey, Header, encode};
-    use serde_json::json;
-
     use super::*;
 
     const SECRET: &str = "a secret of the platform's";

@@ -9,7 +9,7 @@
 //!
 //! # A host's part
 //!
-//! A participant is a connection that sends audio, and a track of the engine. [`Effect::Recognise`] says how all tracks of the
+//! A participant is a connection that sends audio, and a track of the engine. [`Effect::Hear`] says how all tracks of the
 //! call are to be heard; captions come back as [`Input::Caption`], and a track's end, once its last caption is there, as
 //! [`Input::Left`]. At [`Call::wake_up`] an [`Input::Tick`] is due.
 
@@ -88,13 +88,29 @@ pub struct CallType {
     pub settings: Settings,
     /// Who may do what.
     pub grants: Grants,
+    /// Which storage transcripts go to, where it is not the default one.
+    pub external_storage: Option<String>,
+    /// What clients are notified of: kept as it was set.
+    pub notification_settings: Map<String, Value>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
 }
 
 impl CallType {
     /// One without settings of its own, with the default grants.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_string(), settings: Settings::default(), grants: Grants::default_for(name) }
+    pub fn new(name: &str, now: Timestamp) -> Self {
+        Self {
+            name: name.to_string(),
+            settings: Settings::default(),
+            grants: Grants::default_for(name),
+            external_storage: None,
+            notification_settings: Map::new(),
+            created_at: now,
+            updated_at: now,
+        }
     }
 }
 
@@ -216,11 +232,16 @@ pub enum Input {
         user_id: String,
     },
     /// A caption is final.
-    Caption(Caption),
-    /// Every caption that was open at an [`Effect::Barrier`] is final.
+    Caption {
+        /// What was said.
+        caption: Caption,
+        /// The mark of the last [`Effect::Hear`] before it opened.
+        mark: u64,
+    },
+    /// Every caption that opened before a mark is final.
     Passed {
-        /// Its number.
-        barrier: u64,
+        /// The mark of an [`Effect::Hear`].
+        mark: u64,
     },
     /// The call's type was changed by this; [`Env::call_type`] is what it is now.
     TypeUpdated(Settings),
@@ -299,12 +320,13 @@ pub enum Event {
 /// What a host is to bring about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Hear all participants like this, from each one's next caption on; `None`: open no more captions.
-    Recognise(Option<Recognition>),
-    /// Say [`Input::Passed`] once every caption that is open now is final.
-    Barrier {
-        /// Its number.
-        barrier: u64,
+    /// From each participant's next caption on, hear them like this. Where the mark is another one than before, say
+    /// [`Input::Passed`] once every caption that is open now is final.
+    Hear {
+        /// How; `None`: open no more captions.
+        recognition: Option<Recognition>,
+        /// What captions carry that open from now on.
+        mark: u64,
     },
     /// Begin a transcript.
     OpenTranscript(Run),
@@ -483,8 +505,8 @@ impl Call {
             Command::Delete => {
                 self.require_server(actor, "delete a call")?;
                 self.ended_at = self.ended_at.or(Some(env.now));
+                self.end_session_at_once(env);
                 self.tell(Event::Deleted);
-                self.empty_session(env);
                 Ok(())
             }
         }
@@ -494,8 +516,8 @@ impl Call {
     pub fn handle_input(&mut self, env: &mut Env<'_>, input: Input) {
         match input {
             Input::Left { user_id } => self.left(env, &user_id),
-            Input::Caption(caption) => self.heard(caption),
-            Input::Passed { barrier } => self.passed(env, barrier),
+            Input::Caption { caption, mark } => self.heard(caption, mark),
+            Input::Passed { mark } => self.passed(env, mark),
             Input::TypeUpdated(settings) => {
                 // What does not parse was refused when it was written.
                 let (theirs, own) = (settings.leaves().unwrap_or_default(), self.settings.leaves().unwrap_or_default());
@@ -685,12 +707,7 @@ impl Call {
     fn settings_changed(&mut self, env: &mut Env<'_>, patch: RecognitionPatch) {
         self.recognise_also(&patch);
         let leaves = self.leaves(env.call_type);
-        for (process, mode) in [(Process::Transcription, leaves.mode), (Process::Captions, leaves.closed_caption_mode)]
-        {
-            if mode == Some(Mode::Disabled) {
-                self.stop_run(env, process, true);
-            }
-        }
+        self.stop_runs(env, leaves.processes_in(Mode::Disabled));
         self.start_automatic(env);
     }
 

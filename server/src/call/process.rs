@@ -2,8 +2,9 @@
 //!
 //! In: starts, stops, captions. Out: what the processes say, and how tracks are to be heard.
 //!
-//! A caption belongs to the run in which it started. So a stop answers at once, and its run goes on until every caption that was
-//! open then is final.
+//! A caption belongs to the run in which it started. Each start and stop has a number, a mark, and a caption carries that of the
+//! last one before it opened: so no two clocks are compared. A stop answers at once, and its run goes on until every caption that
+//! was open then is final.
 
 use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -72,15 +73,17 @@ pub struct Run {
     pub from: Timestamp,
     /// Until when, where it was stopped.
     pub to: Option<Timestamp>,
-    /// Until which barrier it goes on, where it was stopped.
-    barrier: Option<u64>,
+    /// Captions from this mark on are its own,
+    from_mark: u64,
+    /// and none from this one on, where it was stopped.
+    to_mark: Option<u64>,
     /// Whether somebody stopped it.
     explicit: bool,
 }
 
 impl Run {
-    fn holds(&self, start_time: Timestamp) -> bool {
-        self.from <= start_time && self.to.is_none_or(|to| start_time < to)
+    fn holds(&self, mark: u64) -> bool {
+        self.from_mark <= mark && self.to_mark.is_none_or(|to| mark < to)
     }
 }
 
@@ -91,7 +94,7 @@ pub struct Runs {
     runs: Vec<Run>,
     /// How tracks are heard while anything runs.
     recognition: Option<Recognition>,
-    barriers: u64,
+    mark: u64,
 }
 
 impl Runs {
@@ -107,10 +110,26 @@ impl Runs {
         self.recognition.as_ref()
     }
 
+    /// The mark that captions carry which open now.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
     /// Whether anything was started and not stopped.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.runs.iter().any(|run| run.to.is_none())
+    }
+
+    /// Whether a caption that opened at this mark is shown when it is final, or before.
+    #[must_use]
+    pub fn shows(&self, mark: u64) -> bool {
+        self.run(Process::Captions, mark).is_some()
+    }
+
+    fn run(&self, process: Process, mark: u64) -> Option<&Run> {
+        self.runs.iter().find(|run| run.process == process && run.holds(mark))
     }
 }
 
@@ -168,37 +187,44 @@ impl Call {
         patch.apply_to(&mut recognition);
         (env.check)(&recognition).map_err(CallError::Input)?;
         self.open_session(env);
-        self.recognise(recognition);
-        for process in wanted.into_iter().flatten() {
-            self.start_run(env, process);
-        }
+        self.start_runs(env, wanted.into_iter().flatten(), Some(recognition));
         Ok(())
     }
 
-    /// Starts a process, unless it runs.
-    pub(super) fn start_run(&mut self, env: &mut Env<'_>, process: Process) {
+    /// Starts those that do not run.
+    pub(super) fn start_runs(
+        &mut self,
+        env: &mut Env<'_>,
+        processes: impl IntoIterator<Item = Process>,
+        recognition: Option<Recognition>,
+    ) {
         let Some(session_id) = self.session.as_ref().map(|session| session.id().to_string()) else { return };
-        if self.runs.of(process).is_some() {
+        let new: Vec<_> = processes.into_iter().filter(|process| self.runs.of(*process).is_none()).collect();
+        if new.is_empty() {
             return;
         }
-        if self.runs.recognition.is_none() {
-            self.recognise(self.recognition(env.call_type));
+        let recognition = recognition.or(self.runs.recognition.take());
+        self.runs.recognition = recognition.or_else(|| Some(self.recognition(env.call_type)));
+        self.runs.mark += 1;
+        self.hear();
+        for process in new {
+            let egress_id = (env.new_id)();
+            let run = Run {
+                process,
+                egress_id: egress_id.clone(),
+                session_id: session_id.clone(),
+                from: env.now,
+                to: None,
+                from_mark: self.runs.mark,
+                to_mark: None,
+                explicit: false,
+            };
+            self.runs.runs.push(run.clone());
+            if process == Process::Transcription {
+                self.want(Effect::OpenTranscript(run));
+            }
+            self.tell(Event::ProcessStarted { process, egress_id });
         }
-        let egress_id = (env.new_id)();
-        let run = Run {
-            process,
-            egress_id: egress_id.clone(),
-            session_id,
-            from: env.now,
-            to: None,
-            barrier: None,
-            explicit: false,
-        };
-        self.runs.runs.push(run.clone());
-        if process == Process::Transcription {
-            self.want(Effect::OpenTranscript(run));
-        }
-        self.tell(Event::ProcessStarted { process, egress_id });
     }
 
     pub(super) fn stop(
@@ -215,34 +241,33 @@ impl Call {
         if self.runs.of(process).is_none() {
             return Err(CallError::Input(format!("{} of this call: it does not run", process.name())));
         }
-        self.stop_run(env, process, true);
-        if with_other {
-            self.stop_run(env, process.other(), true);
-        }
+        self.stop_runs(env, [Some(process), with_other.then(|| process.other())].into_iter().flatten());
         Ok(())
     }
 
-    /// Stops a process, if it runs: it says so behind its last caption.
-    pub(super) fn stop_run(&mut self, env: &mut Env<'_>, process: Process, explicit: bool) {
-        let barrier = self.runs.barriers;
-        let Some(run) = self.runs.runs.iter_mut().find(|run| run.process == process && run.to.is_none()) else {
-            return;
-        };
-        (run.to, run.barrier, run.explicit) = (Some(env.now), Some(barrier), explicit);
-        self.runs.barriers += 1;
-        if let Some(session) = self.session.as_mut().filter(|_| explicit) {
-            session.stopped.push(process);
+    /// Stops those that run: each says so behind its last caption.
+    pub(super) fn stop_runs(&mut self, env: &mut Env<'_>, processes: impl IntoIterator<Item = Process>) {
+        let mark = self.runs.mark + 1;
+        for process in processes {
+            let mut runs = self.runs.runs.iter_mut();
+            let Some(run) = runs.find(|run| run.process == process && run.to.is_none()) else { continue };
+            (run.to, run.to_mark, run.explicit) = (Some(env.now), Some(mark), true);
+            self.runs.mark = mark;
+            if let Some(session) = &mut self.session {
+                session.stopped.push(process);
+            }
         }
-        self.want(Effect::Barrier { barrier });
-        if !self.runs.is_any() {
-            self.runs.recognition = None;
-            self.want(Effect::Recognise(None));
+        if self.runs.mark == mark {
+            if !self.runs.is_any() {
+                self.runs.recognition = None;
+            }
+            self.hear();
         }
     }
 
-    /// Every caption that was open at a barrier is final: what was stopped then is over.
-    pub(super) fn passed(&mut self, env: &mut Env<'_>, barrier: u64) {
-        let over = self.take_runs(|run| run.barrier.is_some_and(|of| of <= barrier));
+    /// Every caption that opened before this mark is final: what was stopped by then is over.
+    pub(super) fn passed(&mut self, env: &mut Env<'_>, mark: u64) {
+        let over = self.take_runs(|run| run.to_mark.is_some_and(|to| to <= mark));
         for transcript in self.finish(env, over) {
             self.want(transcript);
         }
@@ -255,16 +280,17 @@ impl Call {
     /// The session ends, and every caption is final. What is to be done with transcripts, behind the session's end.
     pub(super) fn end_runs(&mut self, env: &mut Env<'_>) -> Vec<Effect> {
         if self.runs.recognition.take().is_some() {
-            self.want(Effect::Recognise(None));
+            self.hear();
         }
-        let mut over = self.take_runs(|_| true);
-        over.sort_by_key(|run| run.process == Process::Transcription);
+        let over = self.take_runs(|_| true);
         self.finish(env, over)
     }
 
+    /// Captions before transcriptions: so they say that they are over.
     fn take_runs(&mut self, is_over: impl Fn(&Run) -> bool) -> Vec<Run> {
-        let (over, runs) = std::mem::take(&mut self.runs.runs).into_iter().partition(is_over);
+        let (mut over, runs): (Vec<_>, _) = std::mem::take(&mut self.runs.runs).into_iter().partition(is_over);
         self.runs.runs = runs;
+        over.sort_by_key(|run| run.process == Process::Transcription);
         over
     }
 
@@ -286,7 +312,7 @@ impl Call {
     /// Recognition broke: what runs has failed, and what was heard by then is kept.
     pub(super) fn failed(&mut self, env: &mut Env<'_>, error: &str) {
         if self.runs.recognition.take().is_some() {
-            self.want(Effect::Recognise(None));
+            self.hear();
         }
         for Run { process, egress_id, session_id, from, to, .. } in self.take_runs(|_| true) {
             let error = error.to_string();
@@ -308,16 +334,20 @@ impl Call {
 
     fn recognise(&mut self, recognition: Recognition) {
         if self.runs.recognition.as_ref() != Some(&recognition) {
-            self.runs.recognition = Some(recognition.clone());
-            self.want(Effect::Recognise(Some(recognition)));
+            self.runs.recognition = Some(recognition);
+            self.hear();
         }
     }
 
+    /// Says how tracks are heard from now on.
+    pub(super) fn hear(&mut self) {
+        self.want(Effect::Hear { recognition: self.runs.recognition.clone(), mark: self.runs.mark });
+    }
+
     /// A caption of this call's own.
-    pub(super) fn heard(&mut self, caption: Caption) {
-        let run = |process| self.runs.runs.iter().find(|run| run.process == process && run.holds(caption.start_time));
-        let transcript = run(Process::Transcription).map(|run| run.egress_id.clone()).filter(|_| !caption.translated);
-        let is_shown = run(Process::Captions).is_some();
+    pub(super) fn heard(&mut self, caption: Caption, mark: u64) {
+        let transcript = self.runs.run(Process::Transcription, mark).map(|run| run.egress_id.clone());
+        let is_shown = self.runs.shows(mark);
         self.show(caption, transcript, is_shown);
     }
 
@@ -327,12 +357,12 @@ impl Call {
             return Err(CallError::Input("closed captions of this call: they do not run".into()));
         }
         let transcript = self.runs.of(Process::Transcription).map(|run| run.egress_id.clone());
-        self.show(caption.clone(), transcript.filter(|_| !caption.translated), true);
+        self.show(caption, transcript, true);
         Ok(())
     }
 
     fn show(&mut self, caption: Caption, transcript: Option<String>, is_shown: bool) {
-        if let Some(egress_id) = transcript {
+        if let Some(egress_id) = transcript.filter(|_| !caption.translated) {
             self.want(Effect::AppendTranscript { egress_id, caption: caption.clone() });
         }
         if is_shown {

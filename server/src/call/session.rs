@@ -172,6 +172,17 @@ impl Call {
         self.wait_where_empty(env);
     }
 
+    /// Nobody is waited for: what is open is lost with the call.
+    pub(super) fn end_session_at_once(&mut self, env: &mut Env<'_>) {
+        let Some(session) = &self.session else { return };
+        let user_ids: Vec<_> = session.participants.keys().cloned().collect();
+        for user_id in user_ids {
+            self.want(Effect::Disconnect { user_id: user_id.clone() });
+            self.left(env, &user_id);
+        }
+        self.end_session(env);
+    }
+
     fn end_session(&mut self, env: &mut Env<'_>) {
         let Some(session_id) = self.session.as_ref().map(|session| session.id.clone()) else { return };
         let transcripts = self.end_runs(env);
@@ -192,7 +203,7 @@ impl Call {
             session.waiting = Some(Waiting::Suspended(env.now.plus_nanos(timeout)));
         }
         if self.runs.is_any() {
-            self.want(Effect::Recognise(self.runs.recognition().cloned()));
+            self.hear();
         }
         if self.ended_at.is_some() {
             self.empty_session(env);
@@ -225,12 +236,10 @@ impl Call {
         let leaves = self.leaves(env.call_type);
         let Some(session) = &self.session else { return };
         let is_here = session.participants.values().any(|participant| !participant.away);
-        let stopped = session.stopped.clone();
-        for (process, mode) in [(Process::Transcription, leaves.mode), (Process::Captions, leaves.closed_caption_mode)]
-        {
-            if mode == Some(Mode::AutoOn) && is_here && self.ended_at.is_none() && !stopped.contains(&process) {
-                self.start_run(env, process);
-            }
+        if !is_here || self.ended_at.is_some() {
+            return;
         }
+        let stopped = session.stopped.clone();
+        self.start_runs(env, leaves.processes_in(Mode::AutoOn).filter(|process| !stopped.contains(process)), None);
     }
 }

@@ -8,6 +8,8 @@ use cuewire::config::{LanguageSetting, MaxSpeechCaptionMs, SilenceDurationMs, Sp
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Process;
+
 /// Settings, or some of them: an object of objects. `null` is "left out".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -96,6 +98,14 @@ pub struct Leaves {
     pub recognition: RecognitionPatch,
     /// Seconds without participants that end a session.
     pub inactivity_timeout_s: Option<u32>,
+}
+
+impl Leaves {
+    /// The processes that are set to this mode.
+    pub(super) fn processes_in(&self, mode: Mode) -> impl Iterator<Item = Process> + use<> {
+        let modes = [(Process::Transcription, self.mode), (Process::Captions, self.closed_caption_mode)];
+        modes.into_iter().filter(move |(_, set)| *set == Some(mode)).map(|(process, _)| process)
+    }
 }
 
 /// Longest inactivity timeout: 15 minutes.

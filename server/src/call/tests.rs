@@ -37,7 +37,7 @@ impl World {
     }
 
     fn with(call_type: &str, own: Value) -> Self {
-        let call_type = CallType::new(call_type);
+        let call_type = CallType::new(call_type, Timestamp::EPOCH);
         let actor = Actor::Server { user_id: Some("carol".into()) };
         let mut new_id = || "0".to_string();
         let mut env = Env {
@@ -75,9 +75,9 @@ impl World {
         for output in outputs {
             said.push(match output {
                 Output::Event(then, event) => name(&then, &event),
-                Output::Effect(Effect::Recognise(Some(recognition))) => format!("hear {}", short(&recognition)),
-                Output::Effect(Effect::Recognise(None)) => "hear nothing".into(),
-                Output::Effect(Effect::Barrier { barrier }) => format!("barrier {barrier}"),
+                Output::Effect(Effect::Hear { recognition, mark }) => {
+                    format!("hear {} #{mark}", recognition.as_ref().map_or("nothing".into(), short))
+                }
                 Output::Effect(Effect::OpenTranscript(_)) => "open file".into(),
                 Output::Effect(Effect::AppendTranscript { caption, .. }) => format!("write {}", caption.text),
                 Output::Effect(Effect::CloseTranscript { start_time, end_time, .. }) => {
@@ -104,9 +104,11 @@ impl World {
         let tree = || serde_json::from_str(rest).unwrap();
         let input = match verb {
             "leave" => Input::Left { user_id: word(0).into() },
-            "caption" => Input::Caption(caption(word(0), word(1).parse().unwrap(), false)),
-            "translation" => Input::Caption(caption(word(0), word(1).parse().unwrap(), true)),
-            "passed" => Input::Passed { barrier: word(0).parse().unwrap() },
+            "caption" | "translation" => {
+                let caption = caption(word(0), word(1).parse().unwrap(), verb == "translation");
+                Input::Caption { caption, mark: word(2)[1..].parse().unwrap() }
+            }
+            "passed" => Input::Passed { mark: word(0)[1..].parse().unwrap() },
             "failed" => Input::Failed { error: "out of order".into() },
             "restart" => Input::Restarted,
             "tick" => Input::Tick,
@@ -220,12 +222,12 @@ const AUTO: &str = r#"{"transcription": {"mode": "auto-on", "closed_caption_mode
 #[test]
 fn either_process_runs_alone_or_both_with_one_request() {
     let began = ["session_started"];
-    let both = |first: &'static str, second: &'static str| [&began[..], &["hear en"], &[first, second][..]].concat();
+    let both = |first: &'static str, second: &'static str| [&began[..], &["hear en #1"], &[first, second][..]].concat();
     check(
         "a flag starts the other one",
         World::new(),
         &["0 start captions - +"],
-        &["session_started", "hear en", "captions_started", "open file", "transcription_started"],
+        &["session_started", "hear en #1", "captions_started", "open file", "transcription_started"],
     );
     check("one alone", World::new(), &["0 start captions"], &both("captions_started", "")[..3]);
     check(
@@ -234,9 +236,10 @@ fn either_process_runs_alone_or_both_with_one_request() {
         &["0 start transcription", "1 start captions - +", "2 start captions - +", "3 start transcription"],
         &[
             "session_started",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
+            "hear en #2",
             "captions_started",
             "refused: closed captions of this call: it runs already",
             "refused: transcription of this call: it runs already",
@@ -249,12 +252,11 @@ fn either_process_runs_alone_or_both_with_one_request() {
         &[
             "refused: closed captions of this call: it does not run",
             "session_started",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "refused: closed captions of this call: it does not run",
-            "barrier 0",
-            "hear nothing",
+            "hear nothing #2",
         ],
     );
 }
@@ -279,13 +281,12 @@ fn a_request_needs_the_capabilities_of_both_and_neither_may_be_disabled() {
             "permissions bob",
             "not allowed",
             "session_started",
-            "hear en",
+            "hear en #1",
             "captions_started",
             "not allowed",
             "permissions bob",
             "not allowed",
-            "barrier 0",
-            "hear nothing",
+            "hear nothing #2",
         ],
     );
     check(
@@ -296,7 +297,7 @@ fn a_request_needs_the_capabilities_of_both_and_neither_may_be_disabled() {
             "refused: transcription of this call: settings.transcription.mode is disabled",
             "refused: transcription of this call: settings.transcription.mode is disabled",
             "session_started",
-            "hear en",
+            "hear en #1",
             "captions_started",
         ],
     );
@@ -307,18 +308,18 @@ fn the_order_of_a_session_is_as_documented() {
     check(
         "not stopped by anybody",
         World::with("default", serde_json::from_str(AUTO).unwrap()),
-        &["0 alice: join", "1 caption alice 1", "5 leave alice", "34 tick", "35 tick"],
+        &["0 alice: join", "1 caption alice 1 #1", "5 leave alice", "34 tick", "35 tick"],
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "captions_started",
             "write alice at 1",
             "show alice at 1",
             "left alice",
-            "hear nothing",
+            "hear nothing #1",
             "captions_stopped",
             "session_ended",
             "close file 0 – 35",
@@ -331,28 +332,25 @@ fn the_order_of_a_session_is_as_documented() {
             "0 alice: join",
             "0 start transcription - +",
             "9 stop transcription +",
-            "9 caption alice 8",
-            "9 caption alice 9",
-            "10 passed 0",
-            "10 passed 1",
+            "9 caption alice 8 #1",
+            "9 caption alice 9 #2",
+            "10 passed #2",
             "11 leave alice",
             "41 tick",
         ],
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "captions_started",
-            "barrier 0",
-            "barrier 1",
-            "hear nothing",
+            "hear nothing #2",
             "write alice at 8",
             "show alice at 8",
+            "captions_stopped",
             "transcription_stopped",
             "close file 0 – 9",
-            "captions_stopped",
             "left alice",
             "session_ended",
         ],
@@ -364,11 +362,10 @@ fn the_order_of_a_session_is_as_documented() {
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
-            "barrier 0",
-            "hear nothing",
+            "hear nothing #2",
             "left alice",
             "transcription_stopped",
             "session_ended",
@@ -385,10 +382,10 @@ fn sessions_wait_for_participants_and_end_without_them() {
         &["0 start transcription", "3599 tick", "3600 tick"],
         &[
             "session_started",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
-            "hear nothing",
+            "hear nothing #1",
             "session_ended",
             "close file 0 – 3600",
         ],
@@ -415,7 +412,7 @@ fn sessions_wait_for_participants_and_end_without_them() {
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "captions_started",
@@ -424,7 +421,7 @@ fn sessions_wait_for_participants_and_end_without_them() {
             "disconnect alice",
             "refused: the call default:c has ended",
             "left alice",
-            "hear nothing",
+            "hear nothing #1",
             "captions_stopped",
             "session_ended",
             "close file 0 – 3",
@@ -432,6 +429,24 @@ fn sessions_wait_for_participants_and_end_without_them() {
             "not allowed",
             "session_started",
             "joined carol",
+        ],
+    );
+    check(
+        "deleted, it ends at once",
+        World::new(),
+        &["0 alice: join", "0 start transcription", "5 delete"],
+        &[
+            "session_started",
+            "joined alice",
+            "hear en #1",
+            "open file",
+            "transcription_started",
+            "disconnect alice",
+            "left alice",
+            "hear nothing #1",
+            "session_ended",
+            "close file 0 – 5",
+            "deleted",
         ],
     );
     check("marked as ended with nobody there", World::new(), &["0 end", "1 end"], &["ended"]);
@@ -446,7 +461,7 @@ fn what_starts_by_itself_does_so_once_a_session() {
         &[
             "0 alice: join",
             "1 stop captions",
-            "1 passed 0",
+            "1 passed #2",
             "2 bob: join",
             "3 leave bob",
             "3 leave alice",
@@ -456,10 +471,9 @@ fn what_starts_by_itself_does_so_once_a_session() {
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "captions_started",
-            "barrier 0",
-            "hear nothing",
+            "hear nothing #2",
             "captions_stopped",
             "joined bob",
             "left bob",
@@ -467,7 +481,7 @@ fn what_starts_by_itself_does_so_once_a_session() {
             "session_ended",
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #3",
             "captions_started",
         ],
     );
@@ -478,7 +492,7 @@ fn what_starts_by_itself_does_so_once_a_session() {
             "0 alice: join",
             &format!("1 update {auto}"),
             r#"2 update {"transcription": {"closed_caption_mode": "disabled"}}"#,
-            "2 passed 0",
+            "2 passed #2",
             r#"3 type {"transcription": {"mode": "auto-on"}}"#,
             r#"4 type {"transcription": {"mode": "disabled"}}"#,
         ],
@@ -486,17 +500,15 @@ fn what_starts_by_itself_does_so_once_a_session() {
             "session_started",
             "joined alice",
             "updated",
-            "hear en",
+            "hear en #1",
             "captions_started",
             "updated",
-            "barrier 0",
-            "hear nothing",
+            "hear nothing #2",
             "captions_stopped",
-            "hear en",
+            "hear en #3",
             "open file",
             "transcription_started",
-            "barrier 1",
-            "hear nothing",
+            "hear nothing #4",
         ],
     );
 }
@@ -510,14 +522,13 @@ fn the_last_explicit_write_wins_while_something_runs() {
         &["0 start captions de", "1 start transcription", "2 stop captions +", "3 start captions"],
         &[
             "session_started",
-            "hear de",
+            "hear de #1",
             "captions_started",
+            "hear de #2",
             "open file",
             "transcription_started",
-            "barrier 0",
-            "barrier 1",
-            "hear nothing",
-            "hear fr",
+            "hear nothing #3",
+            "hear fr #4",
             "captions_started",
         ],
     );
@@ -536,17 +547,17 @@ fn the_last_explicit_write_wins_while_something_runs() {
         ],
         &[
             "session_started",
-            "hear it",
+            "hear it #1",
             "captions_started",
-            "hear es",
+            "hear es #2",
             "open file",
             "transcription_started",
-            "hear ru",
+            "hear ru #2",
             "updated",
-            "hear fr",
-            "hear fr 9000/500",
+            "hear fr #2",
+            "hear fr 9000/500 #2",
             "updated",
-            "hear fr 9000/500 translated",
+            "hear fr 9000/500 translated #2",
         ],
     );
     check(
@@ -565,23 +576,23 @@ fn captions_belong_to_the_run_in_which_they_began() {
         &[
             "0 alice: join",
             "5 start transcription - +",
-            "6 caption alice 4",
-            "7 caption alice 6",
-            "7 translation alice 6",
+            "6 caption alice 4 #0",
+            "7 caption alice 6 #1",
+            "7 translation alice 6 #1",
             "8 stop captions",
-            "9 caption alice 8",
+            "9 caption alice 8 #2",
         ],
         &[
             "session_started",
             "joined alice",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "captions_started",
             "write alice at 6",
             "show alice at 6",
             "show alice at 6 in English",
-            "barrier 0",
+            "hear en #2",
             "write alice at 8",
         ],
     );
@@ -592,10 +603,11 @@ fn captions_belong_to_the_run_in_which_they_began() {
         &[
             "refused: closed captions of this call: they do not run",
             "session_started",
-            "hear en",
+            "hear en #1",
             "captions_started",
             "not allowed",
             "show bob at 1",
+            "hear en #2",
             "open file",
             "transcription_started",
             "write bob at 3",
@@ -608,21 +620,21 @@ fn captions_belong_to_the_run_in_which_they_began() {
         &["0 start transcription - +", "5 failed"],
         &[
             "session_started",
-            "hear en",
+            "hear en #1",
             "open file",
             "transcription_started",
             "captions_started",
-            "hear nothing",
+            "hear nothing #1",
+            "captions_failed out of order",
             "transcription_failed out of order",
             "close file 0 – 5",
-            "captions_failed out of order",
         ],
     );
 }
 
 #[test]
 fn a_restart_suspends_sessions_and_those_who_return_go_on() {
-    let began = ["session_started", "joined alice", "joined bob", "hear en", "open file", "transcription_started"];
+    let began = ["session_started", "joined alice", "joined bob", "hear en #1", "open file", "transcription_started"];
     let steps = ["0 alice: join", "0 bob: join", "0 start transcription", "10 restart"];
     let mut world = World::new();
     steps.iter().for_each(|step| world.step(step));
@@ -630,10 +642,10 @@ fn a_restart_suspends_sessions_and_those_who_return_go_on() {
     check(
         "one returns, the other one does not",
         world,
-        &["15 alice: join", "16 caption alice 15", "39 tick", "40 tick", "50 leave alice", "80 tick"],
+        &["15 alice: join", "16 caption alice 15 #1", "39 tick", "40 tick", "50 leave alice", "80 tick"],
         &[
             &began[..],
-            &["hear en", "write alice at 15", "left bob", "left alice", "hear nothing", "session_ended"],
+            &["hear en #1", "write alice at 15", "left bob", "left alice", "hear nothing #1", "session_ended"],
             &["close file 0 – 80"],
         ]
         .concat(),
@@ -644,8 +656,11 @@ fn a_restart_suspends_sessions_and_those_who_return_go_on() {
         "nobody returns",
         world,
         &["40 tick"],
-        &[&began[..], &["hear en", "left alice", "left bob", "hear nothing", "session_ended", "close file 0 – 40"]]
-            .concat(),
+        &[
+            &began[..],
+            &["hear en #1", "left alice", "left bob", "hear nothing #1", "session_ended", "close file 0 – 40"],
+        ]
+        .concat(),
     );
     let mut world = World::new();
     ["0 alice: join", "0 start captions", "5 stop captions", "6 restart"].iter().for_each(|step| world.step(step));

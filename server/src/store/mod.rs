@@ -14,9 +14,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallType, Cid};
+use crate::user::Profile;
 
+mod query;
+mod transcripts;
 mod writer;
 
+pub use query::{CALL_FIELDS, Fields, Query, QueryError, USER_FIELDS};
+pub use transcripts::StoredTranscript;
 pub use writer::{Gone, Writer};
 
 /// From an empty database to today's, a step a version: never changed once released.
@@ -38,6 +43,23 @@ const MIGRATIONS: &[&str] = &["
         at INTEGER NOT NULL,
         event TEXT NOT NULL
     ) STRICT;
+    CREATE TABLE transcripts (
+        egress_id TEXT PRIMARY KEY,
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        start_time INTEGER NOT NULL,
+        end_time INTEGER, -- where nothing more comes
+        filename TEXT, -- where the file is written
+        expires_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX transcripts_call ON transcripts (type, id);
+    CREATE TABLE fragments (
+        number INTEGER PRIMARY KEY,
+        egress_id TEXT NOT NULL,
+        fragment TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX fragments_transcript ON fragments (egress_id);
 "];
 
 /// The database cannot be read or written.
@@ -164,6 +186,82 @@ impl Store {
         self.all(sql, params![now.as_nanos(), most], "a call")
     }
 
+    /// Calls that have a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn calls_in_session(&self) -> Result<Vec<Call>, StoreError> {
+        self.all("SELECT state FROM calls WHERE state ->> '$.session' IS NOT NULL", params![], "a call")
+    }
+
+    /// Whether there is a call of this type.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_calls_of(&self, call_type: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM calls WHERE type = ?1)";
+        Ok(self.connection.prepare_cached(sql)?.query_row(params![call_type], |row| row.get(0))?)
+    }
+
+    /// The calls of one type that have a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn calls_of(&self, call_type: &str) -> Result<Vec<Call>, StoreError> {
+        let sql = "SELECT state FROM calls WHERE type = ?1 AND state ->> '$.session' IS NOT NULL";
+        self.all(sql, params![call_type], "a call")
+    }
+
+    /// Calls that a query finds, in its order, behind the first `offset`; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn calls_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Call>, StoreError> {
+        self.found("calls", query, "type, id", offset, most, "a call")
+    }
+
+    /// Users that a query finds, in its order, behind the first `offset`; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn users_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Profile>, StoreError> {
+        self.found("users", query, "id", offset, most, "a user")
+    }
+
+    fn found<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        query: &Query,
+        key: &str,
+        offset: u32,
+        most: u32,
+        what: &str,
+    ) -> Result<Vec<T>, StoreError> {
+        // Of a query's own text nothing is a client's: values are parameters.
+        let Query { condition, order, values } = query;
+        let order = if order.is_empty() { String::new() } else { format!("{order}, ") };
+        let sql =
+            format!("SELECT state FROM {table} WHERE {condition} ORDER BY {order}{key} LIMIT {most} OFFSET {offset}");
+        self.all(&sql, rusqlite::params_from_iter(values), what)
+    }
+
+    /// A user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn user(&self, id: &str) -> Result<Option<Profile>, StoreError> {
+        self.one("SELECT state FROM users WHERE id = ?1", params![id], "a user")
+    }
+
+    /// Writes a user as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_user(&self, user: &Profile) -> Result<(), StoreError> {
+        let state = json(user, "a user")?;
+        self.execute("INSERT OR REPLACE INTO users (id, state) VALUES (?1, ?2)", params![user.user.id, state])
+    }
+
     /// A call type.
     ///
     /// # Errors
@@ -197,15 +295,16 @@ impl Store {
         Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
     }
 
-    /// Writes an event that the present change causes.
+    /// Writes an event that the present change causes; its number.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_event(&self, cid: &Cid, at: Timestamp, event: &str) -> Result<(), StoreError> {
+    pub fn put_event(&self, cid: &Cid, at: Timestamp, event: &str) -> Result<i64, StoreError> {
         self.execute(
             "INSERT INTO outbox (type, id, at, event) VALUES (?1, ?2, ?3, ?4)",
             params![cid.call_type(), cid.id(), at.as_nanos(), event],
-        )
+        )?;
+        Ok(self.connection.last_insert_rowid())
     }
 
     /// Events behind this number, in their order; at most `most`.
@@ -277,9 +376,9 @@ mod tests {
     fn an_old_database_is_migrated_and_a_newer_one_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        Store::open(&path).unwrap().put_call_type(&CallType::new("default")).unwrap();
+        Store::open(&path).unwrap().put_call_type(&CallType::new("default", Timestamp::EPOCH)).unwrap();
         let again = Store::open(&path).unwrap();
-        assert_eq!(again.call_types().unwrap(), [CallType::new("default")]);
+        assert_eq!(again.call_types().unwrap(), [CallType::new("default", Timestamp::EPOCH)]);
         again.connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("version {}", MIGRATIONS.len() + 1)), "{error}");

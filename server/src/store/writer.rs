@@ -122,7 +122,11 @@ mod tests {
     use crate::call::CallType;
 
     fn put(name: String) -> impl FnOnce(&Store) -> Result<(), String> + Send {
-        move |store| store.put_call_type(&CallType::new(&name)).map_err(|error| error.to_string())
+        move |store| {
+            store
+                .put_call_type(&CallType::new(&name, cuewire::time::Timestamp::EPOCH))
+                .map_err(|error| error.to_string())
+        }
     }
 
     fn names(store: &Store) -> Vec<String> {

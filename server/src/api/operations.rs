@@ -1,0 +1,689 @@
+//! What each operation does.
+//!
+//! In: who asks, the path's names, the query and the body. Out: the answer's fields, with times as integers.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::error::{ApiError, Code};
+use super::http::{App, Call as Request, text};
+use super::route::Operation;
+use super::token::Token;
+use super::{render, time_of};
+use crate::call::grants::{Capability, Grants};
+use crate::call::settings::{RecognitionPatch, Settings};
+use crate::call::{Actor, Call, CallType, Caption, Cid, Command, Member, NewCall, Process};
+use crate::host::{Change, new_id};
+use crate::store::{CALL_FIELDS, Query, QueryError, USER_FIELDS};
+use crate::transcripts::{delete_file, find};
+use crate::user::Profile;
+
+/// Calls, members or users in one page, where nothing else is asked for, and at most.
+const PAGE: (u32, u32) = (25, 100);
+/// Calls looked at to fill a page: those that one may not see count too.
+const MOST_LOOKED_AT: u32 = 1000;
+/// Members, users or capabilities in one request.
+const MOST_ENTRIES: usize = 1000;
+/// Longest text of a caption from elsewhere.
+const MAX_CAPTION_BYTES: usize = 16 * 1024;
+
+fn input<T>(message: impl Into<String>) -> Result<T, ApiError> {
+    Err(ApiError::new(Code::Input, message))
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::new(Code::Input, error.to_string())
+    }
+}
+
+/// A body, or a part of one, as a type. Unknown fields are ignored.
+fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+        let at = error.path().to_string();
+        ApiError::new(Code::Input, format!("{}{}", if at == "." { String::new() } else { at + ": " }, error.inner()))
+    })
+}
+
+/// A time, where there is one.
+fn time(fields: &Map<String, Value>, name: &str) -> Result<Option<cuewire::time::Timestamp>, ApiError> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match time_of(value) {
+            Some(time) => Ok(Some(time)),
+            None => input(format!("{name} is {value}: allowed is a time, as 2024-02-28T08:18:18Z")),
+        },
+    }
+}
+
+/// An object, where there is one.
+fn object(fields: &mut Map<String, Value>, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
+    match fields.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(_) => input(format!("{name} should be an object")),
+    }
+}
+
+fn settings(fields: &mut Map<String, Value>, name: &str) -> Result<Settings, ApiError> {
+    let tree = object(fields, name)?.unwrap_or_default();
+    Settings::parse(tree).map_err(|error| ApiError::new(Code::Input, error.to_string()))
+}
+
+fn texts(fields: &Map<String, Value>, name: &str) -> Result<Vec<String>, ApiError> {
+    let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
+    let list = value.as_array().filter(|list| list.len() <= MOST_ENTRIES);
+    let list = list.map(|list| list.iter().map(|text| text.as_str().map(str::to_string)).collect::<Option<Vec<_>>>());
+    list.flatten().map_or_else(|| input(format!("{name} should be a list of at most {MOST_ENTRIES} texts")), Ok)
+}
+
+fn members(fields: &Map<String, Value>, name: &str) -> Result<Vec<(String, Member)>, ApiError> {
+    #[derive(Deserialize)]
+    struct Written {
+        user_id: String,
+        role: Option<String>,
+        custom: Option<Map<String, Value>>,
+    }
+    let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
+    let written: Vec<Written> = serde_path_to_error::deserialize(value)
+        .map_err(|error| ApiError::new(Code::Input, format!("{name}{}: {}", error.path(), error.inner())))?;
+    if written.len() > MOST_ENTRIES {
+        return input(format!("{name}: at most {MOST_ENTRIES}"));
+    }
+    let member = |Written { user_id, role, custom }| (user_id, Member { role, custom: custom.unwrap_or_default() });
+    Ok(written.into_iter().map(member).collect())
+}
+
+/// A server's token only.
+fn require_server(token: &Token, what: &str) -> Result<(), ApiError> {
+    match token {
+        Token::Server => Ok(()),
+        Token::User(_) => Err(ApiError::new(Code::NotAllowed, format!("only a server's token may {what}"))),
+    }
+}
+
+/// Answers a request.
+pub(super) async fn answer(
+    app: &App,
+    operation: Operation,
+    names: &[&str],
+    request: Request,
+) -> Result<Value, ApiError> {
+    use Operation as O;
+    let host = app.host.clone();
+    match operation {
+        O::UpdateUsers | O::UpdateUsersPartial => {
+            require_server(&request.token, "change users")?;
+            let is_partial = operation == O::UpdateUsersPartial;
+            host.run(move |change| update_users(change, request.body, is_partial)).await
+        }
+        O::QueryUsers => {
+            require_server(&request.token, "list users")?;
+            let payload = text(&request.query, "payload").unwrap_or("{}").to_string();
+            let Ok(payload) = serde_json::from_str(&payload) else {
+                return input("payload should be a JSON object");
+            };
+            host.run(move |change| query_users(change, payload)).await
+        }
+        O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
+            require_server(&request.token, "see or change call types")?;
+            let name = names.first().map(|name| (*name).to_string());
+            host.run(move |change| call_types(change, operation, name, request.body)).await
+        }
+        O::QueryCalls => {
+            let connection = connection(app, &request, true)?;
+            host.run(move |change| query_calls(change, &request, connection)).await
+        }
+        O::QueryMembers => {
+            let field = |name| text(&request.body, name).unwrap_or_default();
+            let cid = Cid::new(field("type"), field("id"))?;
+            host.run(move |change| query_members(change, &cid, &request)).await
+        }
+        O::CallClientEvent | O::Connect | O::Audio => input("this is no operation of a body"),
+        O::DeleteTranscription => {
+            require_server(&request.token, "delete transcripts")?;
+            let cid = Cid::new(names[0], names[1])?;
+            let (session, filename) = (names[2].to_string(), names[3].to_string());
+            let worker = host.clone();
+            host.run(move |change| {
+                change.call(&cid)?;
+                let files = change.store.files_of(&cid)?;
+                let Some(file) = find(&files, &session, &filename) else {
+                    let shown: String = filename.chars().take(100).collect();
+                    let why = format!("the call {cid} has no transcript {shown} of this session on default storage");
+                    return Err(ApiError::new(Code::DoesNotExist, why));
+                };
+                delete_file(&worker, &file.filename)?;
+                change.store.forget_file(&file.egress_id)?;
+                Ok(json!({}))
+            })
+            .await
+        }
+        _ => {
+            let cid = Cid::new(names[0], names[1])?;
+            let is_watching = matches!(operation, O::GetCall | O::GetOrCreateCall);
+            let connection = connection(app, &request, is_watching)?;
+            let signer = host.clone();
+            host.run(move |change| match operation {
+                O::GetOrCreateCall => get_or_create(change, &cid, request, connection),
+                O::ListTranscriptions => {
+                    let actor = actor(change, &request.token, &cid, None);
+                    change.command(&cid, &actor, Command::ListTranscriptions)?;
+                    let now = change.now;
+                    let files = change.store.files_of(&cid)?.into_iter().map(|file| {
+                        let url = signer.signer.url(&file, now);
+                        render::transcript(&file.with_url(url))
+                    });
+                    Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
+                }
+                _ => on_call(change, operation, &cid, request, connection),
+            })
+            .await
+        }
+    }
+}
+
+/// The connection that the request names, if it would watch; it must be there, and in any case not another user's.
+fn connection(app: &App, request: &Request, is_watching: bool) -> Result<Option<String>, ApiError> {
+    let Some(connection) = text(&request.query, "connection_id").filter(|id| !id.is_empty()) else { return Ok(None) };
+    let is_watching = is_watching && request.body.get("watch").is_none_or(|watch| *watch != json!(false));
+    let refused = |why: &str| Err(ApiError::new(Code::ConnectionId, why));
+    match (app.host.hub.user_of(connection), &request.token) {
+        (Some(user_id), Token::User(token)) if user_id != token.user_id => {
+            refused("the connection_id is another user's connection")
+        }
+        (None, _) if is_watching => refused("the connection_id is of no connection: connect again"),
+        (Some(_), _) if is_watching => Ok(Some(connection.to_string())),
+        _ => Ok(None),
+    }
+}
+
+/// Who commands in a call; a server on behalf of somebody.
+fn actor(change: &Change<'_>, token: &Token, cid: &Cid, user_id: Option<&str>) -> Actor {
+    match token {
+        Token::Server => Actor::Server { user_id: user_id.map(str::to_string) },
+        Token::User(token) => change.user_actor(token, cid),
+    }
+}
+
+fn get_or_create(
+    change: &mut Change<'_>,
+    cid: &Cid,
+    mut request: Request,
+    connection: Option<String>,
+) -> Result<Value, ApiError> {
+    let mut data = object(&mut request.body, "data")?.unwrap_or_default();
+    let created_by = object(&mut data, "created_by")?;
+    let on_behalf = text(&data, "created_by_id").or(created_by.as_ref().and_then(|user| text(user, "id")));
+    let actor = actor(change, &request.token, cid, on_behalf);
+    if let Some(mut user) = created_by {
+        // Whom a platform's server tells of while it creates a call.
+        if request.token == Token::Server {
+            upsert(change, &mut user)?;
+        }
+    }
+    let created = change.store.call(cid)?.is_none();
+    let call = if created {
+        let new = NewCall {
+            members: members(&data, "members")?,
+            settings: settings(&mut data, "settings_override")?,
+            custom: object(&mut data, "custom")?.unwrap_or_default(),
+            starts_at: time(&data, "starts_at")?,
+            team: text(&data, "team").map(str::to_string),
+        };
+        let users: Vec<_> =
+            new.members.iter().map(|(id, _)| id.clone()).chain(actor.user_id().map(str::to_string)).collect();
+        for id in users {
+            change.keep_user(&id)?;
+        }
+        change.create(&actor, cid, new)?
+    } else {
+        change.command(cid, &actor, Command::Read)?
+    };
+    if let Some(connection) = connection {
+        // Who may create and not read sees the answer, and no events.
+        if change.command(cid, &actor, Command::Read).is_ok() {
+            change.watch(&connection, cid);
+        }
+    }
+    let mut answer = whole(change, &call, &actor)?;
+    answer["created"] = json!(created);
+    Ok(answer)
+}
+
+/// A call, its members, and what the one who asks may.
+fn whole(change: &Change<'_>, call: &Call, actor: &Actor) -> Result<Value, ApiError> {
+    Ok(json!({
+        "call": change.render_call(call)?,
+        "members": change.render_members(call),
+        "own_capabilities": change.own_capabilities(call, actor)?,
+    }))
+}
+
+/// What is commanded of a call that is there.
+fn on_call(
+    change: &mut Change<'_>,
+    operation: Operation,
+    cid: &Cid,
+    request: Request,
+    connection: Option<String>,
+) -> Result<Value, ApiError> {
+    use Operation as O;
+    let Request { token, mut body, .. } = request;
+    let actor = actor(change, &token, cid, text(&body, "user_id"));
+    let command = match operation {
+        O::GetCall => Command::Read,
+        O::UpdateCall => Command::Update {
+            settings: settings(&mut body, "settings_override")?,
+            custom: object(&mut body, "custom")?,
+            starts_at: time(&body, "starts_at")?,
+        },
+        O::DeleteCall => Command::Delete,
+        O::MarkEnded => Command::MarkEnded,
+        O::UpdateMembers => {
+            let (update, remove) = (members(&body, "update_members")?, texts(&body, "remove_members")?);
+            for (user_id, _) in &update {
+                change.keep_user(user_id)?;
+            }
+            Command::UpdateMembers { update, remove }
+        }
+        O::UpdateUserPermissions => {
+            let Some(user_id) = text(&body, "user_id") else { return input("user_id is missing") };
+            let user = change.profile(user_id).user;
+            let (grant, revoke) = (texts(&body, "grant_permissions")?, texts(&body, "revoke_permissions")?);
+            Command::UpdatePermissions { user, grant, revoke }
+        }
+        O::StartTranscription | O::StartClosedCaptions => {
+            let is_transcription = operation == O::StartTranscription;
+            let (process, other, storage) = if is_transcription {
+                (Process::Transcription, "enable_closed_captions", "transcription_external_storage")
+            } else {
+                (Process::Captions, "enable_transcription", "external_storage")
+            };
+            if let Some(name) = text(&body, storage).filter(|name| !name.is_empty()) {
+                let why = format!("{storage}: there is no external storage `{}`", short(name));
+                return Err(ApiError::new(Code::DoesNotExist, why));
+            }
+            let recognition = recognition(&mut body)?;
+            Command::Start { process, recognition, with_other: flag(&body, other)? }
+        }
+        O::StopTranscription => {
+            Command::Stop { process: Process::Transcription, with_other: flag(&body, "stop_closed_captions")? }
+        }
+        O::StopClosedCaptions => {
+            Command::Stop { process: Process::Captions, with_other: flag(&body, "stop_transcription")? }
+        }
+        O::SendClosedCaption => Command::SendCaption(caption(change, &body)?),
+        _ => return input("this is no operation of a call"),
+    };
+    let call = change.command(cid, &actor, command)?;
+    Ok(match operation {
+        O::GetCall => {
+            if let Some(connection) = connection {
+                change.watch(&connection, cid);
+            }
+            whole(change, &call, &actor)?
+        }
+        O::UpdateCall => whole(change, &call, &actor)?,
+        O::DeleteCall => json!({"call": change.render_call(&call)?}),
+        O::UpdateMembers => json!({"members": change.render_members(&call)}),
+        _ => json!({}),
+    })
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+fn flag(body: &Map<String, Value>, name: &str) -> Result<bool, ApiError> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(other) => input(format!("{name} is {other}: allowed are true, false")),
+    }
+}
+
+/// What a start says of how speech is recognised: the settings of the same names.
+fn recognition(body: &mut Map<String, Value>) -> Result<RecognitionPatch, ApiError> {
+    let mut tree = Map::new();
+    for name in ["language", "speech_segment_config"] {
+        // An empty language is none.
+        if let Some(value) = body.remove(name).filter(|value| *value != json!("")) {
+            tree.insert(name.into(), value);
+        }
+    }
+    let settings = Map::from_iter([("transcription".to_string(), Value::Object(tree))]);
+    let leaves = Settings::parse(settings).and_then(|settings| settings.leaves());
+    // The request's own fields are meant.
+    leaves
+        .map(|leaves| leaves.recognition)
+        .map_err(|error| ApiError::new(Code::Input, error.to_string().replace("settings.transcription.", "")))
+}
+
+/// A caption from elsewhere.
+fn caption(change: &Change<'_>, body: &Map<String, Value>) -> Result<Caption, ApiError> {
+    let (Some(speaker_id), Some(said)) = (text(body, "speaker_id"), text(body, "text")) else {
+        return input("speaker_id and text are needed");
+    };
+    if said.len() > MAX_CAPTION_BYTES {
+        return input(format!("text is longer than {} KiB", MAX_CAPTION_BYTES / 1024));
+    }
+    let start_time = time(body, "start_time")?.unwrap_or(change.now);
+    Ok(Caption {
+        id: new_id(),
+        speaker_id: speaker_id.to_string(),
+        start_time,
+        end_time: time(body, "end_time")?.unwrap_or(start_time),
+        text: said.to_string(),
+        language: text(body, "language").unwrap_or_default().to_string(),
+        translated: flag(body, "translated")?,
+        service: text(body, "service").map(str::to_string),
+    })
+}
+
+/// A page: how many are wanted, and behind how many.
+fn page(body: &Map<String, Value>) -> Result<(u32, u32), ApiError> {
+    let limit = match body.get("limit").filter(|limit| !limit.is_null()) {
+        None => PAGE.0,
+        Some(limit) => {
+            match limit.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit <= PAGE.1) {
+                Some(0) => PAGE.0,
+                Some(limit) => limit,
+                None => return input(format!("limit is {limit}: allowed are 1 – {}", PAGE.1)),
+            }
+        }
+    };
+    let cursor = text(body, "next").filter(|next| !next.is_empty());
+    let cursor = cursor.or(text(body, "prev").filter(|prev| !prev.is_empty()));
+    let offset = match cursor {
+        None => 0,
+        Some(cursor) => match cursor.strip_prefix('p').and_then(|offset| offset.parse().ok()) {
+            Some(offset) => offset,
+            None => return input(format!("next or prev is `{}`: it is not from here", short(cursor))),
+        },
+    };
+    Ok((limit, offset))
+}
+
+/// Adds where the next and the previous page are.
+fn with_pages(mut answer: Value, limit: u32, offset: u32, next: Option<u32>) -> Value {
+    if let Some(next) = next {
+        answer["next"] = json!(format!("p{next}"));
+    }
+    if offset > 0 {
+        answer["prev"] = json!(format!("p{}", offset.saturating_sub(limit)));
+    }
+    answer
+}
+
+fn sorts(body: &Map<String, Value>) -> Result<Vec<Value>, ApiError> {
+    match body.get("sort") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(sorts)) if sorts.len() <= 8 => Ok(sorts.clone()),
+        Some(_) => input("sort should be a list of at most eight {field, direction}"),
+    }
+}
+
+fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<String>) -> Result<Value, ApiError> {
+    let mut body = request.body.clone();
+    let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
+    let query = Query::new(CALL_FIELDS, &filter, &sorts(&body)?)?;
+    let (limit, offset) = page(&body)?;
+    let watching = connection.filter(|_| body.get("watch") == Some(&json!(true)));
+    let (mut calls, mut looked_at, mut next) = (Vec::new(), offset, None);
+    // All matches are watched, and not one page of them.
+    'pages: loop {
+        let found = change.store.calls_like(&query, looked_at, MOST_LOOKED_AT)?;
+        let is_last = (found.len() as u32) < MOST_LOOKED_AT;
+        for call in found {
+            let actor = actor(change, &request.token, call.cid(), None);
+            let may_read = match &actor {
+                Actor::Server { .. } => true,
+                Actor::User { user, token_role } => {
+                    change.may(&call, user, token_role.as_deref(), Capability::ReadCall)?
+                }
+            };
+            if may_read {
+                if calls.len() as u32 == limit {
+                    next = next.or(Some(looked_at));
+                    if watching.is_none() {
+                        break 'pages;
+                    }
+                } else {
+                    calls.push(whole(change, &call, &actor)?);
+                }
+                if let Some(connection) = &watching {
+                    change.watch(connection, call.cid());
+                }
+            }
+            looked_at += 1;
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(with_pages(json!({"calls": calls}), limit, offset, next))
+}
+
+fn query_members(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Result<Value, ApiError> {
+    let actor = actor(change, &request.token, cid, None);
+    let call = change.command(cid, &actor, Command::Read)?;
+    let (limit, offset) = page(&request.body)?;
+    let mut body = request.body.clone();
+    let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
+    let mut all = change.render_members(&call);
+    for (field, wanted) in &filter {
+        let pointer = match field.as_str() {
+            "user_id" => "/user_id",
+            "role" | "call_role" => "/role",
+            "user.name" | "name" => "/user/name",
+            other => {
+                return input(format!("`{}` cannot be asked for: allowed are user_id, role, name", short(other)));
+            }
+        };
+        let wanted = match wanted {
+            Value::Object(operators) if operators.len() == 1 => match operators.iter().next() {
+                Some((operator, Value::Array(list))) if operator == "$in" => list.clone(),
+                Some((operator, value)) if operator == "$eq" => vec![value.clone()],
+                _ => return input(format!("the test of `{field}`: allowed are $eq, $in")),
+            },
+            Value::Object(_) | Value::Array(_) => return input(format!("the test of `{field}`: allowed are $eq, $in")),
+            value => vec![value.clone()],
+        };
+        all.retain(|member| member.pointer(pointer).is_some_and(|value| wanted.contains(value)));
+    }
+    for sort in sorts(&body)?.iter().rev() {
+        let field = match sort["field"].as_str() {
+            Some(field @ ("user_id" | "created_at")) => field,
+            other => {
+                return input(format!("a sort by `{}`: allowed are user_id, created_at", short(other.unwrap_or(""))));
+            }
+        };
+        all.sort_by(|one, other| {
+            let key = |member: &Value| (member[field].as_i64(), member[field].as_str().map(str::to_string));
+            key(one).cmp(&key(other))
+        });
+        if sort["direction"] == json!(-1) {
+            all.reverse();
+        }
+    }
+    let end = offset + limit;
+    let next = (all.len() > end as usize).then_some(end);
+    let members: Vec<_> = all.into_iter().skip(offset as usize).take(limit as usize).collect();
+    Ok(with_pages(json!({"members": members}), limit, offset, next))
+}
+
+/// Writes what a server says of somebody, who keeps what it leaves out.
+fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Profile, ApiError> {
+    #[derive(Deserialize)]
+    struct Written {
+        id: String,
+        role: Option<String>,
+        name: Option<String>,
+        image: Option<String>,
+        language: Option<String>,
+        teams: Option<Vec<String>>,
+        custom: Option<Map<String, Value>>,
+    }
+    let written: Written = read(std::mem::take(fields))?;
+    if written.id.is_empty() || written.id.len() > 255 {
+        return input("a user's id has 1 – 255 bytes");
+    }
+    let mut profile = change.profile(&written.id);
+    profile.user.role = written.role.unwrap_or(profile.user.role);
+    profile.name = written.name.or(profile.name);
+    profile.image = written.image.or(profile.image);
+    profile.language = written.language.unwrap_or(profile.language);
+    profile.teams = written.teams.unwrap_or(profile.teams);
+    profile.custom = written.custom.unwrap_or(profile.custom);
+    profile.updated_at = change.now;
+    change.put_user(profile.clone())?;
+    change.check_user(&profile.user.id)?;
+    Ok(profile)
+}
+
+/// As a `FullUserResponse`.
+fn full_user(profile: &Profile) -> Value {
+    let mut user = profile.json();
+    let counts = json!({
+        "total_unread_count": 0, "unread_channels": 0, "unread_count": 0, "unread_threads": 0,
+        "channel_mutes": [], "devices": [], "mutes": [],
+    });
+    if let (Some(user), Value::Object(counts)) = (user.as_object_mut(), counts) {
+        user.extend(counts);
+    }
+    user
+}
+
+fn update_users(change: &mut Change<'_>, mut body: Map<String, Value>, is_partial: bool) -> Result<Value, ApiError> {
+    #[derive(Deserialize)]
+    struct Patch {
+        id: String,
+        #[serde(default)]
+        set: Map<String, Value>,
+        #[serde(default)]
+        unset: Vec<String>,
+    }
+    let mut users = BTreeMap::new();
+    if is_partial {
+        #[derive(Deserialize)]
+        struct Patches {
+            users: Vec<Patch>,
+        }
+        let Patches { users: patches } = read(body)?;
+        if patches.len() > MOST_ENTRIES {
+            return input(format!("users: at most {MOST_ENTRIES}"));
+        }
+        for Patch { id, set, unset } in patches {
+            if change.store.user(&id)?.is_none() {
+                return Err(ApiError::new(Code::DoesNotExist, format!("the user {} does not exist", short(&id))));
+            }
+            let mut profile = change.profile(&id);
+            for name in unset {
+                match name.as_str() {
+                    "name" => profile.name = None,
+                    "image" => profile.image = None,
+                    "teams" => profile.teams.clear(),
+                    name => drop(profile.custom.remove(name)),
+                }
+            }
+            let mut fields = Map::from_iter([("id".to_string(), json!(id))]);
+            for (name, value) in set {
+                match name.as_str() {
+                    "id" => {}
+                    "name" | "image" | "role" | "language" | "teams" => drop(fields.insert(name, value)),
+                    "custom" => {
+                        let Value::Object(custom) = value else { return input("custom should be an object") };
+                        profile.custom.extend(custom);
+                    }
+                    // As the hosted service has it: further fields of a user are custom ones.
+                    _ => drop(profile.custom.insert(name, value)),
+                }
+            }
+            change.put_user(profile)?;
+            let profile = upsert(change, &mut fields)?;
+            users.insert(id, full_user(&profile));
+        }
+    } else {
+        let written = object(&mut body, "users")?.unwrap_or_default();
+        if written.is_empty() || written.len() > MOST_ENTRIES {
+            return input(format!("users should be an object with 1 – {MOST_ENTRIES} users by their ids"));
+        }
+        for (id, user) in written {
+            let Value::Object(mut user) = user else { return input(format!("users.{}: an object", short(&id))) };
+            user.insert("id".into(), json!(id));
+            let profile = upsert(change, &mut user)?;
+            users.insert(id, full_user(&profile));
+        }
+    }
+    Ok(json!({"users": users, "membership_deletion_task_id": ""}))
+}
+
+fn query_users(change: &mut Change<'_>, mut payload: Map<String, Value>) -> Result<Value, ApiError> {
+    let filter = object(&mut payload, "filter_conditions")?.unwrap_or_default();
+    let query = Query::new(USER_FIELDS, &filter, &sorts(&payload)?)?;
+    let (limit, offset) = page(&payload)?;
+    let offset = payload.get("offset").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(offset);
+    let users = change.store.users_like(&query, offset, limit)?;
+    Ok(json!({"users": users.iter().map(full_user).collect::<Vec<_>>()}))
+}
+
+fn call_types(
+    change: &mut Change<'_>,
+    operation: Operation,
+    name: Option<String>,
+    mut body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    if operation == Operation::ListCallTypes {
+        let all = change.store.call_types()?;
+        let rendered: BTreeMap<_, _> =
+            all.iter().map(|call_type| (call_type.name.clone(), render::call_type(call_type))).collect();
+        return Ok(json!({"call_types": rendered}));
+    }
+    let name = name.or(text(&body, "name").map(str::to_string)).unwrap_or_default();
+    // Of a call's name the type is a part.
+    Cid::new(&name, "x")?;
+    let now = change.now;
+    let mut call_type = match operation {
+        Operation::CreateCallType => {
+            if change.store.call_type(&name)?.is_some() {
+                return input(format!("the call type {name} is there already"));
+            }
+            CallType::new(&name, now)
+        }
+        _ => change.call_type(&name)?,
+    };
+    match operation {
+        Operation::GetCallType => return Ok(render::call_type(&call_type)),
+        Operation::DeleteCallType => {
+            if change.store.has_calls_of(&name)? {
+                return input(format!("the call type {name} has calls: delete them first"));
+            }
+            change.store.delete_call_type(&name)?;
+            return Ok(json!({}));
+        }
+        _ => {}
+    }
+    let written = settings(&mut body, "settings")?;
+    call_type.settings = call_type.settings.overridden(&written);
+    if let Some(grants) = body.remove("grants").filter(|grants| !grants.is_null()) {
+        let Ok(grants) = serde_json::from_value::<BTreeMap<String, Vec<String>>>(grants) else {
+            return input("grants should be an object of roles, each with a list of capabilities");
+        };
+        call_type.grants = call_type.grants.overridden(&Grants::new(grants));
+    }
+    if let Some(name) = text(&body, "external_storage").filter(|name| !name.is_empty()) {
+        let why = format!("external_storage: there is no external storage `{}`", short(name));
+        return Err(ApiError::new(Code::DoesNotExist, why));
+    }
+    if let Some(notifications) = object(&mut body, "notification_settings")? {
+        call_type.notification_settings.extend(notifications);
+    }
+    call_type.updated_at = now;
+    change.check_recognition(&call_type.settings)?;
+    change.put_call_type(&call_type, &written)?;
+    Ok(render::call_type(&call_type))
+}

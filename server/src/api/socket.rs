@@ -1,0 +1,275 @@
+//! WebSockets: clients that watch, and participants that speak.
+//!
+//! In: handshakes, health checks. Out: events, as the hub hands them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::http::StatusCode;
+use cuewire::time::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::{ApiError, Code};
+use super::http::{App, identify, log, text};
+use super::render::for_browser;
+use super::route::Operation;
+use super::token::{Token, UserToken};
+use crate::call::Cid;
+use crate::events::{CloseCode, Inbox};
+use crate::host::{new_id, now};
+use crate::ingest::audio::{self, Format};
+
+/// A client says who it is within this.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// One of which nothing was heard for this long is asked whether it is there,
+const PING: Duration = Duration::from_secs(40);
+/// and is gone after as many of these without a word.
+const PINGS: u32 = 2;
+/// A socket that takes no bytes for this long is closed without a word.
+const SEND: Duration = Duration::from_secs(10);
+
+const NO_TOKEN: &str = "the first frame should be {\"token\": …}, within 5 s";
+
+/// The first frame.
+#[derive(Deserialize)]
+struct Hello {
+    token: String,
+    #[serde(default)]
+    user_details: Option<Details>,
+}
+
+/// What somebody says of themselves; never a role.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Details {
+    id: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    language: Option<String>,
+    custom: Option<Map<String, Value>>,
+}
+
+/// When the token expires; never, where it does not.
+async fn expiry(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let left = at.nanos_since(now()).max(0).unsigned_abs();
+            tokio::time::sleep(Duration::from_nanos(left)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(tokio::time::timeout(SEND, socket.send(message)).await, Ok(Ok(())))
+}
+
+async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    // A client that is gone needs no reason.
+    let _ = send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+}
+
+/// The client's first frame; `None` where none came in time.
+async fn first_frame(socket: &mut WebSocket) -> Option<Utf8Bytes> {
+    let first = async {
+        loop {
+            match socket.recv().await? {
+                Ok(Message::Text(text)) => return Some(text),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                _ => return None,
+            }
+        }
+    };
+    tokio::time::timeout(HANDSHAKE, first).await.ok().flatten()
+}
+
+/// A line for the log, once it is known whose socket it is.
+fn log_greeting(app: &App, operation: Operation, client: &str, refused: Option<&ApiError>) {
+    let status = refused.map_or(Ok(StatusCode::SWITCHING_PROTOCOLS), |error| StatusCode::from_u16(error.code.status()));
+    let kind = if refused.is_none() { "user" } else { "none" };
+    log(app, operation.name(), client, kind, status.unwrap_or_default());
+}
+
+/// Serves a client that watches, to its end.
+pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: &Map<String, Value>, client: &str) {
+    let Some(first) = first_frame(&mut socket).await else {
+        return close(&mut socket, 4000, NO_TOKEN).await;
+    };
+    let greeted = greet(app, &first, query).await;
+    // Behind what closes all others: a client takes an error for the last word, and this close for a wait.
+    if app.shutdown.is_cancelled() {
+        return close(&mut socket, CloseCode::Restart as u16, "the server restarts").await;
+    }
+    log_greeting(app, Operation::Connect, client, greeted.as_ref().err());
+    let (inbox, me, token) = match greeted {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            let text = json!({"type": "connection.error", "error": error.body("0ms")}).to_string();
+            let _ = send(&mut socket, Message::Text(text.into())).await;
+            return close(&mut socket, 4000 + error.code.status(), "").await;
+        }
+    };
+    let connection = inbox.connection.clone();
+    let mut ok = json!({
+        "type": "connection.ok", "connection_id": connection, "created_at": now().as_nanos(), "me": me,
+    });
+    for_browser(&mut ok);
+    if send(&mut socket, Message::Text(ok.to_string().into())).await {
+        let (code, reason) = watch(&mut socket, inbox, token.expires_at).await;
+        close(&mut socket, code, reason).await;
+    }
+    for cid in app.host.hub.disconnect(&connection) {
+        app.host.interims_changed(&cid);
+    }
+}
+
+/// Who it is: known from now on, with what they say of themselves.
+async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Result<(Inbox, Value, UserToken), ApiError> {
+    let hello: Hello = serde_json::from_str(first)
+        .map_err(|_| ApiError::new(Code::Input, "the first frame should be an object with a token"))?;
+    let details = hello.user_details.unwrap_or_default();
+    let Token::User(token) = identify(app, &hello.token, text(query, "user_id").or(details.id.as_deref()))? else {
+        return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: connect with a user's"));
+    };
+    let user_id = token.user_id.clone();
+    if details.id.as_ref().is_some_and(|id| *id != user_id) {
+        return Err(ApiError::new(Code::Authentication, "user_details.id is not the token's"));
+    }
+    let me = app.host.run(move |change| {
+        let is_known = change.store.user(&user_id)?.is_some();
+        let before = change.profile(&user_id);
+        let mut profile = before.clone();
+        profile.name = details.name.or(profile.name);
+        profile.image = details.image.or(profile.image);
+        profile.language = details.language.unwrap_or(profile.language);
+        profile.custom = details.custom.unwrap_or(profile.custom);
+        if profile != before || !is_known {
+            profile.updated_at = change.now;
+            change.put_user(profile.clone())?;
+        }
+        Ok(profile.json())
+    });
+    let me = me.await?;
+    let interims = text(query, "interim") == Some("1");
+    Ok((app.host.hub.connect(new_id(), token.clone(), interims), me, token))
+}
+
+/// Until either side has enough. Gives the code to close with.
+async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Timestamp>) -> (u16, &'static str) {
+    let expires = expiry(expires_at);
+    tokio::pin!(expires);
+    let mut unanswered = 0;
+    loop {
+        tokio::select! {
+            biased;
+            code = &mut inbox.close => {
+                return match code {
+                    Ok(CloseCode::TokenExpired) => (CloseCode::TokenExpired as u16, "access was lost"),
+                    _ => (CloseCode::Restart as u16, "connect again"),
+                };
+            }
+            () = &mut expires => return (CloseCode::TokenExpired as u16, "the token has expired"),
+            message = socket.recv() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    unanswered = 0;
+                    if is_health_check(&text) {
+                        let mut answer = json!({
+                            "type": "health.check", "connection_id": inbox.connection, "created_at": now().as_nanos(),
+                            "cid": "*",
+                        });
+                        for_browser(&mut answer);
+                        if !send(socket, Message::Text(answer.to_string().into())).await {
+                            return (CloseCode::Restart as u16, "");
+                        }
+                    }
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return (1000, ""),
+                Some(Ok(_)) => unanswered = 0,
+            },
+            text = inbox.events.recv() => {
+                let Some(text) = text else { return (CloseCode::Restart as u16, "") };
+                let sent = tokio::select! {
+                    biased;
+                    code = &mut inbox.close => {
+                        let is_expired = matches!(code, Ok(CloseCode::TokenExpired));
+                        let code = if is_expired { CloseCode::TokenExpired } else { CloseCode::Restart };
+                        return (code as u16, "connect again");
+                    }
+                    sent = socket.send(Message::Text(text)) => sent,
+                };
+                if sent.is_err() {
+                    return (1000, "");
+                }
+            }
+            () = tokio::time::sleep(PING) => {
+                unanswered += 1;
+                if unanswered > PINGS || !send(socket, Message::Ping(Vec::new().into())).await {
+                    return (CloseCode::Restart as u16, "nothing was heard");
+                }
+            }
+        }
+    }
+}
+
+fn is_health_check(text: &str) -> bool {
+    let is_one = |value: &Value| value["type"] == "health.check";
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Array(values)) => values.iter().any(is_one),
+        Ok(value) => is_one(&value),
+        Err(_) => false,
+    }
+}
+
+/// Serves a participant that speaks, to their end.
+pub(super) async fn serve_audio(
+    app: &Arc<App>,
+    mut socket: WebSocket,
+    call_type: &str,
+    id: &str,
+    query: &Map<String, Value>,
+    client: &str,
+    authorization: Option<String>,
+) {
+    let greeted = greet_speaker(app, &mut socket, call_type, id, query, authorization).await;
+    log_greeting(app, Operation::Audio, client, greeted.as_ref().err());
+    match greeted {
+        Ok((cid, token, format)) => {
+            let expires = expiry(token.expires_at);
+            let shutdown = app.shutdown.clone();
+            let ended = async move {
+                tokio::select! {
+                    () = expires => audio::Ended::TokenExpired,
+                    () = shutdown.cancelled() => audio::Ended::ShuttingDown,
+                }
+            };
+            audio::serve(app.host.clone(), socket, cid, token, format, ended).await;
+        }
+        Err(error) => audio::refuse_and_close(socket, &error).await,
+    }
+}
+
+async fn greet_speaker(
+    app: &App,
+    socket: &mut WebSocket,
+    call_type: &str,
+    id: &str,
+    query: &Map<String, Value>,
+    authorization: Option<String>,
+) -> Result<(Cid, UserToken, Format), ApiError> {
+    let cid = Cid::new(call_type, id)?;
+    let token = match authorization {
+        Some(token) => token,
+        None => {
+            let first = first_frame(socket).await;
+            let hello = first.and_then(|first| serde_json::from_str::<Hello>(&first).ok());
+            let missing = || ApiError::new(Code::Authentication, NO_TOKEN);
+            hello.ok_or_else(missing)?.token
+        }
+    };
+    let Token::User(token) = identify(app, &token, text(query, "user_id"))? else {
+        return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: speak with a user's"));
+    };
+    Ok((cid, token, Format::parse(|name| text(query, name).map(str::to_string))?))
+}

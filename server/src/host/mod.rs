@@ -1,0 +1,587 @@
+//! What a call's host does: state on disk, events to who watches, effects to tracks and transcripts.
+//!
+//! In: jobs, each one change of everything it concerns ([`Change`]). Out: their answers, once they are on disk.
+//!
+//! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
+//! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::ws::Utf8Bytes;
+use cuewire::engine::Ledger;
+use cuewire::time::Timestamp;
+use cuewire::transcript::{Fragment, jsonl};
+use serde_json::{Value, json};
+
+use crate::api::error::{ApiError, Code};
+use crate::api::render;
+use crate::call::grants::Capability;
+use crate::call::settings::{Recognition, Settings};
+use crate::call::{Actor, Call, CallError, CallType, Caption, Cid, Command, Effect, Env, Event, Input, Output, User};
+use crate::events::{CloseCode, Hub, Text};
+use crate::ingest::Stages;
+use crate::store::{Store, StoreError, Writer};
+use crate::transcripts::{Signer, Transcripts};
+use crate::user::Profile;
+
+/// The call types that are there from the start.
+const CALL_TYPES: [&str; 4] = ["default", "audio_room", "livestream", "development"];
+/// Calls whose time has come that are taken at a time.
+const MOST_DUE: u32 = 100;
+
+/// UTC now.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// An id that nobody has, and nobody can guess.
+#[must_use]
+pub fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Everything that serves calls.
+pub struct Host {
+    store: Mutex<Option<Writer>>,
+    pub(crate) hub: Hub,
+    pub(crate) stages: Stages,
+    pub(crate) transcripts: Transcripts,
+    pub(crate) signer: Signer,
+    /// Seconds that a session waits for its first participant.
+    pub(crate) first_participant_s: u32,
+}
+
+/// What a job wants done once it is committed.
+#[derive(Default)]
+struct Outcome {
+    posts: Vec<Post>,
+    effects: Vec<(Cid, Effect)>,
+    watches: Vec<(String, Cid)>,
+    lost: Vec<String>,
+    /// Calls whose session is over.
+    over: Vec<Cid>,
+    /// Whether a transcript can be finished.
+    finished: bool,
+    /// Events up to this number are handed out.
+    last_event: i64,
+}
+
+/// An event, and who is told.
+struct Post {
+    connections: Vec<String>,
+    text: Text,
+    /// What the next such thing makes up for.
+    is_interim: bool,
+}
+
+impl Host {
+    /// Over a database, which gets the call types that are there from the start, and where sessions that were open are
+    /// suspended.
+    ///
+    /// # Errors
+    /// [`StoreError`], or that no thread could be started.
+    pub fn start(
+        store: Store,
+        stages: Stages,
+        transcripts: Transcripts,
+        signer: Signer,
+        first_participant_s: u32,
+    ) -> Result<Arc<Self>, crate::ServerError> {
+        for name in CALL_TYPES {
+            if store.call_type(name)?.is_none() {
+                store.put_call_type(&CallType::new(name, now()))?;
+            }
+        }
+        let suspended: Vec<_> = store.calls_in_session()?.iter().map(|call| call.cid().clone()).collect();
+        // Whoever was to be told of them is gone.
+        store.forget_events(i64::MAX)?;
+        let writer = Writer::start(store)?;
+        let host = Arc::new(Self {
+            store: Mutex::new(Some(writer)),
+            hub: Hub::default(),
+            stages,
+            transcripts,
+            signer,
+            first_participant_s,
+        });
+        for cid in suspended {
+            host.tell(cid, Input::Restarted);
+        }
+        Ok(host)
+    }
+
+    /// Takes no more jobs, and waits for those that are there.
+    pub fn close(&self) {
+        let writer = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(writer);
+    }
+
+    /// Does a job, and gives its result to `answer` once it is committed. What gives an error has changed nothing.
+    pub fn submit<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
+        answer: impl FnOnce(Result<R, ApiError>) + Send + 'static,
+    ) {
+        let (host, committed) = (self.clone(), self.clone());
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(store) = store.as_ref() else {
+            return answer(Err(ApiError::new(Code::Internal, "the server is shutting down: try again")));
+        };
+        store.submit(
+            move |store| {
+                let mut change = Change::new(&host, store);
+                let result = job(&mut change)?;
+                Ok::<_, ApiError>((result, change.outcome))
+            },
+            move |result| {
+                answer(match result {
+                    Ok(Ok((result, outcome))) => {
+                        committed.carry_out(outcome);
+                        Ok(result)
+                    }
+                    Ok(Err(error)) => Err(error),
+                    Err(gone) => Err(ApiError::new(Code::Internal, gone.to_string())),
+                });
+            },
+        );
+    }
+
+    /// Does a job and waits until it is committed.
+    ///
+    /// # Errors
+    /// The job's own.
+    pub async fn run<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.submit(job, move |result| drop(sender.send(result)));
+        // A job that panicked has no answer.
+        receiver.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+    }
+
+    /// Tells a call what happened.
+    pub fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
+        self.submit(move |change| change.tell(&cid, input), |result| report("telling a call what happened", result));
+    }
+
+    /// A caption is final.
+    pub fn heard(self: &Arc<Self>, cid: Cid, caption: Caption, mark: u64, ledger: Option<Ledger>) {
+        self.submit(
+            move |change| {
+                change.ledger = ledger;
+                change.tell(&cid, Input::Caption { caption, mark })
+            },
+            |result| report("telling a call of a caption", result),
+        );
+    }
+
+    /// Something is known of a caption that is still open: told where captions are shown, and kept nowhere.
+    pub fn interim(self: &Arc<Self>, cid: Cid, mark: u64, event: Interim) {
+        self.submit(
+            move |change| {
+                let call = change.store.call(&cid)?.filter(|call| call.runs().shows(mark));
+                call.map_or(Ok(()), |call| change.post_interim(&call, &event))
+            },
+            |result| report("telling of an interim", result),
+        );
+    }
+
+    /// Wakes the calls whose time has come, and forgets events that are handed out.
+    pub fn tick(self: &Arc<Self>) {
+        self.submit(
+            |change| {
+                for call in change.store.calls_due(change.now, MOST_DUE)? {
+                    change.input(call, Input::Tick)?;
+                }
+                Ok(())
+            },
+            |result| report("waking calls", result),
+        );
+    }
+
+    fn carry_out(self: &Arc<Self>, outcome: Outcome) {
+        let Outcome { posts, effects, watches, lost, over, finished, last_event } = outcome;
+        for (connection, cid) in watches {
+            if self.hub.watch(&connection, &cid) {
+                self.interims_changed(&cid);
+            }
+        }
+        for Post { connections, text, is_interim } in posts {
+            let connections = connections.iter().map(String::as_str);
+            if is_interim {
+                self.hub.send_interim(connections, &text.detailed);
+            } else {
+                self.hub.send(connections, &text);
+            }
+        }
+        for connection in lost {
+            self.hub.close(&connection, CloseCode::TokenExpired);
+        }
+        for (cid, effect) in effects {
+            match effect {
+                Effect::Hear { recognition, mark } => self.stages.hear(self, &cid, recognition, mark),
+                Effect::Disconnect { user_id } => self.stages.disconnect(&cid, &user_id),
+                // Part of the change itself.
+                Effect::OpenTranscript(_) | Effect::AppendTranscript { .. } | Effect::CloseTranscript { .. } => {}
+            }
+        }
+        over.iter().for_each(|cid| self.stages.end(cid));
+        if finished {
+            self.transcripts.wake();
+        }
+        if last_event > 0 {
+            // The only reader has had them.
+            self.submit(move |change| Ok(change.store.forget_events(last_event)?), |_| ());
+        }
+    }
+
+    /// Makes interims for a call only where somebody asked for them.
+    pub(crate) fn interims_changed(&self, cid: &Cid) {
+        self.stages.set_interims(cid, self.hub.wants_interims(cid));
+    }
+}
+
+fn report(what: &str, result: Result<(), ApiError>) {
+    if let Err(error) = result {
+        tracing::error!("{what}: {error}");
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!("{error}");
+        Self::new(Code::Internal, "the server's database failed: its log says why")
+    }
+}
+
+/// What is known of a caption that is open.
+#[derive(Clone, Debug)]
+pub enum Interim {
+    /// What was said so far.
+    Text {
+        /// As it would be shown.
+        caption: Caption,
+        /// Counts from 1.
+        revision: u32,
+        /// Characters that no later interim changes.
+        stable_chars: usize,
+    },
+    /// It comes to nothing.
+    Retracted {
+        /// The caption.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One change of everything it concerns.
+pub struct Change<'a> {
+    host: &'a Host,
+    /// The database, within one transaction.
+    pub(crate) store: &'a Store,
+    /// UTC.
+    pub(crate) now: Timestamp,
+    users: RefCell<HashMap<String, Profile>>,
+    ledger: Option<Ledger>,
+    outcome: Outcome,
+}
+
+impl<'a> Change<'a> {
+    fn new(host: &'a Host, store: &'a Store) -> Self {
+        let users = RefCell::default();
+        Self { host, store, now: now(), users, ledger: None, outcome: Outcome::default() }
+    }
+
+    /// Somebody, known or not.
+    pub(crate) fn profile(&self, id: &str) -> Profile {
+        let mut users = self.users.borrow_mut();
+        let load = || self.store.user(id).ok().flatten().unwrap_or_else(|| Profile::unknown(id, self.now));
+        users.entry(id.to_string()).or_insert_with(load).clone()
+    }
+
+    /// Writes somebody.
+    pub(crate) fn put_user(&mut self, profile: Profile) -> Result<(), ApiError> {
+        self.store.put_user(&profile)?;
+        self.users.get_mut().insert(profile.user.id.clone(), profile);
+        Ok(())
+    }
+
+    /// Somebody is known from now on: who creates a call, joins it or is its member.
+    pub(crate) fn keep_user(&mut self, id: &str) -> Result<(), ApiError> {
+        match self.store.user(id)? {
+            Some(_) => Ok(()),
+            None => self.put_user(Profile::unknown(id, self.now)),
+        }
+    }
+
+    /// A call type.
+    pub(crate) fn call_type(&self, name: &str) -> Result<CallType, ApiError> {
+        let missing = || ApiError::new(Code::DoesNotExist, format!("the call type {name} does not exist"));
+        self.store.call_type(name)?.ok_or_else(missing)
+    }
+
+    /// A call.
+    pub(crate) fn call(&self, cid: &Cid) -> Result<Call, ApiError> {
+        let missing = || ApiError::new(Code::DoesNotExist, format!("the call {cid} does not exist"));
+        self.store.call(cid)?.ok_or_else(missing)
+    }
+
+    /// Does something with a call, and keeps what it has become.
+    pub(crate) fn act<R>(
+        &mut self,
+        call: &mut Call,
+        act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<R, CallError>,
+    ) -> Result<R, ApiError> {
+        let call_type = self.call_type(call.cid().call_type())?;
+        let had_session = call.session().is_some();
+        let result = self.with_env(&call_type, |env| act(call, env))?;
+        self.drain(call, &call_type)?;
+        self.store.put_call(call)?;
+        if had_session && call.session().is_none() {
+            self.outcome.over.push(call.cid().clone());
+        }
+        Ok(result)
+    }
+
+    /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
+    pub(crate) fn tell(&mut self, cid: &Cid, input: Input) -> Result<(), ApiError> {
+        self.store.call(cid)?.map_or(Ok(()), |call| self.input(call, input))
+    }
+
+    fn input(&mut self, mut call: Call, input: Input) -> Result<(), ApiError> {
+        self.act(&mut call, |call, env| {
+            call.handle_input(env, input);
+            Ok(())
+        })
+    }
+
+    /// Does what somebody wants with a call, and gives the call.
+    pub(crate) fn command(&mut self, cid: &Cid, actor: &Actor, command: Command) -> Result<Call, ApiError> {
+        let is_read = matches!(command, Command::Read | Command::ListTranscriptions);
+        let is_deleted = matches!(command, Command::Delete);
+        let mut call = self.call(cid)?;
+        if is_read {
+            let call_type = self.call_type(cid.call_type())?;
+            self.with_env(&call_type, |env| call.handle_command(env, actor, command))?;
+            return Ok(call);
+        }
+        self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        if is_deleted {
+            // Its runs go on to their files by themselves.
+            self.store.delete_call(cid)?;
+            self.outcome.over.push(cid.clone());
+        }
+        Ok(call)
+    }
+
+    /// A call that was not there.
+    pub(crate) fn create(&mut self, actor: &Actor, cid: &Cid, new: crate::call::NewCall) -> Result<Call, ApiError> {
+        let call_type = self.call_type(cid.call_type())?;
+        let mut call = self.with_env(&call_type, |env| Call::create(env, actor, cid.clone(), new))?;
+        self.drain(&mut call, &call_type)?;
+        self.store.put_call(&call)?;
+        Ok(call)
+    }
+
+    /// Writes a call type, and tells the calls that are in session.
+    pub(crate) fn put_call_type(&mut self, call_type: &CallType, written: &Settings) -> Result<(), ApiError> {
+        self.store.put_call_type(call_type)?;
+        if !written.is_empty() {
+            for call in self.store.calls_of(&call_type.name)? {
+                self.input(call, Input::TypeUpdated(written.clone()))?;
+            }
+        }
+        let watched = self.host.hub.watched_of(&call_type.name);
+        self.check_watchers(watched)
+    }
+
+    /// Connections that may no longer see what they watch lose it.
+    pub(crate) fn check_watchers(&mut self, calls: impl IntoIterator<Item = Cid>) -> Result<(), ApiError> {
+        for cid in calls {
+            if let Some(call) = self.store.call(&cid)? {
+                self.readers(&call)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connections that watch what a user watches.
+    pub(crate) fn check_user(&mut self, user_id: &str) -> Result<(), ApiError> {
+        self.check_watchers(self.host.hub.watched_by(user_id))
+    }
+
+    /// From the commit on, a connection is told of a call.
+    pub(crate) fn watch(&mut self, connection: &str, cid: &Cid) {
+        self.outcome.watches.push((connection.to_string(), cid.clone()));
+    }
+
+    /// A file is gone, or its place in the list.
+    pub(crate) fn finished(&mut self) {
+        self.outcome.finished = true;
+    }
+
+    /// What somebody may in a call.
+    pub(crate) fn own_capabilities(&self, call: &Call, actor: &Actor) -> Result<Value, ApiError> {
+        let call_type = self.call_type(call.cid().call_type())?;
+        Ok(match actor {
+            Actor::Server { .. } => json!(Capability::ALL.map(Capability::as_str)),
+            Actor::User { user, token_role } => {
+                json!(self.with_env(&call_type, |env| call.capabilities(env, user, token_role.as_deref())))
+            }
+        })
+    }
+
+    /// Whether somebody may do something in a call.
+    pub(crate) fn may(
+        &self,
+        call: &Call,
+        user: &User,
+        token_role: Option<&str>,
+        capability: Capability,
+    ) -> Result<bool, ApiError> {
+        let call_type = self.call_type(call.cid().call_type())?;
+        let capabilities = self.with_env(&call_type, |env| call.capabilities(env, user, token_role));
+        Ok(capabilities.contains(capability.as_str()))
+    }
+
+    /// Whether speech can be recognised as these settings say.
+    pub(crate) fn check_recognition(&self, settings: &Settings) -> Result<(), ApiError> {
+        let input = |why: String| ApiError::new(Code::Input, why);
+        let mut recognition = Recognition::default();
+        settings.leaves().map_err(|error| input(error.to_string()))?.recognition.apply_to(&mut recognition);
+        self.host.stages.check(&recognition).map_err(input)
+    }
+
+    /// As a `CallResponse`.
+    pub(crate) fn render_call(&self, call: &Call) -> Result<Value, ApiError> {
+        let call_type = self.call_type(call.cid().call_type())?;
+        Ok(render::call(call, &call_type, &|id| self.profile(id)))
+    }
+
+    /// Its members, as `MemberResponse`s.
+    pub(crate) fn render_members(&self, call: &Call) -> Vec<Value> {
+        render::members(call, &|id| self.profile(id))
+    }
+
+    fn with_env<R>(&self, call_type: &CallType, act: impl FnOnce(&mut Env<'_>) -> R) -> R {
+        let check = |recognition: &Recognition| self.host.stages.check(recognition);
+        let mut env = Env {
+            now: self.now,
+            call_type,
+            new_id: &mut new_id,
+            check: &check,
+            first_participant_s: self.host.first_participant_s,
+        };
+        act(&mut env)
+    }
+
+    /// Takes what a call says and wants into the change.
+    fn drain(&mut self, call: &mut Call, call_type: &CallType) -> Result<(), ApiError> {
+        let mut events = Vec::new();
+        while let Some(output) = call.poll_output() {
+            match output {
+                Output::Event(then, event) => events.push((then, event)),
+                Output::Effect(effect) => {
+                    self.write(call.cid(), &effect)?;
+                    self.outcome.effects.push((call.cid().clone(), effect));
+                }
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        let readers = self.readers(call)?;
+        for (then, event) in events {
+            let mut rendered =
+                self.with_env(call_type, |env| render::event(&then, &event, env, &|id| self.profile(id)));
+            let text = rendered.to_string();
+            self.outcome.last_event = self.store.put_event(call.cid(), self.now, &text)?;
+            render::for_browser(&mut rendered);
+            let plain: Utf8Bytes = rendered.to_string().into();
+            let detailed = match (&event, &self.ledger) {
+                (Event::ClosedCaption(_), Some(ledger)) => {
+                    rendered["ledger"] = render::ledger(ledger);
+                    rendered.to_string().into()
+                }
+                _ => plain.clone(),
+            };
+            let connections = match &event {
+                Event::Created => {
+                    let members = self.host.hub.of_users(|user_id| call.members().contains_key(user_id));
+                    members.into_iter().map(|watcher| watcher.connection).collect()
+                }
+                _ => readers.clone(),
+            };
+            self.outcome.posts.push(Post {
+                connections,
+                text: Text { plain: Some(plain), detailed },
+                is_interim: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// The connections that watch a call and may read it. Those that may no longer lose it.
+    fn readers(&mut self, call: &Call) -> Result<Vec<String>, ApiError> {
+        let watchers = self.host.hub.watchers(call.cid());
+        if watchers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cid = call.cid().to_string();
+        let mut readers = Vec::new();
+        for watcher in watchers {
+            let user = self.profile(&watcher.token.user_id).user;
+            let may_read = self.may(call, &user, watcher.token.role_in(&cid), Capability::ReadCall)?;
+            if may_read { &mut readers } else { &mut self.outcome.lost }.push(watcher.connection);
+        }
+        Ok(readers)
+    }
+
+    fn post_interim(&mut self, call: &Call, event: &Interim) -> Result<(), ApiError> {
+        let mut rendered = render::interim(call.cid(), event, self.now, &|id| self.profile(id));
+        render::for_browser(&mut rendered);
+        let text = Text { plain: None, detailed: rendered.to_string().into() };
+        let connections = self.readers(call)?;
+        self.outcome.posts.push(Post { connections, text, is_interim: matches!(event, Interim::Text { .. }) });
+        Ok(())
+    }
+
+    /// The part of an effect that is on disk.
+    fn write(&mut self, cid: &Cid, effect: &Effect) -> Result<(), ApiError> {
+        match effect {
+            Effect::OpenTranscript(run) => self.store.open_transcript(cid, run)?,
+            Effect::AppendTranscript { egress_id, caption } => {
+                let fragment = Fragment {
+                    start_time: caption.start_time,
+                    stop_time: caption.end_time,
+                    speaker_id: caption.speaker_id.clone(),
+                    text: caption.text.clone(),
+                    ..Fragment::default()
+                };
+                let mut line = Vec::new();
+                // Writing into memory does not fail.
+                let _ = jsonl::write_fragment(&mut line, &fragment);
+                self.store.append_fragment(egress_id, &String::from_utf8_lossy(&line))?;
+            }
+            Effect::CloseTranscript { egress_id, end_time, .. } => {
+                self.store.close_transcript(egress_id, *end_time)?;
+                self.finished();
+            }
+            Effect::Hear { .. } | Effect::Disconnect { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Who commands, by a user's token.
+    pub(crate) fn user_actor(&self, token: &crate::api::token::UserToken, cid: &Cid) -> Actor {
+        let user: User = self.profile(&token.user_id).user;
+        Actor::User { user, token_role: token.role_in(&cid.to_string()).map(str::to_string) }
+    }
+}

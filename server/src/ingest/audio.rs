@@ -1,0 +1,400 @@
+//! Audio by WebSocket: the connection is the participant.
+//!
+//! In: binary frames of samples or Opus packets, text frames that say what they are about. Out: pushes into the participant's
+//! track.
+//!
+//! # Time
+//!
+//! The first samples are dated by their arrival, and those behind by their count: so neither jitter nor a sender that is faster
+//! than its clock makes holes. Where arrival runs ahead of the count by [`PAUSE`], the sender paused, and arrival dates what
+//! follows. A `time` frame dates what follows whatever was before.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use cuewire::audio::rtp::OpusPacket;
+use cuewire::audio::{Pcm, Samples, check_rate};
+use cuewire::engine::PushError;
+use cuewire::time::{Timestamp, nanos_of_samples};
+use serde_json::{Value, json};
+
+use super::Seated;
+use crate::api::error::{ApiError, Code};
+use crate::api::time_of;
+use crate::api::token::UserToken;
+use crate::call::{Cid, Command};
+use crate::host::{Host, now};
+
+/// Longest audio frame: 2 s of 8 channels at 48 kHz in 32 bits would be 3 MiB; nobody sends more than 100 ms at a time.
+pub const MAX_FRAME_BYTES: usize = 512 * 1024;
+/// Arrival this much ahead of the count of samples is a pause of the sender's.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Audio that may come at once;
+const BURST: Duration = Duration::from_secs(2);
+/// beyond it a sender is held to this many times real time, and waits while the engine does without anything.
+const FASTEST: u32 = 8;
+/// A sender who waits looks again after this: overload, or a ring that is full, may be over.
+const RETRY: Duration = Duration::from_millis(10);
+/// The close code of a server that restarts.
+const RESTART: u16 = 1012;
+/// RTP's clock for Opus, in Hz.
+const RTP_RATE: u32 = 48_000;
+
+/// What binary frames hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// 16-bit samples, little-endian.
+    Linear16,
+    /// 32-bit float samples, little-endian.
+    Float32,
+    /// One Opus packet each.
+    Opus,
+}
+
+/// How audio comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// What frames hold.
+    pub encoding: Encoding,
+    /// Frames a second.
+    pub sample_rate: u32,
+    /// Interleaved channels.
+    pub channels: usize,
+}
+
+impl Format {
+    /// Of the query of the connection's URL: `encoding`, `sample_rate`, `channels`.
+    ///
+    /// # Errors
+    /// [`Code::Input`], with what is allowed.
+    pub fn parse(field: impl Fn(&str) -> Option<String>) -> Result<Self, ApiError> {
+        let encoding = match field("encoding").as_deref() {
+            Some("linear16") | None => Encoding::Linear16,
+            Some("float32") => Encoding::Float32,
+            Some("opus") => Encoding::Opus,
+            Some(other) => {
+                let shown: String = other.chars().take(40).collect();
+                let why = format!("encoding is `{shown}`: allowed are linear16, float32, opus");
+                return Err(ApiError::new(Code::Input, why));
+            }
+        };
+        let number = |name: &str, default: usize| match field(name) {
+            None => Ok(default),
+            Some(text) => text.parse::<usize>().map_err(|_| {
+                let shown: String = text.chars().take(40).collect();
+                ApiError::new(Code::Input, format!("{name} is `{shown}`: it should be a number"))
+            }),
+        };
+        let is_opus = encoding == Encoding::Opus;
+        let (rate, channels) = (number("sample_rate", if is_opus { 48_000 } else { 16_000 })?, number("channels", 1)?);
+        let input = |error: cuewire::audio::PcmError| ApiError::new(Code::Input, error.to_string());
+        let sample_rate = check_rate(u32::try_from(rate).unwrap_or(u32::MAX)).map_err(input)?;
+        // That there may be so many channels.
+        Pcm::new(sample_rate, channels, Samples::I16(&[])).map_err(input)?;
+        Ok(Self { encoding, sample_rate, channels })
+    }
+}
+
+/// Dates frames.
+struct Dating {
+    /// When the next sample was recorded, where any came.
+    next: Option<Timestamp>,
+    /// When the first one came, and how much has come since, in nanoseconds.
+    began: Instant,
+    heard_nanos: i64,
+}
+
+impl Dating {
+    /// Of a frame that lasts so long, and came now.
+    fn date(&mut self, now: Timestamp, nanos: i64) -> Timestamp {
+        let pause = i64::try_from(PAUSE.as_nanos()).unwrap_or(i64::MAX);
+        let at = match self.next {
+            Some(next) if now.nanos_since(next) - nanos < pause => next,
+            _ => now.plus_nanos(-nanos),
+        };
+        self.next = Some(at.plus_nanos(nanos));
+        self.heard_nanos = self.heard_nanos.saturating_add(nanos);
+        at
+    }
+
+    /// How long to wait before the next frame is read.
+    fn hold_back(&self, is_overloaded: bool) -> Duration {
+        let elapsed = self.began.elapsed();
+        let ahead = Duration::from_nanos(self.heard_nanos.unsigned_abs()).saturating_sub(BURST);
+        let wait = (ahead / FASTEST).saturating_sub(elapsed);
+        if is_overloaded { wait.max(ahead.saturating_sub(elapsed).min(RETRY)) } else { wait }
+    }
+}
+
+/// How a connection ended.
+struct Ending {
+    code: u16,
+    reason: String,
+}
+
+impl Ending {
+    fn new(code: u16, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+/// Why a connection ends that neither side has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    TokenExpired,
+    ShuttingDown,
+}
+
+/// Serves a participant from their join to their leave.
+pub(crate) async fn serve(
+    host: Arc<Host>,
+    mut socket: WebSocket,
+    cid: Cid,
+    token: UserToken,
+    format: Format,
+    ended: impl Future<Output = Ended>,
+) {
+    let user_id = token.user_id.clone();
+    let joined = host.run({
+        let (cid, host, user_id) = (cid.clone(), host.clone(), user_id.clone());
+        move |change| {
+            let actor = change.user_actor(&token, &cid);
+            change.keep_user(&user_id)?;
+            change.command(&cid, &actor, Command::Join)?;
+            // Before the commit, so that the track is there when the join's effects are carried out.
+            host.stages.seat(&cid, &user_id).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+        }
+    });
+    let ending = match joined.await {
+        Ok(Some(seated)) => {
+            let text = json!({"type": "joined", "user_id": user_id}).to_string();
+            let Seated { track, connection, .. } = seated;
+            let ending = match socket.send(Message::Text(text.into())).await {
+                Ok(()) => hear(&host, &mut socket, seated, format, ended).await,
+                Err(_) => Ending::new(1001, ""),
+            };
+            host.stages.with_track(track, |engine, track| engine.mute(track, false));
+            // Who is sent away by a restart has not left: they may return.
+            if ending.code != RESTART {
+                host.stages.leave(&host, &cid, &user_id, connection);
+            }
+            ending
+        }
+        Ok(None) => Ending::new(RESTART, "the server is shutting down"),
+        Err(error) => refuse(&mut socket, &error).await,
+    };
+    close(&mut socket, ending).await;
+}
+
+/// Says why, in the clients' format.
+pub(crate) async fn refuse_and_close(mut socket: WebSocket, error: &ApiError) {
+    let ending = refuse(&mut socket, error).await;
+    close(&mut socket, ending).await;
+}
+
+async fn refuse(socket: &mut WebSocket, error: &ApiError) -> Ending {
+    let text = json!({"type": "connection.error", "error": error.body("0ms")}).to_string();
+    // A client that is gone needs no reason.
+    let _ = socket.send(Message::Text(text.into())).await;
+    Ending::new(4000 + error.code.status(), error.message.clone())
+}
+
+async fn close(socket: &mut WebSocket, Ending { code, reason }: Ending) {
+    // A close frame holds 123 bytes.
+    let end = (0..=reason.len().min(120)).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
+    let frame = CloseFrame { code, reason: reason[..end].to_string().into() };
+    let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::Close(Some(frame)))).await;
+}
+
+/// Pushes what comes until either side has enough.
+async fn hear(
+    host: &Host,
+    socket: &mut WebSocket,
+    seated: Seated,
+    format: Format,
+    ended: impl Future<Output = Ended>,
+) -> Ending {
+    let Seated { sender, track, mut closed, .. } = seated;
+    let mut dating = Dating { next: None, began: Instant::now(), heard_nanos: 0 };
+    let mut packets = 0_u16;
+    let mut timestamp = 0_u32;
+    let mut samples = Vec::new();
+    tokio::pin!(ended);
+    loop {
+        let next = async {
+            loop {
+                let hold_back = dating.hold_back(host.stages.is_overloaded());
+                if hold_back.is_zero() {
+                    return socket.recv().await;
+                }
+                tokio::time::sleep(hold_back).await;
+            }
+        };
+        let message = tokio::select! {
+            message = next => message,
+            _ = &mut closed => return Ending::new(1000, "the participant's place was taken, or the call has ended"),
+            ended = &mut ended => return match ended {
+                Ended::TokenExpired => Ending::new(4001, "the token has expired"),
+                Ended::ShuttingDown => Ending::new(RESTART, "the server restarts"),
+            },
+        };
+        match message {
+            Some(Ok(Message::Binary(bytes))) => {
+                let pushed = match format.encoding {
+                    Encoding::Opus => {
+                        let Some(ticks) = opus_ticks(&bytes) else {
+                            return Ending::new(1007, "a frame holds no Opus packet");
+                        };
+                        let at = dating.date(now(), nanos_of_samples(ticks.into(), RTP_RATE));
+                        let (sequence, at_tick) = (packets, timestamp);
+                        packets = packets.wrapping_add(1);
+                        timestamp = timestamp.wrapping_add(ticks);
+                        let packet = OpusPacket { at, ssrc: 0, sequence, timestamp: at_tick, payload: &bytes };
+                        push(&sender, |sender| sender.push_opus(packet)).await
+                    }
+                    Encoding::Linear16 | Encoding::Float32 => {
+                        let pcm = match read(&bytes, format, &mut samples) {
+                            Ok(pcm) => pcm,
+                            Err(error) => return Ending::new(1007, error),
+                        };
+                        let at = dating.date(now(), nanos_of_samples(pcm.frames() as u64, pcm.rate()));
+                        push(&sender, |sender| sender.push(at, pcm)).await
+                    }
+                };
+                match pushed {
+                    Ok(()) => {}
+                    // It failed; or the server is shutting down, and may have it that nobody has left.
+                    Err(PushError::Ended) => return Ending::new(RESTART, "the track has ended: connect again"),
+                    Err(error) => return Ending::new(1009, error.to_string()),
+                }
+            }
+            Some(Ok(Message::Text(text))) => {
+                let said: Value = serde_json::from_str(&text).unwrap_or_default();
+                match said["type"].as_str() {
+                    Some("time") => match time_of(&said["at"]) {
+                        Some(at) => dating.next = Some(at),
+                        None => return Ending::new(1007, "`at` of a time frame is no time"),
+                    },
+                    Some("mute") => {
+                        let muted = said["muted"].as_bool().unwrap_or(true);
+                        host.stages.with_track(track, |engine, track| engine.mute(track, muted));
+                    }
+                    Some("unmute") => host.stages.with_track(track, |engine, track| engine.mute(track, false)),
+                    Some("flush") => host.stages.with_track(track, |engine, track| engine.flush(track)),
+                    Some("close") => return Ending::new(1000, ""),
+                    _ => return Ending::new(1007, "a text frame's type is one of time, mute, unmute, flush, close"),
+                }
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::new(1000, ""),
+        }
+    }
+}
+
+/// Pushes once there is room: whoever sends too fast waits.
+async fn push(
+    sender: &std::sync::Mutex<cuewire::engine::AudioSender>,
+    push: impl Fn(&mut cuewire::engine::AudioSender) -> Result<(), PushError>,
+) -> Result<(), PushError> {
+    let deadline = Instant::now() + BURST;
+    loop {
+        let pushed = push(&mut sender.lock().unwrap_or_else(PoisonError::into_inner));
+        match pushed {
+            Err(PushError::Full) if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
+            // The engine is far behind: the loss is a declared gap.
+            Err(PushError::Full) => return Ok(()),
+            pushed => return pushed,
+        }
+    }
+}
+
+/// Samples of a frame.
+fn read<'a>(bytes: &[u8], format: Format, samples: &'a mut Vec<f32>) -> Result<Pcm<'a>, String> {
+    let width = if format.encoding == Encoding::Linear16 { 2 } else { 4 };
+    let frame = width * format.channels;
+    if !bytes.len().is_multiple_of(frame) {
+        return Err(format!("a frame has {} bytes: samples of all channels have {frame}", bytes.len()));
+    }
+    samples.clear();
+    if format.encoding == Encoding::Linear16 {
+        let (pairs, _) = bytes.as_chunks::<2>();
+        samples.extend(pairs.iter().map(|pair| f32::from(i16::from_le_bytes(*pair)) / 32_768.0));
+    } else {
+        let (quads, _) = bytes.as_chunks::<4>();
+        samples.extend(quads.iter().map(|quad| f32::from_le_bytes(*quad)));
+    }
+    Pcm::interleaved(format.sample_rate, format.channels, &samples[..]).map_err(|error| error.to_string())
+}
+
+/// How long an Opus packet lasts, in ticks of 48 kHz (RFC 6716, 3.1 and 3.2).
+fn opus_ticks(packet: &[u8]) -> Option<u32> {
+    let (toc, rest) = packet.split_first()?;
+    let config = toc >> 3;
+    let frame = match config {
+        0..12 => [480, 960, 1920, 2880][usize::from(config & 3)],
+        12..16 => [480, 960][usize::from(config & 1)],
+        _ => [120, 240, 480, 960][usize::from(config & 3)],
+    };
+    let frames = match toc & 3 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u32::from(rest.first()? & 0x3f),
+    };
+    // Six frames of 20 ms are the longest.
+    Some(frame * frames).filter(|ticks| (120..=5760).contains(ticks))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn formats_are_checked() {
+        let parse = |query: &[(&str, &str)]| {
+            Format::parse(|name| query.iter().find(|(field, _)| *field == name).map(|(_, value)| value.to_string()))
+                .map_err(|error| error.message)
+        };
+        assert_eq!(parse(&[]), Ok(Format { encoding: Encoding::Linear16, sample_rate: 16_000, channels: 1 }));
+        assert_eq!(parse(&[("encoding", "opus")]).unwrap().sample_rate, 48_000);
+        for (field, value, part) in [
+            ("encoding", "mp3", "`mp3`"),
+            ("sample_rate", "5", "5"),
+            ("sample_rate", "x", "`x`"),
+            ("channels", "0", "0"),
+        ] {
+            let error = parse(&[(field, value)]).unwrap_err();
+            assert!(error.contains(part), "{field}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn samples_are_dated_by_their_count_and_by_arrival_behind_a_pause() {
+        let mut dating = Dating { next: None, began: Instant::now(), heard_nanos: 0 };
+        let ms = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
+        let mut date = |now_ms: i64| dating.date(ms(now_ms), 20_000_000).as_nanos() / 1_000_000;
+        assert_eq!(date(1_020), 1_000);
+        assert_eq!(date(1_039), 1_020, "early");
+        assert_eq!(date(1_400), 1_040, "late, by jitter");
+        assert_eq!(date(1_401), 1_060, "with a burst behind it");
+        assert_eq!(date(1_600), 1_580, "behind a pause");
+        assert_eq!(date(1_601), 1_600, "faster than its clock");
+        assert_eq!(date(1_602), 1_620);
+    }
+
+    #[test]
+    fn opus_packets_tell_how_long_they_last() {
+        for (packet, ticks) in [
+            (&[0b0100_1000_u8][..], Some(960)),        // SILK, wideband, 20 ms
+            (&[0b1111_1000], Some(960)),               // CELT, fullband, 20 ms
+            (&[0b1110_0001], Some(240)),               // CELT, 2.5 ms, twice
+            (&[0b1111_1011, 0b0000_0110], Some(5760)), // six of 20 ms
+            (&[0b1111_1011, 0b0000_0111], None),       // 140 ms
+            (&[0b1111_1011], None),
+            (&[], None),
+        ] {
+            assert_eq!(opus_ticks(packet), ticks, "{packet:02x?}");
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! From participants' audio to captions: one track of the engine a participant.
+//!
+//! In: who joins and leaves, and how a call is to be heard. Out: what the engine says of the tracks, as inputs of their calls.
+//!
+//! A participant's track lasts as long as the session: who comes back goes on with it. One thread, `cuewire-captions`, hands on
+//! what the engine says; it waits for nobody.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use cuewire::caption::{CaptionEvent, CaptionId};
+use cuewire::config::{Config, InterimIntervalMs};
+use cuewire::engine::{
+    AudioSender, Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId,
+};
+use tokio::sync::oneshot;
+
+use crate::call::settings::Recognition;
+use crate::call::{Caption, Cid, Input};
+use crate::host::{Host, Interim, new_id};
+
+pub mod audio;
+
+/// Decodes of a call's tracks that fail one behind the other before its processes have failed.
+const MOST_FAILURES: u32 = 3;
+
+/// The tracks of all calls.
+pub struct Stages {
+    engine: Mutex<Option<Arc<Engine>>>,
+    model: Arc<dyn Model>,
+    state: Mutex<State>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: HashMap<Cid, Stage>,
+    tracks: HashMap<TrackId, (Cid, String)>,
+}
+
+/// One call's tracks.
+#[derive(Default)]
+struct Stage {
+    recognition: Option<Recognition>,
+    mark: u64,
+    interims: bool,
+    seats: BTreeMap<String, Seat>,
+    /// Marks, and the tracks of which captions are open that opened before.
+    pending: BTreeMap<u64, BTreeSet<TrackId>>,
+    failures: u32,
+}
+
+struct Seat {
+    track: TrackId,
+    /// Names the track in the ids of its captions.
+    name: String,
+    sender: Arc<Mutex<AudioSender>>,
+    /// Counts the connections.
+    connection: u64,
+    /// Closes the connection, where there is one.
+    close: Option<oneshot::Sender<()>>,
+    /// What was marked, in the order in which the engine will say so.
+    marked: VecDeque<Marked>,
+}
+
+enum Marked {
+    /// How the call is heard from here on.
+    Hear(u64),
+    /// The connection with this number is closed.
+    Left(u64),
+}
+
+/// A participant's connection, as the one who reads it needs it.
+pub struct Seated {
+    /// Where audio goes.
+    pub sender: Arc<Mutex<AudioSender>>,
+    /// The track.
+    pub track: TrackId,
+    /// Which of the participant's connections it is.
+    pub connection: u64,
+    /// Told, or gone, when it is to be closed.
+    pub closed: oneshot::Receiver<()>,
+}
+
+impl Stages {
+    /// Over an engine and the model that it was started with.
+    #[must_use]
+    pub fn new(engine: Engine, model: Arc<dyn Model>) -> Self {
+        let engine = Mutex::new(Some(Arc::new(engine)));
+        Self { engine, model, state: Mutex::default(), thread: Mutex::default() }
+    }
+
+    /// Starts handing on what the engine says.
+    ///
+    /// # Errors
+    /// Where the system starts no more threads.
+    pub fn hand_on(&self, host: &Arc<Host>) -> io::Result<()> {
+        let Some(engine) = self.engine() else { return Ok(()) };
+        let (events, host) = (engine.subscribe(), Arc::downgrade(host));
+        let thread = std::thread::Builder::new().name("cuewire-captions".into());
+        let thread = thread.spawn(move || hand_on(&events, &host))?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Finalises what is open, but for no longer than `patience`, and hands it on.
+    pub fn shutdown(&self, patience: std::time::Duration) {
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut engine) = engine {
+            // Others have it for a moment.
+            let engine = loop {
+                match Arc::try_unwrap(engine) {
+                    Ok(engine) => break engine,
+                    Err(shared) => engine = shared,
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            };
+            engine.shutdown(patience);
+        }
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A panic there was its own.
+            let _ = thread.join();
+        }
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether speech can be recognised like this.
+    ///
+    /// # Errors
+    /// What the model cannot do, as a sentence.
+    pub fn check(&self, recognition: &Recognition) -> Result<(), String> {
+        self.model.check(&config_of(Some(recognition), false))
+    }
+
+    /// Whether the engine does without anything at present.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.engine().is_some_and(|engine| engine.overload() > OverloadLevel::None)
+    }
+
+    /// How a call is heard from now on.
+    pub fn hear(&self, host: &Arc<Host>, cid: &Cid, recognition: Option<Recognition>, mark: u64) {
+        let Some(engine) = self.engine() else { return };
+        let mut state = self.lock();
+        let stage = state.calls.entry(cid.clone()).or_default();
+        let is_marked = stage.mark != mark;
+        (stage.recognition, stage.mark) = (recognition, mark);
+        if is_marked {
+            let mut pending = BTreeSet::new();
+            for seat in stage.seats.values_mut() {
+                if engine.mark(seat.track, mark).is_ok() {
+                    seat.marked.push_back(Marked::Hear(mark));
+                    pending.insert(seat.track);
+                }
+            }
+            if pending.is_empty() {
+                host.tell(cid.clone(), Input::Passed { mark });
+            } else {
+                stage.pending.insert(mark, pending);
+            }
+        }
+        stage.configure(&engine);
+    }
+
+    /// Whether interims of a call are made.
+    pub fn set_interims(&self, cid: &Cid, interims: bool) {
+        let Some(engine) = self.engine() else { return };
+        let mut state = self.lock();
+        let stage = state.calls.entry(cid.clone()).or_default();
+        if stage.interims != interims {
+            stage.interims = interims;
+            stage.configure(&engine);
+        }
+        if stage.seats.is_empty() && !interims && stage.recognition.is_none() {
+            state.calls.remove(cid);
+        }
+    }
+
+    /// A participant is there: a second connection takes the place of the first.
+    ///
+    /// # Errors
+    /// [`EngineError`], and `None` where the server is shutting down.
+    pub fn seat(&self, cid: &Cid, user_id: &str) -> Result<Option<Seated>, EngineError> {
+        let Some(engine) = self.engine() else { return Ok(None) };
+        let mut state = self.lock();
+        let State { calls, tracks } = &mut *state;
+        let stage = calls.entry(cid.clone()).or_default();
+        let (close, closed) = oneshot::channel();
+        if let Some(seat) = stage.seats.get_mut(user_id) {
+            seat.connection += 1;
+            // Dropping the old one tells its connection.
+            seat.close = Some(close);
+            let (sender, track, connection) = (seat.sender.clone(), seat.track, seat.connection);
+            return Ok(Some(Seated { sender, track, connection, closed }));
+        }
+        let mut config = TrackConfig::new(user_id);
+        config.config = config_of(stage.recognition.as_ref(), stage.interims);
+        let (sender, track) = engine.add_track(config)?;
+        let sender = Arc::new(Mutex::new(sender));
+        let mut marked = VecDeque::new();
+        // It has no captions before its first mark, and whoever waits for that one does not wait for this track.
+        if engine.mark(track, stage.mark).is_ok() {
+            marked.push_back(Marked::Hear(stage.mark));
+        }
+        let seat = Seat { track, name: new_id(), sender: sender.clone(), connection: 0, close: Some(close), marked };
+        stage.seats.insert(user_id.to_string(), seat);
+        tracks.insert(track, (cid.clone(), user_id.to_string()));
+        Ok(Some(Seated { sender, track, connection: 0, closed }))
+    }
+
+    /// A participant's connection is closed: they have left once their last caption is there, unless they are back by then.
+    pub fn leave(&self, host: &Arc<Host>, cid: &Cid, user_id: &str, connection: u64) {
+        // Where the server is shutting down, they may return to the next one.
+        let Some(engine) = self.engine() else { return };
+        let mut state = self.lock();
+        let seat =
+            state.calls.get_mut(cid).and_then(|stage| stage.seats.get_mut(user_id).map(|seat| (stage.mark, seat)));
+        let Some((mark, seat)) = seat_of(seat, connection) else { return };
+        seat.close = None;
+        if engine.flush(seat.track).and_then(|()| engine.mark(seat.track, mark)).is_ok() {
+            seat.marked.push_back(Marked::Left(connection));
+        } else {
+            host.tell(cid.clone(), Input::Left { user_id: user_id.to_string() });
+        }
+    }
+
+    /// Does something with the engine and a participant's track.
+    pub fn with_track(&self, track: TrackId, act: impl FnOnce(&Engine, TrackId) -> Result<(), EngineError>) {
+        if let Some(engine) = self.engine() {
+            // A track that has ended has nobody who would hear of it.
+            let _ = act(&engine, track);
+        }
+    }
+
+    /// Closes a participant's connection.
+    pub fn disconnect(&self, cid: &Cid, user_id: &str) {
+        let mut state = self.lock();
+        if let Some(seat) = state.calls.get_mut(cid).and_then(|stage| stage.seats.get_mut(user_id)) {
+            // Dropping it tells the connection.
+            seat.close = None;
+        }
+    }
+
+    /// A call's session is over: its tracks end.
+    pub fn end(&self, cid: &Cid) {
+        let mut state = self.lock();
+        let Some(stage) = state.calls.get_mut(cid) else { return };
+        let seats = std::mem::take(&mut stage.seats);
+        stage.pending.clear();
+        if !stage.interims {
+            state.calls.remove(cid);
+        }
+        for seat in seats.values() {
+            state.tracks.remove(&seat.track);
+        }
+    }
+
+    fn handle(&self, host: &Arc<Host>, event: EngineEvent) {
+        match event {
+            EngineEvent::Caption { track, event, ledger, mark } => {
+                let mut state = self.lock();
+                let State { calls, tracks } = &mut *state;
+                let Some((cid, user_id)) = tracks.get(&track) else { return };
+                let Some(stage) = calls.get_mut(cid) else { return };
+                let Some(seat) = stage.seats.get(user_id) else { return };
+                if matches!(event, CaptionEvent::Final { .. }) {
+                    stage.failures = 0;
+                }
+                let (name, cid) = (seat.name.clone(), cid.clone());
+                drop(state);
+                match said(&name, event) {
+                    Some(Said::Caption(caption)) => host.heard(cid, caption, mark, ledger),
+                    Some(Said::Interim(interim)) => host.interim(cid, mark, interim),
+                    None => {}
+                }
+            }
+            EngineEvent::Marked { track, .. } => {
+                let mut state = self.lock();
+                let State { calls, tracks } = &mut *state;
+                let Some((cid, user_id)) = tracks.get(&track) else { return };
+                let Some(stage) = calls.get_mut(cid) else { return };
+                let Some(seat) = stage.seats.get_mut(user_id) else { return };
+                match seat.marked.pop_front() {
+                    Some(Marked::Hear(mark)) => stage.passed(host, cid, track, |of| of == mark),
+                    Some(Marked::Left(connection)) if connection == seat.connection => {
+                        host.tell(cid.clone(), Input::Left { user_id: user_id.clone() });
+                    }
+                    Some(Marked::Left(_)) | None => {}
+                }
+            }
+            EngineEvent::Ended { track, report } => {
+                // Tracks that end with the server are those of participants who may return.
+                if self.engine().is_none() {
+                    return;
+                }
+                let mut state = self.lock();
+                // Where it ended with its session, nobody knows it any more.
+                let Some((cid, user_id)) = state.tracks.remove(&track) else { return };
+                if let Some(failure) = report.failure {
+                    tracing::error!("{track} failed: {failure}");
+                }
+                let Some(stage) = state.calls.get_mut(&cid) else { return };
+                // Dropping the seat closes the connection.
+                stage.seats.remove(&user_id);
+                stage.passed(host, &cid, track, |_| true);
+                host.tell(cid, Input::Left { user_id });
+            }
+            EngineEvent::Failed { track, error } => {
+                tracing::error!("{track}: a decode failed: {error}");
+                let mut state = self.lock();
+                let State { calls, tracks } = &mut *state;
+                let Some((cid, stage)) =
+                    tracks.get(&track).and_then(|(cid, _)| calls.get_mut(cid).map(|stage| (cid, stage)))
+                else {
+                    return;
+                };
+                stage.failures += 1;
+                if stage.failures == MOST_FAILURES {
+                    host.tell(cid.clone(), Input::Failed { error: error.to_string() });
+                }
+            }
+            EngineEvent::Refused { track, error } => tracing::warn!("{track}: {error}"),
+            EngineEvent::Overload { level } => tracing::warn!("overload: {level:?}"),
+            EngineEvent::Missed { events } => tracing::error!("{events} events of the engine were missed"),
+            _ => {}
+        }
+    }
+}
+
+/// The participant's seat, if this connection is theirs.
+fn seat_of(seat: Option<(u64, &mut Seat)>, connection: u64) -> Option<(u64, &mut Seat)> {
+    seat.filter(|(_, seat)| seat.connection == connection)
+}
+
+impl Stage {
+    fn configure(&self, engine: &Engine) {
+        for seat in self.seats.values() {
+            // It was checked when it was written; and a track that has ended needs none.
+            let _ = engine.reconfigure(seat.track, config_of(self.recognition.as_ref(), self.interims));
+        }
+    }
+
+    /// Nothing of a track is open any more that opened before such a mark.
+    fn passed(&mut self, host: &Arc<Host>, cid: &Cid, track: TrackId, is_passed: impl Fn(u64) -> bool) {
+        self.pending.retain(|mark, tracks| {
+            if is_passed(*mark) && tracks.remove(&track) && tracks.is_empty() {
+                host.tell(cid.clone(), Input::Passed { mark: *mark });
+            }
+            !tracks.is_empty()
+        });
+    }
+}
+
+/// How a track is heard.
+fn config_of(recognition: Option<&Recognition>, interims: bool) -> Config {
+    let mut config = Config::default();
+    config.early_finals = true;
+    config.paused = recognition.is_none();
+    if let Some(Recognition { language, speech_segment_config, translate }) = recognition {
+        config.language = *language;
+        config.speech_segment_config = *speech_segment_config;
+        config.translations = *translate;
+    }
+    if !interims {
+        config.interim_interval_ms = InterimIntervalMs::try_from(0).unwrap_or_default();
+    }
+    config
+}
+
+enum Said {
+    Caption(Caption),
+    Interim(Interim),
+}
+
+/// What a track says, as its call has it.
+fn said(name: &str, event: CaptionEvent) -> Option<Said> {
+    let id_of = |id: CaptionId| format!("{name}-{}", id.0);
+    Some(match event {
+        CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated, .. } => {
+            Said::Caption(Caption {
+                id: id_of(id),
+                speaker_id: speaker_id.to_string(),
+                start_time,
+                end_time,
+                text,
+                language: language.to_string(),
+                translated,
+                service: None,
+            })
+        }
+        CaptionEvent::Translation { id, start_time, end_time, speaker_id, language, text, .. } => {
+            Said::Caption(Caption {
+                id: format!("{}-{language}", id_of(id)),
+                speaker_id: speaker_id.to_string(),
+                // Clients take two captions with one speaker and one beginning for the same.
+                start_time: start_time.plus_nanos(1),
+                end_time,
+                text,
+                language: language.to_string(),
+                translated: true,
+                service: None,
+            })
+        }
+        CaptionEvent::Interim {
+            id,
+            revision,
+            start_time,
+            end_time,
+            speaker_id,
+            language,
+            text,
+            stable_chars,
+            translated,
+            ..
+        } => {
+            let caption = Caption {
+                id: id_of(id),
+                speaker_id: speaker_id.to_string(),
+                start_time,
+                end_time,
+                text,
+                language: language.to_string(),
+                translated,
+                service: None,
+            };
+            Said::Interim(Interim::Text { caption, revision, stable_chars })
+        }
+        CaptionEvent::Retracted { id, reason, .. } => {
+            let reason = serde_json::to_value(reason).ok()?.as_str()?.to_string();
+            Said::Interim(Interim::Retracted { id: id_of(id), reason })
+        }
+        _ => return None,
+    })
+}
+
+fn hand_on(events: &Subscription, host: &Weak<Host>) {
+    while let Some(event) = events.recv() {
+        let Some(host) = host.upgrade() else { return };
+        host.stages.handle(&host, event);
+    }
+}

@@ -1,0 +1,154 @@
+//! Transcripts: what is being written, and where the finished files are.
+//!
+//! In: captions of runs. Out: a run's fragments, and what there is of files.
+//!
+//! The journal of a run is a table: so a fragment is on disk with the event that shows its caption, or neither is.
+
+use cuewire::time::Timestamp;
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::{Store, StoreError};
+use crate::call::{Cid, Run, Transcript};
+
+/// A transcript whose run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTranscript {
+    /// Of which call.
+    pub cid: Cid,
+    /// The run.
+    pub egress_id: String,
+    /// Of which session.
+    pub session_id: String,
+    /// When the run started.
+    pub start_time: Timestamp,
+    /// When it ended.
+    pub end_time: Timestamp,
+    /// The file's name; empty where it is not written yet.
+    pub filename: String,
+}
+
+impl StoredTranscript {
+    /// As a call tells of it.
+    #[must_use]
+    pub fn with_url(self, url: String) -> Transcript {
+        let Self { session_id, start_time, end_time, filename, .. } = self;
+        Transcript { filename, url, session_id, start_time, end_time }
+    }
+}
+
+const FIELDS: &str = "type, id, egress_id, session_id, start_time, end_time, coalesce(filename, '')";
+
+fn transcript(row: &Row<'_>) -> rusqlite::Result<StoredTranscript> {
+    let (call_type, id): (String, String) = (row.get(0)?, row.get(1)?);
+    Ok(StoredTranscript {
+        // Only what is a cid was ever written.
+        cid: Cid::new(&call_type, &id).map_err(|_| rusqlite::Error::InvalidQuery)?,
+        egress_id: row.get(2)?,
+        session_id: row.get(3)?,
+        start_time: Timestamp::from_nanos(row.get(4)?),
+        end_time: Timestamp::from_nanos(row.get(5)?),
+        filename: row.get(6)?,
+    })
+}
+
+impl Store {
+    /// Begins a run's transcript.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_transcript(&self, cid: &Cid, run: &Run) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO transcripts (egress_id, type, id, session_id, start_time) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![run.egress_id, cid.call_type(), cid.id(), run.session_id, run.from.as_nanos()],
+        )
+    }
+
+    /// Writes a fragment, as a line of JSONL.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn append_fragment(&self, egress_id: &str, fragment: &str) -> Result<(), StoreError> {
+        self.execute("INSERT INTO fragments (egress_id, fragment) VALUES (?1, ?2)", params![egress_id, fragment])
+    }
+
+    /// Nothing more comes of a run.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn close_transcript(&self, egress_id: &str, end_time: Timestamp) -> Result<(), StoreError> {
+        let sql = "UPDATE transcripts SET end_time = ?2 WHERE egress_id = ?1";
+        self.execute(sql, params![egress_id, end_time.as_nanos()])
+    }
+
+    /// Transcripts that are closed and have no file yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unfinished_transcripts(&self) -> Result<Vec<StoredTranscript>, StoreError> {
+        self.transcripts("end_time IS NOT NULL AND filename IS NULL ORDER BY end_time, egress_id", params![])
+    }
+
+    /// A run's fragments in the order in which they were written, as lines of JSONL.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fragments(&self, egress_id: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT fragment FROM fragments WHERE egress_id = ?1 ORDER BY number";
+        let mut query = self.connection.prepare_cached(sql)?;
+        let rows = query.query_map(params![egress_id], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A run's file is written: its journal is needed no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn file_written(&self, egress_id: &str, filename: &str, expires_at: Timestamp) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE transcripts SET filename = ?2, expires_at = ?3 WHERE egress_id = ?1",
+            params![egress_id, filename, expires_at.as_nanos()],
+        )?;
+        self.execute("DELETE FROM fragments WHERE egress_id = ?1", params![egress_id])
+    }
+
+    /// The files of a call, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn files_of(&self, cid: &Cid) -> Result<Vec<StoredTranscript>, StoreError> {
+        let condition = "type = ?1 AND id = ?2 AND filename IS NOT NULL ORDER BY start_time, egress_id";
+        self.transcripts(condition, params![cid.call_type(), cid.id()])
+    }
+
+    /// A run's file, where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn file(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
+        let sql = format!("SELECT {FIELDS} FROM transcripts WHERE egress_id = ?1 AND filename IS NOT NULL");
+        Ok(self.connection.prepare_cached(&sql)?.query_row(params![egress_id], transcript).optional()?)
+    }
+
+    /// Files that are to be kept no longer.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn expired_files(&self, now: Timestamp) -> Result<Vec<StoredTranscript>, StoreError> {
+        self.transcripts("filename IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at", params![now.as_nanos()])
+    }
+
+    /// Forgets a run's file.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_file(&self, egress_id: &str) -> Result<(), StoreError> {
+        self.execute("DELETE FROM transcripts WHERE egress_id = ?1", params![egress_id])
+    }
+
+    fn transcripts(&self, condition: &str, params: impl rusqlite::Params) -> Result<Vec<StoredTranscript>, StoreError> {
+        let sql = format!("SELECT {FIELDS} FROM transcripts WHERE {condition}");
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let rows = query.query_map(params, transcript)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
