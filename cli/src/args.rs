@@ -16,6 +16,12 @@ use cuewire::config::{
 use cuewire::time::{ParseTimestampError, Timestamp};
 use cuewire::transcript::Format;
 
+#[cfg(feature = "serve")]
+mod service;
+
+#[cfg(feature = "serve")]
+pub(crate) use service::{BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs};
+
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
 use crate::tracks::Offset;
@@ -130,6 +136,7 @@ Standard output is one JSON object. Of `bench streams`:
   final_latency_ms        from the push with which a caption's silence is over to its final
   cut_latency_ms          of captions cut at their longest time: from the cut to the final
   end_latency_ms          the same of captions that were open when their stream ended
+  ledger_ms               of all finals, by their ledgers: from the end of the silence, the cut or the end until it was said
   first_interim_ms        from the push with the onset of speech to the first interim
   interim_churn           words that were shown and then replaced, with all behind them, for each word of the finals
   stability               words of interims that were called stable, and those that finals changed all the same
@@ -169,6 +176,18 @@ pub(crate) enum Command {
     /// Caption raw PCM on standard input while it is spoken.
     #[command(after_help = format!("{FILE_NOTES}\n\n{LIVE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Live(LiveArgs),
+    /// Serve calls: captions and transcripts for the official clients of a large hosted service.
+    #[cfg(feature = "serve")]
+    #[command(after_help = service::SERVE_NOTES)]
+    Serve(ServeArgs),
+    /// Hold a call with recordings as its participants, at a server; print its captions and its transcript.
+    #[cfg(feature = "serve")]
+    #[command(after_help = service::CALL_NOTES)]
+    Call(CallArgs),
+    /// Show the key of a server.
+    #[cfg(feature = "serve")]
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -185,6 +204,10 @@ pub(crate) enum BenchCommand {
     /// Find how many streams come in time: 99 of 100 finals within 500 ms, no caption dropped, 99 of 100 interims made.
     #[command(after_help = BENCH_NOTES)]
     Capacity(BenchCapacityArgs),
+    /// Hold a call at a server, in real time, with so many participants and watchers; print how late captions were.
+    #[cfg(feature = "serve")]
+    #[command(after_help = service::BENCH_CALLS_NOTES)]
+    Calls(BenchCallsArgs),
 }
 
 #[derive(Subcommand)]

@@ -42,6 +42,8 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode, Failure> {
     match command {
         BenchCommand::Streams(args) => streams(args),
         BenchCommand::Capacity(args) => capacity(args),
+        #[cfg(feature = "serve")]
+        BenchCommand::Calls(args) => crate::bench_calls::run(args),
     }
 }
 
@@ -99,6 +101,7 @@ struct Report {
     final_latency_ms: Option<Quantiles>,
     cut_latency_ms: Option<Quantiles>,
     end_latency_ms: Option<Quantiles>,
+    ledger_ms: Option<Quantiles>,
     first_interim_ms: Option<Quantiles>,
     interim_churn: Option<f64>,
     stability: Stability,
@@ -131,7 +134,7 @@ struct Stability {
 }
 
 #[derive(Serialize)]
-struct Quantiles {
+pub(crate) struct Quantiles {
     p50: f64,
     p95: f64,
     p99: f64,
@@ -156,7 +159,7 @@ fn rounded(value: f64) -> f64 {
 }
 
 impl Quantiles {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let at = |share| rounded(quantile(&values, share));
         (!values.is_empty()).then(|| Self { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) })
@@ -244,6 +247,7 @@ impl Bench {
             final_latency_ms: Quantiles::of(latencies.silence),
             cut_latency_ms: Quantiles::of(latencies.cut),
             end_latency_ms: Quantiles::of(latencies.end),
+            ledger_ms: Quantiles::of(heard.finals.values().flatten().map(|said| said.since_closed_ms).collect()),
             first_interim_ms: Quantiles::of(heard.first_interim_ms),
             interim_churn: (heard.words > 0).then(|| rounded(heard.erased as f64 / heard.words as f64)),
             stability: Stability {
@@ -505,7 +509,7 @@ fn erased(before: &str, after: &str) -> usize {
 }
 
 /// The recordings of the calls, each a track.
-fn tracks(calls: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn tracks(calls: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut tracks = Vec::new();
     for call in calls {
         let failed = |error: std::io::Error| Failure(format!("cannot read the call {}: {error}", call.display()));

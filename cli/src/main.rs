@@ -6,7 +6,13 @@ use clap::Parser as _;
 
 mod args;
 mod bench;
+#[cfg(feature = "serve")]
+mod bench_calls;
 mod cache;
+#[cfg(feature = "serve")]
+mod call;
+#[cfg(feature = "serve")]
+mod client;
 #[cfg(feature = "hub")]
 mod hub;
 mod live;
@@ -15,6 +21,8 @@ mod output;
 mod places;
 mod recognizer;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod stats;
 mod tracks;
 mod transcribe;
@@ -42,6 +50,12 @@ fn main() -> ExitCode {
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Live(args) => live::run(&args),
         Command::Bench(command) => bench::run(&command),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Call(args) => call::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Key(command) => serve::key(&command),
         #[cfg(feature = "hub")]
         Command::Model(ModelCommand::Pull(args)) => hub::pull(&args),
         #[cfg(not(feature = "hub"))]

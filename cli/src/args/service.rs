@@ -1,0 +1,171 @@
+//! The options of the service: of `cuewire serve`, and of its clients.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use cuewire::config::LanguageSetting;
+
+pub(super) const SERVE_NOTES: &str = "\
+Nothing needs to be set. The first start makes an API key and a secret, which `cuewire key show` prints; CUEWIRE_API_KEY and
+CUEWIRE_API_SECRET set others. Official clients of the hosted service work with their base URL set to this server's:
+`http://HOST:PORT` for the server SDKs, `http://HOST:PORT/video` for the browser's.
+
+Keys of the --config file, each with its default; an environment variable wins over the file, a flag over both:
+  data_dir = \"…\"                      # $XDG_DATA_HOME/cuewire, or ~/.local/share/cuewire
+  listen = \"127.0.0.1:8080\"
+  model = \"…\"                         # the built-in one
+  api_key = \"…\"                       # both, or neither
+  api_secret = \"…\"
+  public_url = \"http://127.0.0.1:8080\"  # what the URLs of transcripts begin with
+  cors_origins = []                     # [\"https://example.org\"]; empty: any
+  first_participant_timeout_s = 3600    # how long a session waits for somebody
+  transcript_retention_days = 14
+  request_log = \"…\"                   # a line of JSON a request; none
+
+GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;
+sessions go on with the next server.
+
+Exit codes:
+  0    it was told to end
+  2    the configuration makes no sense, the model cannot be loaded, or it cannot listen";
+
+pub(super) const CALL_NOTES: &str = "\
+Each recording is a participant, named like its file. Captions go to standard error as they come, on a terminal the interims
+too; the transcript goes to standard output, as JSONL.
+
+Examples:
+  cuewire call testdata/speech/*.flac
+  cuewire call --fast alice.webm bob.webm > transcript.jsonl
+  cuewire call --url http://media-1:8080 --language fr film.mp4
+
+Exit codes:
+  0    everything was captioned
+  1    a recording could not be read, or the call broke; what was captioned is printed
+  2    the command line makes no sense, or there is no server
+  130  interrupted (Ctrl-C); what was said by then is finalised and printed";
+
+pub(super) const BENCH_CALLS_NOTES: &str = "\
+Server and load should run on one machine: they share its clock. Standard output is one JSON object:
+  finals, interims        what was said
+  ledger_ms               by the captions' ledgers: from the end of the silence until the engine said it
+  delivery_ms             from there until it was read from a watcher's socket, each watcher
+  final_ms                both, of the first watcher
+  missing                 finals that a watcher should have had and had not
+
+Examples:
+  cuewire bench calls --participants 8 --watchers 200 --seconds 60 --call calls/1
+  cuewire bench calls --participants 0 --watchers 1 --idle-calls 2000 --seconds 60
+
+Exit codes:
+  0    it was measured
+  2    the command line makes no sense, there is no server, or a recording cannot be read
+  130  interrupted (Ctrl-C); what was measured by then is printed";
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Where database, transcripts and keys are kept [default: $XDG_DATA_HOME/cuewire, or ~/.local/share/cuewire]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Where to listen [default: 127.0.0.1:8080]; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+
+    /// Model: as of `cuewire transcribe` [default: the built-in Whisper base]
+    #[arg(long, value_name = "PATH|NAME")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Settings, as TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Append a line of JSON a request to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request_log: Option<PathBuf>,
+
+    /// Say whether the configuration is good, and end
+    #[arg(long)]
+    pub(crate) check_config: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct CallArgs {
+    /// Recordings, each a participant
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// The call, as TYPE:ID [default: a new one of the type default]
+    #[arg(long, value_name = "CID")]
+    pub(crate) call: Option<String>,
+
+    /// Spoken language: a code such as en, fr, pt-BR, or auto
+    #[arg(long, value_name = "CODE", default_value_t)]
+    pub(crate) language: LanguageSetting,
+
+    /// As fast as the server takes it, and not in real time
+    #[arg(long)]
+    pub(crate) fast: bool,
+}
+
+/// Which server, and its key: that of the environment, or of the data folder.
+#[derive(Args)]
+pub(crate) struct ServerArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+
+    /// Where its key is kept, unless CUEWIRE_API_KEY and CUEWIRE_API_SECRET are set [default: as of `cuewire serve`]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Print the API key and the secret.
+    Show(KeyArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct KeyArgs {
+    /// Where the server keeps its data [default: as of `cuewire serve`]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchCallsArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// Participants who speak all the time
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) participants: usize,
+
+    /// Connections that watch the call, interims included
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) watchers: usize,
+
+    /// Further calls, each with a connection that watches it, in which nothing happens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) idle_calls: usize,
+
+    /// A folder of recordings, which the participants stream in turn; can be given again
+    #[arg(long, value_name = "DIR")]
+    pub(crate) call: Vec<PathBuf>,
+
+    /// How long, in seconds
+    #[arg(long, value_name = "S", default_value = "60", value_parser = clap::value_parser!(NonZeroU32))]
+    pub(crate) seconds: NonZeroU32,
+
+    /// Spoken language: a code such as en, fr, pt-BR, or auto
+    #[arg(long, value_name = "CODE", default_value_t)]
+    pub(crate) language: LanguageSetting,
+
+    /// With a transcription beside the captions
+    #[arg(long)]
+    pub(crate) transcription: bool,
+}

@@ -1,0 +1,137 @@
+//! `cuewire serve`: the service, and `cuewire key`: what its clients need to know.
+//!
+//! In: flags, over the environment, over a file. Out: a server that runs until it is told to end.
+
+use std::env;
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cuewire::engine::{Engine, EngineConfig, Model};
+use cuewire_server::keys::ApiKey;
+use cuewire_server::{Server, ServerConfig};
+use serde::Deserialize;
+
+use crate::args::{KeyCommand, ServeArgs};
+use crate::output::print;
+use crate::run::Interrupt;
+use crate::{Failure, complain, model};
+
+/// What a server takes to finalise when it is told to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The file of `--config`.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    model: Option<PathBuf>,
+    api_key: Option<String>,
+    api_secret: Option<String>,
+    public_url: Option<String>,
+    cors_origins: Option<Vec<String>>,
+    first_participant_timeout_s: Option<u32>,
+    transcript_retention_days: Option<u32>,
+    request_log: Option<PathBuf>,
+}
+
+/// Where data are kept when nothing else is said.
+pub(crate) fn default_data_dir() -> PathBuf {
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".local").join("share"));
+    let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+    data.unwrap_or_default().join("cuewire")
+}
+
+/// Of the environment, where both are set.
+pub(crate) fn key_of_environment() -> Result<Option<ApiKey>, Failure> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    match (variable("CUEWIRE_API_KEY"), variable("CUEWIRE_API_SECRET")) {
+        (Some(api_key), Some(api_secret)) => Ok(Some(ApiKey { api_key, api_secret })),
+        (None, None) => Ok(None),
+        _ => Err(Failure("set both CUEWIRE_API_KEY and CUEWIRE_API_SECRET, or neither".into())),
+    }
+}
+
+fn read_file(path: Option<&Path>) -> Result<File, Failure> {
+    let Some(path) = path else { return Ok(File::default()) };
+    let named = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    // It names the line.
+    toml::from_str(&text).map_err(|error| named(&error))
+}
+
+pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let file = read_file(args.config.as_deref())?;
+    let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
+    let key = match (key_of_environment()?, file.api_key, file.api_secret) {
+        (Some(key), ..) => Some(key),
+        (None, Some(api_key), Some(api_secret)) => Some(ApiKey { api_key, api_secret }),
+        (None, None, None) => None,
+        (None, ..) => return Err(Failure("the file sets one of api_key and api_secret: set both, or neither".into())),
+    };
+    let mut config = ServerConfig::new(&data_dir, "", "");
+    config.listen = args.listen.or(file.listen).unwrap_or(config.listen);
+    config.public_url = file.public_url;
+    config.cors_origins = file.cors_origins.unwrap_or_default();
+    config.first_participant_timeout_s = file.first_participant_timeout_s.unwrap_or(config.first_participant_timeout_s);
+    config.transcript_retention_days = file.transcript_retention_days.unwrap_or(config.transcript_retention_days);
+    config.request_log = args.request_log.clone().or(file.request_log);
+    config.check()?;
+    let path = args.model.clone().or(file.model);
+    if args.check_config {
+        if let Some(path) = &path {
+            model::load(Some(path))?;
+        }
+        complain("the configuration is good");
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .init();
+    let interrupt = Interrupt::listen()?;
+    let model: Arc<dyn Model> = model::load(path.as_deref())?;
+    let kept = |error: io::Error| Failure(format!("the key in {}: {error}", data_dir.display()));
+    let (key, is_new) = match key {
+        Some(key) => (key, false),
+        None => match ApiKey::load(&data_dir).map_err(kept)? {
+            Some(key) => (key, false),
+            None => (ApiKey::make(&data_dir).map_err(kept)?, true),
+        },
+    };
+    if is_new && io::stderr().is_terminal() {
+        complain(&format!("made a key: api_key {}, api_secret {}", key.api_key, key.api_secret));
+    }
+    (config.api_key, config.api_secret) = (key.api_key, key.api_secret);
+    let engine = Engine::start(EngineConfig::default(), vec![model.clone()])?;
+    let server = Server::start(config, engine, model)?;
+    complain(&format!("listening on http://{}; data in {}", server.local_addr(), data_dir.display()));
+    // It is only ever sent to, and its sender lives as long as the process.
+    let _ = interrupt.signal().recv();
+    server.shutdown(PATIENCE);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn key(command: &KeyCommand) -> Result<ExitCode, Failure> {
+    let KeyCommand::Show(args) = command;
+    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
+    let Some(key) = key_of(&data_dir)? else {
+        let why = format!("there is no key in {}: `cuewire serve` makes one at its first start", data_dir.display());
+        return Err(Failure(why));
+    };
+    print(&format!("api_key     {}\napi_secret  {}\n", key.api_key, key.api_secret))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The key of a server with this data folder: the environment's, or the one that it keeps.
+pub(crate) fn key_of(data_dir: &Path) -> Result<Option<ApiKey>, Failure> {
+    match key_of_environment()? {
+        Some(key) => Ok(Some(key)),
+        None => ApiKey::load(data_dir).map_err(|error| Failure(format!("the key in {}: {error}", data_dir.display()))),
+    }
+}

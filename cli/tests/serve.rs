@@ -1,0 +1,199 @@
+//! The service as people run it: two processes, the built-in model, real recordings, real signals.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure is the report")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+const RECORDING: &str = "../testdata/speech/en-agent-alreadyon.flac";
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn cuewire(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cuewire"));
+    command.env_remove("CUEWIRE_API_KEY").env_remove("CUEWIRE_API_SECRET").env_remove("XDG_DATA_HOME");
+    command.env("HOME", home).current_dir(home);
+    command
+}
+
+/// Runs to the end; gives exit code, standard output, standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A server that runs, and where.
+struct Serving {
+    process: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+    url: String,
+    /// What it said by then.
+    said: String,
+}
+
+impl Serving {
+    fn start(command: &mut Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut serving = Self { process, stderr, url: String::new(), said: String::new() };
+        while serving.url.is_empty() {
+            let mut line = String::new();
+            assert!(serving.stderr.read_line(&mut line).unwrap() > 0, "it ended: {}", serving.said);
+            serving.said.push_str(&line);
+            let url = line.split_once("listening on ").and_then(|(_, rest)| rest.split(';').next());
+            serving.url = url.unwrap_or_default().to_string();
+        }
+        serving
+    }
+
+    /// As service managers do; gives its exit code and what it said in all.
+    fn terminate(mut self) -> (i32, String) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let code = self.process.wait().unwrap().code().unwrap();
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        (code, std::mem::take(&mut self.said))
+    }
+
+    fn get(&self, path: &str) -> u16 {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        agent.get(format!("{}{path}", self.url)).call().unwrap().status().as_u16()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Where a test has failed; it has ended otherwise.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn nothing_needs_to_be_set() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join(".local/share/cuewire");
+    let (code, _, err) = run(cuewire(home.path()).args(["key", "show"]));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("`cuewire serve` makes one"), "{err}");
+
+    let serving = Serving::start(cuewire(home.path()).args(["serve", "--listen", "127.0.0.1:0"]));
+    assert_eq!((serving.get("/healthz"), serving.get("/readyz")), (200, 200));
+    let (code, key, _) = run(cuewire(home.path()).args(["key", "show"]));
+    assert_eq!(code, 0);
+    let secret = key.lines().find_map(|line| line.strip_prefix("api_secret")).unwrap().trim();
+    let recording = testdata(RECORDING);
+    let (code, shown, err) = run(cuewire(home.path()).args(["call", "--url", &serving.url]).arg(&recording));
+    assert_eq!(code, 0, "{err}");
+    let (_, offline, _) = run(cuewire(home.path()).arg("transcribe").arg(&recording));
+    let texts = |transcript: &str| -> Vec<(String, String)> {
+        let lines = transcript.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let field = |line: &serde_json::Value, name: &str| line[name].as_str().unwrap().to_string();
+        lines.map(|line| (field(&line, "speaker_id"), field(&line, "text"))).collect()
+    };
+    assert_eq!(texts(&shown), texts(&offline), "the engine's offline text");
+    assert!(texts(&shown).iter().all(|(_, text)| err.contains(text)), "shown as they came: {err}");
+    let (code, said) = serving.terminate();
+    assert_eq!(code, 0);
+    assert!(!said.contains(secret), "no secret where no terminal is: {said}");
+    assert!(!texts(&shown).iter().any(|(_, text)| said.contains(text)), "nothing that was said: {said}");
+
+    use std::os::unix::fs::PermissionsExt as _;
+    for file in ["api_key.json", "url_key"] {
+        assert_eq!(data.join(file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    let again = Serving::start(cuewire(home.path()).args(["serve", "--listen", "127.0.0.1:0"]));
+    assert_eq!(run(cuewire(home.path()).args(["key", "show"])).1, key, "the same key at the next start");
+    assert_eq!(again.terminate().0, 0);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("cuewire.toml");
+    let nowhere = "listen = \"203.0.113.1:1\"\napi_key = \"file\"\napi_secret = \"of the file\"\n";
+    std::fs::write(&file, nowhere).unwrap();
+    let serve = |home: &Path| {
+        let mut command = cuewire(home);
+        command.args(["serve", "--config", "cuewire.toml", "--listen", "127.0.0.1:0", "--data-dir", "data"]);
+        command
+    };
+    let with_key = |command: &mut Command, key: &str, secret: &str| {
+        run(command.env("CUEWIRE_API_KEY", key).env("CUEWIRE_API_SECRET", secret)).0
+    };
+    let call = |serving: &Serving, key: &str, secret: &str| {
+        let mut command = cuewire(home.path());
+        command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(RECORDING));
+        with_key(&mut command, key, secret)
+    };
+    let of_file = Serving::start(&mut serve(home.path()));
+    assert_eq!(call(&of_file, "file", "of the file"), 0);
+    assert_eq!(call(&of_file, "file", "another"), 2);
+    assert!(!home.path().join("data/api_key.json").exists(), "a key that is set is not kept");
+    drop(of_file);
+    let mut command = serve(home.path());
+    let of_environment =
+        Serving::start(command.env("CUEWIRE_API_KEY", "env").env("CUEWIRE_API_SECRET", "of the environment"));
+    assert_eq!(call(&of_environment, "env", "of the environment"), 0);
+    assert_eq!(call(&of_environment, "file", "of the file"), 2);
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    for (toml, parts) in [
+        ("listen = \"127.0.0.1:0\"\nlisten_on = 1\n", &["cuewire.toml", "line 2", "listen_on"][..]),
+        ("cors_origins = [\"example.org\"]\n", &["cors_origins", "`example.org`", "https://"]),
+        ("public_url = \"example.org\"\n", &["public_url", "`example.org`", "https://"]),
+        ("api_key = \"alone\"\n", &["api_secret", "both"]),
+        ("transcript_retention_days = -1\n", &["line 1", "-1"]),
+        ("model = \"nowhere.gguf\"\n", &["nowhere.gguf"]),
+        ("listen = ", &["cuewire.toml", "line 1"]),
+    ] {
+        std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
+        for check in [&["--check-config"][..], &[]] {
+            let (code, out, err) = run(cuewire(home.path()).args(["serve", "--config", "cuewire.toml"]).args(check));
+            assert_eq!((code, out.as_str()), (2, ""), "{toml}: {err}");
+            assert!(parts.iter().all(|part| err.contains(part)), "{toml}: {err}");
+        }
+    }
+    std::fs::write(home.path().join("cuewire.toml"), "cors_origins = [\"https://example.org\"]\n").unwrap();
+    let check = ["serve", "--check-config", "--config", "cuewire.toml"];
+    let (code, _, err) = run(cuewire(home.path()).args(check));
+    assert_eq!(code, 0, "{err}");
+    assert!(!home.path().join(".local").exists(), "nothing was made");
+    let (code, _, err) = run(cuewire(home.path()).args(check).env("CUEWIRE_API_KEY", "alone"));
+    assert_eq!(code, 2);
+    assert!(err.contains("CUEWIRE_API_SECRET"), "{err}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(cuewire(home.path()).args(["serve", "--listen", &address]));
+    assert_eq!(code, 2);
+    assert!(err.contains(&address), "{err}");
+}
+
+#[test]
+fn a_call_without_a_server_or_a_recording_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let call = |url: &str, file: &Path| {
+        let mut command = cuewire(home.path());
+        command.args(["call", "--url", url]).arg(file);
+        run(command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret"))
+    };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, file, part) in [
+        (format!("http://{free}"), testdata(RECORDING), free.to_string()),
+        (format!("http://{free}"), PathBuf::from("missing.wav"), "missing.wav".to_string()),
+        ("https://example.org".into(), testdata(RECORDING), "http://HOST:PORT".to_string()),
+    ] {
+        let (code, out, err) = call(&url, &file);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains(&part), "{err}");
+    }
+    let mut command = cuewire(home.path());
+    let (code, _, err) = run(command.arg("call").arg(testdata(RECORDING)));
+    assert_eq!(code, 2);
+    assert!(err.contains("CUEWIRE_API_KEY") && err.contains("--data-dir"), "{err}");
+}
