@@ -23,6 +23,8 @@ use crate::user::Profile;
 
 /// Calls, members or users in one page, where nothing else is asked for, and at most.
 const PAGE: (u32, u32) = (25, 100);
+/// A page begins no further on than this.
+const MAX_OFFSET: u32 = 1_000_000;
 /// Calls looked at to fill a page: those that one may not see count too.
 const MOST_LOOKED_AT: u32 = 1000;
 /// Members, users or capabilities in one request.
@@ -401,8 +403,8 @@ fn page(body: &Map<String, Value>) -> Result<(u32, u32), ApiError> {
     let offset = match cursor {
         None => 0,
         Some(cursor) => match cursor.strip_prefix('p').and_then(|offset| offset.parse().ok()) {
-            Some(offset) => offset,
-            None => return input(format!("next or prev is `{}`: it is not from here", short(cursor))),
+            Some(offset) if offset <= MAX_OFFSET => offset,
+            _ => return input(format!("next or prev is `{}`: it is not from here", short(cursor))),
         },
     };
     Ok((limit, offset))
@@ -626,7 +628,13 @@ fn query_users(change: &mut Change<'_>, mut payload: Map<String, Value>) -> Resu
     let filter = object(&mut payload, "filter_conditions")?.unwrap_or_default();
     let query = Query::new(USER_FIELDS, &filter, &sorts(&payload)?)?;
     let (limit, offset) = page(&payload)?;
-    let offset = payload.get("offset").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(offset);
+    let offset = match payload.get("offset").filter(|offset| !offset.is_null()) {
+        None => offset,
+        Some(said) => match said.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= MAX_OFFSET) {
+            Some(offset) => offset,
+            None => return input(format!("offset is {said}: allowed are 0 – {MAX_OFFSET}")),
+        },
+    };
     let users = change.store.users_like(&query, offset, limit)?;
     Ok(json!({"users": users.iter().map(full_user).collect::<Vec<_>>()}))
 }

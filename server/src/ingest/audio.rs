@@ -6,7 +6,7 @@
 //! # Time
 //!
 //! The first samples are dated by their arrival, and those behind by their count: so neither jitter nor a sender that is faster
-//! than its clock makes holes. Where arrival runs ahead of the count by [`PAUSE`], the sender paused, and arrival dates what
+//! than its clock makes holes. Where arrival runs half a second ahead of the count, the sender paused, and arrival dates what
 //! follows. A `time` frame dates what follows whatever was before.
 
 use std::sync::{Arc, PoisonError};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use cuewire::audio::rtp::OpusPacket;
 use cuewire::audio::{Pcm, Samples, check_rate};
-use cuewire::engine::PushError;
+use cuewire::engine::{AudioSender, PushError};
 use cuewire::time::{Timestamp, nanos_of_samples};
 use serde_json::{Value, json};
 
@@ -29,7 +29,9 @@ use crate::host::{Host, now};
 /// Longest audio frame: 2 s of 8 channels at 48 kHz in 32 bits would be 3 MiB; nobody sends more than 100 ms at a time.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// Arrival this much ahead of the count of samples is a pause of the sender's.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_NANOS: i64 = 500_000_000;
+/// A date that goes back by less is a mistake, as the engine has it: the audio follows what was there.
+const RESTART_NANOS: i64 = 10_000_000_000;
 /// Audio that may come at once;
 const BURST: Duration = Duration::from_secs(2);
 /// beyond it a sender is held to this many times real time, and waits while the engine does without anything.
@@ -37,7 +39,7 @@ const FASTEST: u32 = 8;
 /// A sender who waits looks again after this: overload, or a ring that is full, may be over.
 const RETRY: Duration = Duration::from_millis(10);
 /// The close code of a server that restarts.
-const RESTART: u16 = 1012;
+const RESTARTING: u16 = 1012;
 /// RTP's clock for Opus, in Hz.
 const RTP_RATE: u32 = 48_000;
 
@@ -96,32 +98,67 @@ impl Format {
     }
 }
 
+/// Where a participant's audio goes, whichever of their connections it comes by.
+pub struct Line {
+    sender: AudioSender,
+    dating: Dating,
+    /// Packets of Opus so far.
+    packets: u16,
+}
+
+impl Line {
+    /// Of a track.
+    #[must_use]
+    pub fn new(sender: AudioSender) -> Self {
+        Self { sender, dating: Dating::default(), packets: 0 }
+    }
+}
+
 /// Dates frames.
+#[derive(Default)]
 struct Dating {
-    /// When the next sample was recorded, where any came.
-    next: Option<Timestamp>,
-    /// When the first one came, and how much has come since, in nanoseconds.
-    began: Instant,
-    heard_nanos: i64,
+    /// Where the last frame ended.
+    end: Option<Timestamp>,
+    /// When the next one begins, where the sender said so.
+    said: Option<Timestamp>,
+    /// By how much the sender's clock is behind ours: other than nothing once they said a time.
+    lag_nanos: i64,
 }
 
 impl Dating {
     /// Of a frame that lasts so long, and came now.
     fn date(&mut self, now: Timestamp, nanos: i64) -> Timestamp {
-        let pause = i64::try_from(PAUSE.as_nanos()).unwrap_or(i64::MAX);
-        let at = match self.next {
-            Some(next) if now.nanos_since(next) - nanos < pause => next,
-            _ => now.plus_nanos(-nanos),
+        let arrived = now.plus_nanos(-nanos);
+        let at = match (self.said.take(), self.end) {
+            (Some(said), end) => {
+                // The track refuses times that go back by a little.
+                let goes_back = |end: &Timestamp| (1..RESTART_NANOS).contains(&end.nanos_since(said));
+                let at = end.filter(goes_back).unwrap_or(said);
+                self.lag_nanos = arrived.nanos_since(at);
+                at
+            }
+            (None, None) => arrived,
+            (None, Some(end)) => {
+                let arrived = arrived.plus_nanos(-self.lag_nanos);
+                if arrived.nanos_since(end) < PAUSE_NANOS { end } else { arrived }
+            }
         };
-        self.next = Some(at.plus_nanos(nanos));
-        self.heard_nanos = self.heard_nanos.saturating_add(nanos);
+        self.end = Some(at.plus_nanos(nanos));
         at
     }
+}
 
+/// How fast a connection sends.
+struct Pace {
+    began: Instant,
+    heard: Duration,
+}
+
+impl Pace {
     /// How long to wait before the next frame is read.
     fn hold_back(&self, is_overloaded: bool) -> Duration {
         let elapsed = self.began.elapsed();
-        let ahead = Duration::from_nanos(self.heard_nanos.unsigned_abs()).saturating_sub(BURST);
+        let ahead = self.heard.saturating_sub(BURST);
         let wait = (ahead / FASTEST).saturating_sub(elapsed);
         if is_overloaded { wait.max(ahead.saturating_sub(elapsed).min(RETRY)) } else { wait }
     }
@@ -176,12 +213,12 @@ pub(crate) async fn serve(
             };
             host.stages.with_track(track, |engine, track| engine.mute(track, false));
             // Who is sent away by a restart has not left: they may return.
-            if ending.code != RESTART {
+            if ending.code != RESTARTING {
                 host.stages.leave(&host, &cid, &user_id, connection);
             }
             ending
         }
-        Ok(None) => Ending::new(RESTART, "the server is shutting down"),
+        Ok(None) => Ending::new(RESTARTING, "the server is shutting down"),
         Err(error) => refuse(&mut socket, &error).await,
     };
     close(&mut socket, ending).await;
@@ -215,16 +252,15 @@ async fn hear(
     format: Format,
     ended: impl Future<Output = Ended>,
 ) -> Ending {
-    let Seated { sender, track, mut closed, .. } = seated;
-    let mut dating = Dating { next: None, began: Instant::now(), heard_nanos: 0 };
-    let mut packets = 0_u16;
-    let mut timestamp = 0_u32;
+    let Seated { line, track, mut closed, .. } = seated;
+    let line = || line.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pace = Pace { began: Instant::now(), heard: Duration::ZERO };
     let mut samples = Vec::new();
     tokio::pin!(ended);
     loop {
         let next = async {
             loop {
-                let hold_back = dating.hold_back(host.stages.is_overloaded());
+                let hold_back = pace.hold_back(host.stages.is_overloaded());
                 if hold_back.is_zero() {
                     return socket.recv().await;
                 }
@@ -236,7 +272,7 @@ async fn hear(
             _ = &mut closed => return Ending::new(1000, "the participant's place was taken, or the call has ended"),
             ended = &mut ended => return match ended {
                 Ended::TokenExpired => Ending::new(4001, "the token has expired"),
-                Ended::ShuttingDown => Ending::new(RESTART, "the server restarts"),
+                Ended::ShuttingDown => Ending::new(RESTARTING, "the server restarts"),
             },
         };
         match message {
@@ -246,26 +282,33 @@ async fn hear(
                         let Some(ticks) = opus_ticks(&bytes) else {
                             return Ending::new(1007, "a frame holds no Opus packet");
                         };
-                        let at = dating.date(now(), nanos_of_samples(ticks.into(), RTP_RATE));
-                        let (sequence, at_tick) = (packets, timestamp);
-                        packets = packets.wrapping_add(1);
-                        timestamp = timestamp.wrapping_add(ticks);
-                        let packet = OpusPacket { at, ssrc: 0, sequence, timestamp: at_tick, payload: &bytes };
-                        push(&sender, |sender| sender.push_opus(packet)).await
+                        let nanos = nanos_of_samples(ticks.into(), RTP_RATE);
+                        pace.heard += Duration::from_nanos(nanos.unsigned_abs());
+                        let (at, sequence) = {
+                            let mut line = line();
+                            line.packets = line.packets.wrapping_add(1);
+                            (line.dating.date(now(), nanos), line.packets)
+                        };
+                        // By the date, so that a pause is one: no packet is missing.
+                        let timestamp = (i128::from(at.as_nanos()) * i128::from(RTP_RATE) / 1_000_000_000) as u32;
+                        let packet = OpusPacket { at, ssrc: 0, sequence, timestamp, payload: &bytes };
+                        push(|| line().sender.push_opus(packet)).await
                     }
                     Encoding::Linear16 | Encoding::Float32 => {
                         let pcm = match read(&bytes, format, &mut samples) {
                             Ok(pcm) => pcm,
                             Err(error) => return Ending::new(1007, error),
                         };
-                        let at = dating.date(now(), nanos_of_samples(pcm.frames() as u64, pcm.rate()));
-                        push(&sender, |sender| sender.push(at, pcm)).await
+                        let nanos = nanos_of_samples(pcm.frames() as u64, pcm.rate());
+                        pace.heard += Duration::from_nanos(nanos.unsigned_abs());
+                        let at = line().dating.date(now(), nanos);
+                        push(|| line().sender.push(at, pcm)).await
                     }
                 };
                 match pushed {
                     Ok(()) => {}
                     // It failed; or the server is shutting down, and may have it that nobody has left.
-                    Err(PushError::Ended) => return Ending::new(RESTART, "the track has ended: connect again"),
+                    Err(PushError::Ended) => return Ending::new(RESTARTING, "the track has ended: connect again"),
                     Err(error) => return Ending::new(1009, error.to_string()),
                 }
             }
@@ -273,7 +316,7 @@ async fn hear(
                 let said: Value = serde_json::from_str(&text).unwrap_or_default();
                 match said["type"].as_str() {
                     Some("time") => match time_of(&said["at"]) {
-                        Some(at) => dating.next = Some(at),
+                        Some(at) => line().dating.said = Some(at),
                         None => return Ending::new(1007, "`at` of a time frame is no time"),
                     },
                     Some("mute") => {
@@ -293,14 +336,10 @@ async fn hear(
 }
 
 /// Pushes once there is room: whoever sends too fast waits.
-async fn push(
-    sender: &std::sync::Mutex<cuewire::engine::AudioSender>,
-    push: impl Fn(&mut cuewire::engine::AudioSender) -> Result<(), PushError>,
-) -> Result<(), PushError> {
+async fn push(push: impl Fn() -> Result<(), PushError>) -> Result<(), PushError> {
     let deadline = Instant::now() + BURST;
     loop {
-        let pushed = push(&mut sender.lock().unwrap_or_else(PoisonError::into_inner));
-        match pushed {
+        match push() {
             Err(PushError::Full) if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
             // The engine is far behind: the loss is a declared gap.
             Err(PushError::Full) => return Ok(()),
@@ -371,16 +410,33 @@ mod tests {
 
     #[test]
     fn samples_are_dated_by_their_count_and_by_arrival_behind_a_pause() {
-        let mut dating = Dating { next: None, began: Instant::now(), heard_nanos: 0 };
+        let mut dating = Dating::default();
         let ms = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
-        let mut date = |now_ms: i64| dating.date(ms(now_ms), 20_000_000).as_nanos() / 1_000_000;
-        assert_eq!(date(1_020), 1_000);
-        assert_eq!(date(1_039), 1_020, "early");
-        assert_eq!(date(1_400), 1_040, "late, by jitter");
-        assert_eq!(date(1_401), 1_060, "with a burst behind it");
-        assert_eq!(date(1_600), 1_580, "behind a pause");
-        assert_eq!(date(1_601), 1_600, "faster than its clock");
-        assert_eq!(date(1_602), 1_620);
+        let date = |dating: &mut Dating, now_ms| dating.date(ms(now_ms), 20_000_000).as_nanos() / 1_000_000;
+        for (now_ms, at_ms, why) in [
+            (1_020, 1_000, "the first"),
+            (1_039, 1_020, "early"),
+            (1_400, 1_040, "late, by jitter"),
+            (1_401, 1_060, "with a burst behind it"),
+            (1_600, 1_580, "behind a pause"),
+            (1_601, 1_600, "faster than its clock"),
+            (1_602, 1_620, "which another connection goes on with"),
+        ] {
+            assert_eq!(date(&mut dating, now_ms), at_ms, "{why}");
+        }
+        dating.said = Some(ms(500_000));
+        for (now_ms, at_ms, why) in [
+            (1_640, 500_000, "as the sender says"),
+            (1_660, 500_020, "and on from there"),
+            (3_700, 502_060, "a pause, by the sender's clock"),
+        ] {
+            assert_eq!(date(&mut dating, now_ms), at_ms, "{why}");
+        }
+        dating.said = Some(ms(502_000));
+        assert_eq!(date(&mut dating, 3_720), 502_080, "back by a little: a mistake");
+        dating.said = Some(ms(400_000));
+        assert_eq!(date(&mut dating, 3_740), 400_000, "back by much: another clock");
+        assert_eq!(date(&mut dating, 3_760), 400_020);
     }
 
     #[test]

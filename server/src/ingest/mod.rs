@@ -12,9 +12,7 @@ use std::thread::JoinHandle;
 
 use cuewire::caption::{CaptionEvent, CaptionId};
 use cuewire::config::{Config, InterimIntervalMs};
-use cuewire::engine::{
-    AudioSender, Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId,
-};
+use cuewire::engine::{Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId};
 use tokio::sync::oneshot;
 
 use crate::call::settings::Recognition;
@@ -22,6 +20,8 @@ use crate::call::{Caption, Cid, Input};
 use crate::host::{Host, Interim, new_id};
 
 pub mod audio;
+
+use audio::Line;
 
 /// Decodes of a call's tracks that fail one behind the other before its processes have failed.
 const MOST_FAILURES: u32 = 3;
@@ -56,7 +56,7 @@ struct Seat {
     track: TrackId,
     /// Names the track in the ids of its captions.
     name: String,
-    sender: Arc<Mutex<AudioSender>>,
+    line: Arc<Mutex<Line>>,
     /// Counts the connections.
     connection: u64,
     /// Closes the connection, where there is one.
@@ -75,7 +75,7 @@ enum Marked {
 /// A participant's connection, as the one who reads it needs it.
 pub struct Seated {
     /// Where audio goes.
-    pub sender: Arc<Mutex<AudioSender>>,
+    pub line: Arc<Mutex<Line>>,
     /// The track.
     pub track: TrackId,
     /// Which of the participant's connections it is.
@@ -199,22 +199,22 @@ impl Stages {
             seat.connection += 1;
             // Dropping the old one tells its connection.
             seat.close = Some(close);
-            let (sender, track, connection) = (seat.sender.clone(), seat.track, seat.connection);
-            return Ok(Some(Seated { sender, track, connection, closed }));
+            let (line, track, connection) = (seat.line.clone(), seat.track, seat.connection);
+            return Ok(Some(Seated { line, track, connection, closed }));
         }
         let mut config = TrackConfig::new(user_id);
         config.config = config_of(stage.recognition.as_ref(), stage.interims);
         let (sender, track) = engine.add_track(config)?;
-        let sender = Arc::new(Mutex::new(sender));
+        let line = Arc::new(Mutex::new(Line::new(sender)));
         let mut marked = VecDeque::new();
         // It has no captions before its first mark, and whoever waits for that one does not wait for this track.
         if engine.mark(track, stage.mark).is_ok() {
             marked.push_back(Marked::Hear(stage.mark));
         }
-        let seat = Seat { track, name: new_id(), sender: sender.clone(), connection: 0, close: Some(close), marked };
+        let seat = Seat { track, name: new_id(), line: line.clone(), connection: 0, close: Some(close), marked };
         stage.seats.insert(user_id.to_string(), seat);
         tracks.insert(track, (cid.clone(), user_id.to_string()));
-        Ok(Some(Seated { sender, track, connection: 0, closed }))
+        Ok(Some(Seated { line, track, connection: 0, closed }))
     }
 
     /// A participant's connection is closed: they have left once their last caption is there, unless they are back by then.

@@ -3,6 +3,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cuewire::asr::{DecodeJob, Hypothesis, ScriptedDecoder};
@@ -24,10 +25,12 @@ pub(crate) const KEY: &str = "key";
 pub(crate) const SECRET: &str = "a secret of the platform's";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Says in which language it listened, and to how much.
-fn model() -> Arc<dyn Model> {
-    Arc::new(|_: &Idle| {
-        ScriptedDecoder::new(|job: &DecodeJob| {
+/// Says in which language it listened; `decodes` counts.
+fn model(decodes: Arc<AtomicU64>) -> Arc<dyn Model> {
+    Arc::new(move |_: &Idle| {
+        let decodes = decodes.clone();
+        ScriptedDecoder::new(move |job: &DecodeJob| {
+            decodes.fetch_add(1, Ordering::Relaxed);
             let LanguageSetting::Fixed(language) = job.language else {
                 return Ok(Hypothesis::certain("heard something", job));
             };
@@ -40,6 +43,8 @@ fn model() -> Arc<dyn Model> {
 pub(crate) struct Service {
     server: Option<Server>,
     pub(crate) folder: tempfile::TempDir,
+    /// How often the model was asked.
+    pub(crate) decodes: Arc<AtomicU64>,
     addr: String,
     agent: ureq::Agent,
     schemas: Option<Value>,
@@ -80,8 +85,8 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
     })
 }
 
-fn start(folder: &std::path::Path, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    let model = model();
+fn start(folder: &std::path::Path, decodes: Arc<AtomicU64>, change: impl FnOnce(&mut ServerConfig)) -> Server {
+    let model = model(decodes);
     let engine = Engine::start(EngineConfig::default(), vec![model.clone()]).unwrap();
     let mut config = ServerConfig::new(folder, KEY, SECRET);
     config.listen = ([127, 0, 0, 1], 0).into();
@@ -105,12 +110,14 @@ impl Service {
 
     pub(crate) fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = start(folder.path(), change);
+        let decodes = Arc::default();
+        let server = start(folder.path(), Arc::clone(&decodes), change);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
         Self {
             addr: server.local_addr().to_string(),
             server: Some(server),
             folder,
+            decodes,
             agent: agent.into(),
             schemas: schemas::schemas(),
         }
@@ -119,7 +126,7 @@ impl Service {
     /// Ends the server and starts another one over the same data.
     pub(crate) fn restart(&mut self) {
         self.server.take().unwrap().shutdown(PATIENCE);
-        let server = start(self.folder.path(), |_| ());
+        let server = start(self.folder.path(), self.decodes.clone(), |_| ());
         self.addr = server.local_addr().to_string();
         self.server = Some(server);
     }
