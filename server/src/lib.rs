@@ -69,7 +69,7 @@ use ingest::Stages;
 use store::{Store, StoreError};
 use transcripts::{Signer, Transcripts};
 
-/// Sockets that are open at a time; a further one waits.
+/// Connections that are open at a time, WebSockets among them; a further one waits.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// How often calls are looked at whose time has come.
 const TICK: Duration = Duration::from_millis(250);
@@ -279,11 +279,7 @@ async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router) {
         };
         match accepted {
             Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, router).await;
-                    drop(permit);
-                });
+                tokio::spawn(serve_connection(stream, router.clone(), permit));
             }
             // Of too many open files, for one: it passes.
             Err(error) => {

@@ -68,4 +68,18 @@ impl Profile {
         put(&mut user, "image", self.image.as_ref().map(|image| json!(image)));
         user
     }
+
+    /// As an `OwnUserResponse`, and a `FullUserResponse`.
+    #[must_use]
+    pub fn own_json(&self) -> Value {
+        let mut user = self.json();
+        let counts = json!({
+            "total_unread_count": 0, "unread_channels": 0, "unread_count": 0, "unread_threads": 0,
+            "channel_mutes": [], "devices": [], "mutes": [],
+        });
+        if let (Some(user), Value::Object(counts)) = (user.as_object_mut(), counts) {
+            user.extend(counts);
+        }
+        user
+    }
 }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -314,10 +315,13 @@ async fn upgrade(
         .write_buffer_size(0)
         .max_message_size(crate::ingest::audio::MAX_FRAME_BYTES)
         .max_frame_size(crate::ingest::audio::MAX_FRAME_BYTES);
-    let sockets = app.sockets.clone();
+    let (sockets, place) = (app.sockets.clone(), parts.extensions.get::<Place>().cloned());
     if operation == Operation::Connect {
         return socket.on_upgrade(move |socket| {
-            sockets.track_future(async move { socket::serve_client(&app, socket, &query, &client).await })
+            sockets.track_future(async move {
+                let _place = place;
+                socket::serve_client(&app, socket, &query, &client).await;
+            })
         });
     }
     let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -325,6 +329,7 @@ async fn upgrade(
     let (call_type, id) = (names[0].to_string(), names[1].to_string());
     socket.on_upgrade(move |socket| {
         sockets.track_future(async move {
+            let _place = place;
             socket::serve_audio(&app, socket, &call_type, &id, &query, &client, authorization).await;
         })
     })
@@ -357,15 +362,27 @@ async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
     }
 }
 
+/// The place of a connection among those that may be open: held by whoever serves it, also behind an upgrade.
+#[derive(Clone)]
+struct Place(#[expect(dead_code, reason = "it counts")] Arc<OwnedSemaphorePermit>);
+
 /// Serves a connection that was accepted, to its end.
-pub(crate) async fn serve_connection(stream: tokio::net::TcpStream, router: axum::Router) {
+pub(crate) async fn serve_connection(
+    stream: tokio::net::TcpStream,
+    router: axum::Router,
+    permit: OwnedSemaphorePermit,
+) {
     use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-    use hyper_util::service::TowerToHyperService;
+    use tower::ServiceExt as _;
+    let place = Place(Arc::new(permit));
     // Small frames of captions are not held back.
     let _ = stream.set_nodelay(true);
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(16 * 1024);
-    let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        router.clone().oneshot(request)
+    });
     // A client that is gone is no news.
     let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }

@@ -547,19 +547,6 @@ fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Pr
     Ok(profile)
 }
 
-/// As a `FullUserResponse`.
-fn full_user(profile: &Profile) -> Value {
-    let mut user = profile.json();
-    let counts = json!({
-        "total_unread_count": 0, "unread_channels": 0, "unread_count": 0, "unread_threads": 0,
-        "channel_mutes": [], "devices": [], "mutes": [],
-    });
-    if let (Some(user), Value::Object(counts)) = (user.as_object_mut(), counts) {
-        user.extend(counts);
-    }
-    user
-}
-
 fn update_users(change: &mut Change<'_>, mut body: Map<String, Value>, is_partial: bool) -> Result<Value, ApiError> {
     #[derive(Deserialize)]
     struct Patch {
@@ -607,7 +594,7 @@ fn update_users(change: &mut Change<'_>, mut body: Map<String, Value>, is_partia
             }
             change.put_user(profile)?;
             let profile = upsert(change, &mut fields)?;
-            users.insert(id, full_user(&profile));
+            users.insert(id, profile.own_json());
         }
     } else {
         let written = object(&mut body, "users")?.unwrap_or_default();
@@ -618,7 +605,7 @@ fn update_users(change: &mut Change<'_>, mut body: Map<String, Value>, is_partia
             let Value::Object(mut user) = user else { return input(format!("users.{}: an object", short(&id))) };
             user.insert("id".into(), json!(id));
             let profile = upsert(change, &mut user)?;
-            users.insert(id, full_user(&profile));
+            users.insert(id, profile.own_json());
         }
     }
     Ok(json!({"users": users, "membership_deletion_task_id": ""}))
@@ -636,7 +623,7 @@ fn query_users(change: &mut Change<'_>, mut payload: Map<String, Value>) -> Resu
         },
     };
     let users = change.store.users_like(&query, offset, limit)?;
-    Ok(json!({"users": users.iter().map(full_user).collect::<Vec<_>>()}))
+    Ok(json!({"users": users.iter().map(Profile::own_json).collect::<Vec<_>>()}))
 }
 
 fn call_types(

@@ -28,7 +28,11 @@ const PING: Duration = Duration::from_secs(40);
 /// and is gone after as many of these without a word.
 const PINGS: u32 = 2;
 /// A socket that takes no bytes for this long is closed without a word.
-const SEND: Duration = Duration::from_secs(10);
+const SEND: Duration = Duration::from_secs(5);
+/// What is waiting when the server closes a connection is sent within this.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Whom the database cannot tell of within this comes back later.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 const NO_TOKEN: &str = "the first frame should be {\"token\": …}, within 5 s";
 
@@ -97,10 +101,15 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: &
     let Some(first) = first_frame(&mut socket).await else {
         return close(&mut socket, 4000, NO_TOKEN).await;
     };
-    let greeted = greet(app, &first, query).await;
-    // Behind what closes all others: a client takes an error for the last word, and this close for a wait.
-    if app.shutdown.is_cancelled() {
-        return close(&mut socket, CloseCode::Restart as u16, "the server restarts").await;
+    let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
+    let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, query)).await.unwrap_or_else(late);
+    // A client takes an error for the last word, and this close for a wait.
+    let is_passing = greeted.as_ref().is_err_and(|error| error.code == Code::Internal);
+    if is_passing || app.shutdown.is_cancelled() {
+        if let Ok((inbox, ..)) = greeted {
+            app.host.hub.disconnect(&inbox.connection);
+        }
+        return close(&mut socket, CloseCode::Restart as u16, "connect again").await;
     }
     log_greeting(app, Operation::Connect, client, greeted.as_ref().err());
     let (inbox, me, token) = match greeted {
@@ -149,7 +158,7 @@ async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Resul
             profile.updated_at = change.now;
             change.put_user(profile.clone())?;
         }
-        Ok(profile.json())
+        Ok(profile.own_json())
     });
     let me = me.await?;
     let interims = text(query, "interim") == Some("1");
@@ -165,10 +174,19 @@ async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Time
         tokio::select! {
             biased;
             code = &mut inbox.close => {
-                return match code {
-                    Ok(CloseCode::TokenExpired) => (CloseCode::TokenExpired as u16, "access was lost"),
-                    _ => (CloseCode::Restart as u16, "connect again"),
+                if matches!(code, Ok(CloseCode::TokenExpired)) {
+                    return (CloseCode::TokenExpired as u16, "access was lost");
+                }
+                // What was said by then; the hub has nothing more.
+                let rest = async {
+                    while let Some(text) = inbox.events.recv().await {
+                        if socket.send(Message::Text(text)).await.is_err() {
+                            break;
+                        }
+                    }
                 };
+                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+                return (CloseCode::Restart as u16, "connect again");
             }
             () = &mut expires => return (CloseCode::TokenExpired as u16, "the token has expired"),
             message = socket.recv() => match message {
@@ -177,7 +195,7 @@ async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Time
                     if is_health_check(&text) {
                         let mut answer = json!({
                             "type": "health.check", "connection_id": inbox.connection, "created_at": now().as_nanos(),
-                            "cid": "*",
+                            "cid": "*", "custom": {},
                         });
                         for_browser(&mut answer);
                         if !send(socket, Message::Text(answer.to_string().into())).await {
@@ -190,17 +208,8 @@ async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Time
             },
             text = inbox.events.recv() => {
                 let Some(text) = text else { return (CloseCode::Restart as u16, "") };
-                let sent = tokio::select! {
-                    biased;
-                    code = &mut inbox.close => {
-                        let is_expired = matches!(code, Ok(CloseCode::TokenExpired));
-                        let code = if is_expired { CloseCode::TokenExpired } else { CloseCode::Restart };
-                        return (code as u16, "connect again");
-                    }
-                    sent = socket.send(Message::Text(text)) => sent,
-                };
-                if sent.is_err() {
-                    return (1000, "");
+                if !send(socket, Message::Text(text)).await {
+                    return (CloseCode::Restart as u16, "nothing was read");
                 }
             }
             () = tokio::time::sleep(PING) => {

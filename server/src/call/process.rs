@@ -206,20 +206,22 @@ impl Call {
         let recognition = recognition.or(self.runs.recognition.take());
         self.runs.recognition = recognition.or_else(|| Some(self.recognition(env.call_type)));
         self.runs.mark += 1;
+        let from_mark = self.runs.mark;
+        let run = |process| Run {
+            process,
+            egress_id: (env.new_id)(),
+            session_id: session_id.clone(),
+            from: env.now,
+            to: None,
+            from_mark,
+            to_mark: None,
+            explicit: false,
+        };
+        let new: Vec<_> = new.into_iter().map(run).collect();
+        self.runs.runs.extend(new.iter().cloned());
         self.hear();
-        for process in new {
-            let egress_id = (env.new_id)();
-            let run = Run {
-                process,
-                egress_id: egress_id.clone(),
-                session_id: session_id.clone(),
-                from: env.now,
-                to: None,
-                from_mark: self.runs.mark,
-                to_mark: None,
-                explicit: false,
-            };
-            self.runs.runs.push(run.clone());
+        for run in new {
+            let (process, egress_id) = (run.process, run.egress_id.clone());
             if process == Process::Transcription {
                 self.want(Effect::OpenTranscript(run));
             }
@@ -254,7 +256,7 @@ impl Call {
             (run.to, run.to_mark, run.explicit) = (Some(env.now), Some(mark), true);
             self.runs.mark = mark;
             if let Some(session) = &mut self.session {
-                session.stopped.push(process);
+                session.stopped.insert(process);
             }
         }
         if self.runs.mark == mark {
@@ -315,8 +317,13 @@ impl Call {
             self.hear();
         }
         for Run { process, egress_id, session_id, from, to, .. } in self.take_runs(|_| true) {
-            let error = error.to_string();
-            self.tell(Event::ProcessFailed { process, egress_id: egress_id.clone(), error });
+            let egress = egress_id.clone();
+            self.tell(if to.is_some() {
+                // It had all but its last caption.
+                Event::ProcessStopped { process, egress_id: egress }
+            } else {
+                Event::ProcessFailed { process, egress_id: egress, error: error.to_string() }
+            });
             if process == Process::Transcription {
                 let end_time = to.unwrap_or(env.now);
                 self.want(Effect::CloseTranscript { egress_id, session_id, start_time: from, end_time });
@@ -339,9 +346,13 @@ impl Call {
         }
     }
 
-    /// Says how tracks are heard from now on.
+    /// Says how tracks are heard from now on. Translations are captions: a transcript has none.
     pub(super) fn hear(&mut self) {
-        self.want(Effect::Hear { recognition: self.runs.recognition.clone(), mark: self.runs.mark });
+        let mut recognition = self.runs.recognition.clone();
+        if let Some(recognition) = &mut recognition {
+            recognition.translate &= self.runs.of(Process::Captions).is_some();
+        }
+        self.want(Effect::Hear { recognition, mark: self.runs.mark });
     }
 
     /// A caption of this call's own.

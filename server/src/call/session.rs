@@ -2,7 +2,7 @@
 //!
 //! In: who joins, who has left, the time. Out: the session's beginning and end, and with it those of the processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,10 @@ pub struct Session {
     participants: BTreeMap<String, Participant>,
     waiting: Option<Waiting>,
     /// Stopped by somebody: what starts by itself does so in the next session again.
-    pub(super) stopped: Vec<Process>,
+    pub(super) stopped: BTreeSet<Process>,
+    /// Whether anybody was there since the host was started anew.
+    #[serde(default)]
+    visited: bool,
 }
 
 /// Somebody who is heard.
@@ -33,6 +36,9 @@ pub struct Participant {
     pub user_session_id: String,
     /// When they joined.
     pub joined_at: Timestamp,
+    /// The role that their token grants in this call.
+    #[serde(default)]
+    pub token_role: Option<String>,
     /// Without a connection since the host was started anew.
     pub away: bool,
 }
@@ -105,18 +111,21 @@ impl Call {
         let now = env.now;
         let user_session_id = (env.new_id)();
         let Some(session) = &mut self.session else { return Ok(()) };
+        session.visited = true;
         if !matches!(session.waiting, Some(Waiting::Suspended(_))) {
             session.waiting = None;
         }
         if let Some(known) = session.participants.get_mut(&user.id) {
             // Their second connection, or they come back: their stay goes on.
             known.away = false;
+            known.token_role.clone_from(token_role);
             if session.participants.values().all(|participant| !participant.away) {
                 session.waiting = None;
             }
             return Ok(());
         }
-        let joined = Participant { user_id: user.id.clone(), role, user_session_id, joined_at: now, away: false };
+        let (user_id, token_role) = (user.id.clone(), token_role.clone());
+        let joined = Participant { user_id, role, user_session_id, joined_at: now, token_role, away: false };
         session.participants.insert(user.id.clone(), joined.clone());
         let session_id = session.id.clone();
         self.tell(Event::ParticipantJoined { session_id, participant: joined });
@@ -133,7 +142,8 @@ impl Call {
                 started_at: env.now,
                 participants: BTreeMap::new(),
                 waiting: Some(Waiting::ForFirst(env.now.plus_nanos(seconds(env.first_participant_s)))),
-                stopped: Vec::new(),
+                stopped: BTreeSet::new(),
+                visited: false,
             });
             self.tell(Event::SessionStarted { session_id: id });
         }
@@ -201,6 +211,7 @@ impl Call {
         if let Some(session) = self.session.as_mut().filter(|session| !session.participants.is_empty()) {
             session.participants.values_mut().for_each(|participant| participant.away = true);
             session.waiting = Some(Waiting::Suspended(env.now.plus_nanos(timeout)));
+            session.visited = false;
         }
         if self.runs.is_any() {
             self.hear();
@@ -223,8 +234,8 @@ impl Call {
                 for user_id in away {
                     self.left(env, &user_id);
                 }
-                // They have been away for as long as that takes.
-                if self.session.as_ref().is_some_and(|session| session.participants.is_empty()) {
+                // Where nobody came, they have been away for as long as that takes.
+                if self.session.as_ref().is_some_and(|session| session.participants.is_empty() && !session.visited) {
                     self.end_session(env);
                 }
             }

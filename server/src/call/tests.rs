@@ -633,6 +633,25 @@ fn captions_belong_to_the_run_in_which_they_began() {
 }
 
 #[test]
+fn translations_are_made_for_captions_alone() {
+    check(
+        "with a transcription there are none",
+        World::with("default", json!({"transcription": {"translation": {"enabled": true}}})),
+        &["0 start transcription", "1 start captions", "2 stop captions", "3 passed #3"],
+        &[
+            "session_started",
+            "hear en #1",
+            "open file",
+            "transcription_started",
+            "hear en translated #2",
+            "captions_started",
+            "hear en #3",
+            "captions_stopped",
+        ],
+    );
+}
+
+#[test]
 fn a_restart_suspends_sessions_and_those_who_return_go_on() {
     let began = ["session_started", "joined alice", "joined bob", "hear en #1", "open file", "transcription_started"];
     let steps = ["0 alice: join", "0 bob: join", "0 start transcription", "10 restart"];
@@ -661,6 +680,15 @@ fn a_restart_suspends_sessions_and_those_who_return_go_on() {
             &["hear en #1", "left alice", "left bob", "hear nothing #1", "session_ended", "close file 0 – 40"],
         ]
         .concat(),
+    );
+    let mut world = World::new();
+    steps.iter().for_each(|step| world.step(step));
+    world.said.clear();
+    check(
+        "who returned and has left is waited for like anybody",
+        world,
+        &["20 alice: join", "39 leave alice", "40 tick", "69 tick", "70 tick"],
+        &["left alice", "left bob", "hear nothing #1", "session_ended", "close file 0 – 70"],
     );
     let mut world = World::new();
     ["0 alice: join", "0 start captions", "5 stop captions", "6 restart"].iter().for_each(|step| world.step(step));
@@ -700,6 +728,13 @@ fn grants_are_those_of_all_roles_changed_by_permissions() {
         ),
         ("deleting is the server's", &["0 carol: delete", "0 delete"], &["not allowed", "deleted"]),
         ("a server is nobody", &["0 join"], &["not allowed"]),
+        ("who may speak and not join", &["0 revoke bob join-call", "0 bob: join"], &["permissions bob", "not allowed"]),
+        (
+            "who may join and not speak",
+            &["0 revoke bob send-audio", "0 bob: join"],
+            &["permissions bob", "not allowed"],
+        ),
+        ("a list", &["0 revoke bob list-transcriptions", "0 bob: list"], &["permissions bob", "not allowed"]),
     ] {
         check(what, World::new(), steps, expected);
     }

@@ -70,7 +70,8 @@ struct State {
 struct Connection {
     token: UserToken,
     interims: bool,
-    events: mpsc::Sender<Utf8Bytes>,
+    /// Gone once it is to be closed: until its task says that it has, it is there and told nothing.
+    events: Option<mpsc::Sender<Utf8Bytes>>,
     close: Option<oneshot::Sender<CloseCode>>,
     watched: BTreeSet<Cid>,
 }
@@ -84,7 +85,7 @@ impl Hub {
     pub fn connect(&self, connection: String, token: UserToken, interims: bool) -> Inbox {
         let (events, receiver) = mpsc::channel(MAX_WAITING);
         let (close, closed) = oneshot::channel();
-        let entry = Connection { token, interims, events, close: Some(close), watched: BTreeSet::new() };
+        let entry = Connection { token, interims, events: Some(events), close: Some(close), watched: BTreeSet::new() };
         self.lock().connections.insert(connection.clone(), entry);
         Inbox { connection, events: receiver, close: closed }
     }
@@ -96,38 +97,43 @@ impl Hub {
 
     /// Whose connection this is.
     pub fn user_of(&self, connection: &str) -> Option<String> {
-        self.lock().connections.get(connection).map(|entry| entry.token.user_id.clone())
+        let state = self.lock();
+        state
+            .connections
+            .get(connection)
+            .filter(|entry| entry.events.is_some())
+            .map(|entry| entry.token.user_id.clone())
     }
 
     /// From now on a connection is told of a call; whether it is there.
     pub fn watch(&self, connection: &str, cid: &Cid) -> bool {
         let mut state = self.lock();
         let State { connections, watchers } = &mut *state;
-        let Some(entry) = connections.get_mut(connection) else { return false };
+        let Some(entry) = connections.get_mut(connection).filter(|entry| entry.events.is_some()) else { return false };
         entry.watched.insert(cid.clone());
         watchers.entry(cid.clone()).or_default().insert(connection.to_string());
         true
     }
 
-    /// Who watches a call.
-    pub fn watchers(&self, cid: &Cid) -> Vec<Watcher> {
+    /// Who watches a call, or only who wants its interims.
+    pub fn watchers(&self, cid: &Cid, of_interims: bool) -> Vec<Watcher> {
         let state = self.lock();
         let watchers = state.watchers.get(cid).into_iter().flatten();
-        watchers.filter_map(|connection| state.watcher(connection)).collect()
+        watchers.filter_map(|connection| state.watcher(connection, of_interims)).collect()
     }
 
     /// Whether anybody who watches a call asked for interims.
     pub fn wants_interims(&self, cid: &Cid) -> bool {
         let state = self.lock();
         let mut watchers = state.watchers.get(cid).into_iter().flatten();
-        watchers.any(|connection| state.connections.get(connection).is_some_and(|entry| entry.interims))
+        watchers.any(|connection| state.watcher(connection, true).is_some())
     }
 
     /// The connections of these users, whatever they watch.
     pub fn of_users(&self, is_one: impl Fn(&str) -> bool) -> Vec<Watcher> {
         let state = self.lock();
         let theirs = state.connections.iter().filter(|(_, entry)| is_one(&entry.token.user_id));
-        theirs.filter_map(|(connection, _)| state.watcher(connection)).collect()
+        theirs.filter_map(|(connection, _)| state.watcher(connection, false)).collect()
     }
 
     /// The calls that somebody's connections watch.
@@ -150,7 +156,7 @@ impl Hub {
             let Some(entry) = state.connections.get(connection) else { continue };
             let text = if entry.interims { Some(&text.detailed) } else { text.plain.as_ref() };
             let Some(text) = text else { continue };
-            if entry.events.try_send(text.clone()).is_err() {
+            if entry.events.as_ref().is_some_and(|events| events.try_send(text.clone()).is_err()) {
                 slow.push(connection);
             }
         }
@@ -162,9 +168,10 @@ impl Hub {
         let state = self.lock();
         let entries = connections.into_iter().filter_map(|connection| state.connections.get(connection));
         for entry in entries.filter(|entry| entry.interims) {
-            if entry.events.capacity() > MAX_WAITING - MAX_WAITING_WITH_INTERIMS {
+            let has_room = |events: &&mpsc::Sender<_>| events.capacity() > MAX_WAITING - MAX_WAITING_WITH_INTERIMS;
+            if let Some(events) = entry.events.as_ref().filter(has_room) {
                 // One that is closed needs none.
-                let _ = entry.events.try_send(text.clone());
+                let _ = events.try_send(text.clone());
             }
         }
     }
@@ -183,9 +190,10 @@ impl Hub {
 }
 
 impl State {
-    fn watcher(&self, connection: &str) -> Option<Watcher> {
+    fn watcher(&self, connection: &str, of_interims: bool) -> Option<Watcher> {
         let entry = self.connections.get(connection)?;
-        Some(Watcher { connection: connection.to_string(), token: entry.token.clone() })
+        let is_one = entry.events.is_some() && (entry.interims || !of_interims);
+        is_one.then(|| Watcher { connection: connection.to_string(), token: entry.token.clone() })
     }
 
     fn remove(&mut self, connection: &str) -> BTreeSet<Cid> {
@@ -202,11 +210,12 @@ impl State {
     }
 
     fn close(&mut self, connection: &str, code: CloseCode) {
-        if let Some(close) = self.connections.get_mut(connection).and_then(|entry| entry.close.take()) {
+        let Some(entry) = self.connections.get_mut(connection) else { return };
+        if let Some(close) = entry.close.take() {
             // Its task is gone already, then.
             let _ = close.send(code);
         }
-        self.remove(connection);
+        entry.events = None;
     }
 }
 
@@ -246,9 +255,10 @@ mod tests {
         assert!(slow.close.try_recv().is_err(), "as many as may wait");
         hub.send(["slow"], &Text { plain: None, detailed: "one more".into() });
         assert_eq!(slow.close.try_recv().unwrap(), CloseCode::Restart);
-        assert_eq!(hub.watchers(&cid).len(), 1, "the other one goes on");
+        assert_eq!(hub.watchers(&cid, false).len(), 1, "the other one goes on");
         hub.close_all();
         assert_eq!(quick.close.try_recv().unwrap(), CloseCode::Restart);
-        assert!(hub.watchers(&cid).is_empty());
+        assert!(hub.watchers(&cid, false).is_empty());
+        assert_eq!(hub.disconnect("slow"), BTreeSet::from([cid]), "whose interims may end then");
     }
 }

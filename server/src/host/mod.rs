@@ -5,8 +5,7 @@
 //! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +20,7 @@ use crate::api::render;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
 use crate::call::{Actor, Call, CallError, CallType, Caption, Cid, Command, Effect, Env, Event, Input, Output, User};
-use crate::events::{CloseCode, Hub, Text};
+use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::ingest::Stages;
 use crate::store::{Store, StoreError, Writer};
 use crate::transcripts::{Signer, Transcripts};
@@ -54,6 +53,8 @@ pub struct Host {
     pub(crate) signer: Signer,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
+    /// Events up to this number were handed out to those who watch.
+    handed_out: AtomicI64,
 }
 
 /// What a job wants done once it is committed.
@@ -61,10 +62,13 @@ pub struct Host {
 struct Outcome {
     posts: Vec<Post>,
     effects: Vec<(Cid, Effect)>,
-    watches: Vec<(String, Cid)>,
+    /// Calls that are watched by somebody more.
+    watched: Vec<Cid>,
+    /// Connections that may see no more, and participants who may no longer speak.
     lost: Vec<String>,
-    /// Calls whose session is over.
-    over: Vec<Cid>,
+    silenced: Vec<(Cid, String)>,
+    /// Calls and their sessions that are over.
+    over: Vec<(Cid, String)>,
     /// Whether a transcript can be finished.
     finished: bool,
     /// Events up to this number are handed out.
@@ -108,6 +112,7 @@ impl Host {
             transcripts,
             signer,
             first_participant_s,
+            handed_out: AtomicI64::new(0),
         });
         for cid in suspended {
             host.tell(cid, Input::Restarted);
@@ -170,6 +175,20 @@ impl Host {
         self.submit(move |change| change.tell(&cid, input), |result| report("telling a call what happened", result));
     }
 
+    /// A participant's connection is closed, and their last caption is there: they have left, unless they are back by now.
+    pub fn left(self: &Arc<Self>, cid: Cid, user_id: String) {
+        self.submit(
+            move |change| {
+                // Who joins does so in a job too: no join comes in between.
+                if change.host.stages.is_here(&cid, &user_id) {
+                    return Ok(());
+                }
+                change.tell(&cid, Input::Left { user_id })
+            },
+            |result| report("telling a call who has left", result),
+        );
+    }
+
     /// A caption is final.
     pub fn heard(self: &Arc<Self>, cid: Cid, caption: Caption, mark: u64, ledger: Option<Ledger>) {
         self.submit(
@@ -192,10 +211,14 @@ impl Host {
         );
     }
 
-    /// Wakes the calls whose time has come, and forgets events that are handed out.
+    /// Wakes the calls whose time has come, and forgets events that every reader has had: those who watch are the only one.
     pub fn tick(self: &Arc<Self>) {
+        let handed_out = self.handed_out.load(Ordering::Relaxed);
         self.submit(
-            |change| {
+            move |change| {
+                if handed_out > 0 {
+                    change.store.forget_events(handed_out)?;
+                }
                 for call in change.store.calls_due(change.now, MOST_DUE)? {
                     change.input(call, Input::Tick)?;
                 }
@@ -206,12 +229,8 @@ impl Host {
     }
 
     fn carry_out(self: &Arc<Self>, outcome: Outcome) {
-        let Outcome { posts, effects, watches, lost, over, finished, last_event } = outcome;
-        for (connection, cid) in watches {
-            if self.hub.watch(&connection, &cid) {
-                self.interims_changed(&cid);
-            }
-        }
+        let Outcome { posts, effects, watched, lost, silenced, over, finished, last_event } = outcome;
+        watched.iter().for_each(|cid| self.interims_changed(cid));
         for Post { connections, text, is_interim } in posts {
             let connections = connections.iter().map(String::as_str);
             if is_interim {
@@ -231,19 +250,19 @@ impl Host {
                 Effect::OpenTranscript(_) | Effect::AppendTranscript { .. } | Effect::CloseTranscript { .. } => {}
             }
         }
-        over.iter().for_each(|cid| self.stages.end(cid));
+        for (cid, user_id) in silenced {
+            self.stages.silence(&cid, &user_id);
+        }
+        over.iter().for_each(|(cid, session_id)| self.stages.end(self, cid, session_id));
         if finished {
             self.transcripts.wake();
         }
-        if last_event > 0 {
-            // The only reader has had them.
-            self.submit(move |change| Ok(change.store.forget_events(last_event)?), |_| ());
-        }
+        self.handed_out.fetch_max(last_event, Ordering::Relaxed);
     }
 
     /// Makes interims for a call only where somebody asked for them.
     pub(crate) fn interims_changed(&self, cid: &Cid) {
-        self.stages.set_interims(cid, self.hub.wants_interims(cid));
+        self.stages.set_interims(cid, || self.hub.wants_interims(cid));
     }
 }
 
@@ -288,29 +307,32 @@ pub struct Change<'a> {
     pub(crate) store: &'a Store,
     /// UTC.
     pub(crate) now: Timestamp,
-    users: RefCell<HashMap<String, Profile>>,
     ledger: Option<Ledger>,
     outcome: Outcome,
 }
 
 impl<'a> Change<'a> {
     fn new(host: &'a Host, store: &'a Store) -> Self {
-        let users = RefCell::default();
-        Self { host, store, now: now(), users, ledger: None, outcome: Outcome::default() }
+        Self { host, store, now: now(), ledger: None, outcome: Outcome::default() }
     }
 
-    /// Somebody, known or not.
+    /// Somebody, known or not. Of whom the database cannot tell has a role that is granted nothing.
     pub(crate) fn profile(&self, id: &str) -> Profile {
-        let mut users = self.users.borrow_mut();
-        let load = || self.store.user(id).ok().flatten().unwrap_or_else(|| Profile::unknown(id, self.now));
-        users.entry(id.to_string()).or_insert_with(load).clone()
+        match self.store.user(id) {
+            Ok(Some(profile)) => profile,
+            Ok(None) => Profile::unknown(id, self.now),
+            Err(error) => {
+                tracing::error!("{error}");
+                let mut profile = Profile::unknown(id, self.now);
+                profile.user.role.clear();
+                profile
+            }
+        }
     }
 
     /// Writes somebody.
     pub(crate) fn put_user(&mut self, profile: Profile) -> Result<(), ApiError> {
-        self.store.put_user(&profile)?;
-        self.users.get_mut().insert(profile.user.id.clone(), profile);
-        Ok(())
+        Ok(self.store.put_user(&profile)?)
     }
 
     /// Somebody is known from now on: who creates a call, joins it or is its member.
@@ -340,12 +362,12 @@ impl<'a> Change<'a> {
         act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<R, CallError>,
     ) -> Result<R, ApiError> {
         let call_type = self.call_type(call.cid().call_type())?;
-        let had_session = call.session().is_some();
+        let session_before = call.session().map(|session| session.id().to_string());
         let result = self.with_env(&call_type, |env| act(call, env))?;
         self.drain(call, &call_type)?;
         self.store.put_call(call)?;
-        if had_session && call.session().is_none() {
-            self.outcome.over.push(call.cid().clone());
+        if let Some(before) = session_before.filter(|id| call.session().is_none_or(|session| session.id() != id)) {
+            self.outcome.over.push((call.cid().clone(), before));
         }
         Ok(result)
     }
@@ -366,6 +388,7 @@ impl<'a> Change<'a> {
     pub(crate) fn command(&mut self, cid: &Cid, actor: &Actor, command: Command) -> Result<Call, ApiError> {
         let is_read = matches!(command, Command::Read | Command::ListTranscriptions);
         let is_deleted = matches!(command, Command::Delete);
+        let is_of_access = matches!(command, Command::UpdatePermissions { .. } | Command::UpdateMembers { .. });
         let mut call = self.call(cid)?;
         if is_read {
             let call_type = self.call_type(cid.call_type())?;
@@ -376,7 +399,9 @@ impl<'a> Change<'a> {
         if is_deleted {
             // Its runs go on to their files by themselves.
             self.store.delete_call(cid)?;
-            self.outcome.over.push(cid.clone());
+        }
+        if is_of_access {
+            self.check_speakers(&call)?;
         }
         Ok(call)
     }
@@ -398,28 +423,52 @@ impl<'a> Change<'a> {
                 self.input(call, Input::TypeUpdated(written.clone()))?;
             }
         }
+        for call in self.store.calls_of(&call_type.name)? {
+            self.check_speakers(&call)?;
+        }
         let watched = self.host.hub.watched_of(&call_type.name);
         self.check_watchers(watched)
+    }
+
+    /// Participants who may no longer speak are sent away.
+    fn check_speakers(&mut self, call: &Call) -> Result<(), ApiError> {
+        let Some(session) = call.session() else { return Ok(()) };
+        for participant in session.participants().values() {
+            let user = self.profile(&participant.user_id).user;
+            let role = participant.token_role.as_deref();
+            let may = |capability| self.may(call, &user, role, capability);
+            if !(may(Capability::JoinCall)? && may(Capability::SendAudio)?) {
+                self.outcome.silenced.push((call.cid().clone(), user.id));
+            }
+        }
+        Ok(())
     }
 
     /// Connections that may no longer see what they watch lose it.
     pub(crate) fn check_watchers(&mut self, calls: impl IntoIterator<Item = Cid>) -> Result<(), ApiError> {
         for cid in calls {
             if let Some(call) = self.store.call(&cid)? {
-                self.readers(&call)?;
+                self.readers(&call, false)?;
             }
         }
         Ok(())
     }
 
-    /// The connections that watch what a user watches.
+    /// Where a user watches or speaks, whether they still may.
     pub(crate) fn check_user(&mut self, user_id: &str) -> Result<(), ApiError> {
+        for call in self.store.calls_in_session()? {
+            if call.session().is_some_and(|session| session.participants().contains_key(user_id)) {
+                self.check_speakers(&call)?;
+            }
+        }
         self.check_watchers(self.host.hub.watched_by(user_id))
     }
 
-    /// From the commit on, a connection is told of a call.
+    /// From here on, a connection is told of a call: also of what jobs behind this one do within the same commit.
     pub(crate) fn watch(&mut self, connection: &str, cid: &Cid) {
-        self.outcome.watches.push((connection.to_string(), cid.clone()));
+        if self.host.hub.watch(connection, cid) {
+            self.outcome.watched.push(cid.clone());
+        }
     }
 
     /// A file is gone, or its place in the list.
@@ -497,7 +546,7 @@ impl<'a> Change<'a> {
         if events.is_empty() {
             return Ok(());
         }
-        let readers = self.readers(call)?;
+        let readers = self.readers(call, false)?;
         for (then, event) in events {
             let mut rendered =
                 self.with_env(call_type, |env| render::event(&then, &event, env, &|id| self.profile(id)));
@@ -515,7 +564,7 @@ impl<'a> Change<'a> {
             let connections = match &event {
                 Event::Created => {
                     let members = self.host.hub.of_users(|user_id| call.members().contains_key(user_id));
-                    members.into_iter().map(|watcher| watcher.connection).collect()
+                    self.of_these(call, members)?.0
                 }
                 _ => readers.clone(),
             };
@@ -528,27 +577,39 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// The connections that watch a call and may read it. Those that may no longer lose it.
-    fn readers(&mut self, call: &Call) -> Result<Vec<String>, ApiError> {
-        let watchers = self.host.hub.watchers(call.cid());
-        if watchers.is_empty() {
-            return Ok(Vec::new());
-        }
-        let cid = call.cid().to_string();
-        let mut readers = Vec::new();
-        for watcher in watchers {
-            let user = self.profile(&watcher.token.user_id).user;
-            let may_read = self.may(call, &user, watcher.token.role_in(&cid), Capability::ReadCall)?;
-            if may_read { &mut readers } else { &mut self.outcome.lost }.push(watcher.connection);
-        }
+    /// The connections that watch a call and may read it, or only those of them that want interims. Those that may no longer
+    /// lose it.
+    fn readers(&mut self, call: &Call, of_interims: bool) -> Result<Vec<String>, ApiError> {
+        let watchers = self.host.hub.watchers(call.cid(), of_interims);
+        let (readers, lost) = self.of_these(call, watchers)?;
+        self.outcome.lost.extend(lost);
         Ok(readers)
     }
 
+    /// Of these connections, those that may read a call, and those that may not.
+    fn of_these(&self, call: &Call, watchers: Vec<Watcher>) -> Result<(Vec<String>, Vec<String>), ApiError> {
+        if watchers.is_empty() {
+            return Ok(Default::default());
+        }
+        let (call_type, cid) = (self.call_type(call.cid().call_type())?, call.cid().to_string());
+        let (readers, lost): (Vec<_>, Vec<_>) = self.with_env(&call_type, |env| {
+            watchers.into_iter().partition(|Watcher { token, .. }| {
+                let user = self.profile(&token.user_id).user;
+                call.capabilities(env, &user, token.role_in(&cid)).contains(Capability::ReadCall.as_str())
+            })
+        });
+        let connections = |watchers: Vec<Watcher>| watchers.into_iter().map(|watcher| watcher.connection).collect();
+        Ok((connections(readers), connections(lost)))
+    }
+
     fn post_interim(&mut self, call: &Call, event: &Interim) -> Result<(), ApiError> {
+        let connections = self.readers(call, true)?;
+        if connections.is_empty() {
+            return Ok(());
+        }
         let mut rendered = render::interim(call.cid(), event, self.now, &|id| self.profile(id));
         render::for_browser(&mut rendered);
         let text = Text { plain: None, detailed: rendered.to_string().into() };
-        let connections = self.readers(call)?;
         self.outcome.posts.push(Post { connections, text, is_interim: matches!(event, Interim::Text { .. }) });
         Ok(())
     }

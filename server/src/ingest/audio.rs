@@ -19,7 +19,7 @@ use cuewire::engine::{AudioSender, PushError};
 use cuewire::time::{Timestamp, nanos_of_samples};
 use serde_json::{Value, json};
 
-use super::Seated;
+use super::{Closed, Seated};
 use crate::api::error::{ApiError, Code};
 use crate::api::time_of;
 use crate::api::token::UserToken;
@@ -38,6 +38,10 @@ const BURST: Duration = Duration::from_secs(2);
 const FASTEST: u32 = 8;
 /// A sender who waits looks again after this: overload, or a ring that is full, may be over.
 const RETRY: Duration = Duration::from_millis(10);
+/// A sender of whom nothing was heard for this long, muted or on hold as they may be, is asked whether they are there,
+const PING: Duration = Duration::from_secs(20);
+/// and has left after as many of these without a word.
+const PINGS: u32 = 2;
 /// The close code of a server that restarts.
 const RESTARTING: u16 = 1012;
 /// RTP's clock for Opus, in Hz.
@@ -198,20 +202,22 @@ pub(crate) async fn serve(
         move |change| {
             let actor = change.user_actor(&token, &cid);
             change.keep_user(&user_id)?;
-            change.command(&cid, &actor, Command::Join)?;
+            let call = change.command(&cid, &actor, Command::Join)?;
+            let session_id = call.session().map_or("", |session| session.id());
             // Before the commit, so that the track is there when the join's effects are carried out.
-            host.stages.seat(&cid, &user_id).map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+            host.stages
+                .seat(&cid, session_id, &user_id)
+                .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
         }
     });
     let ending = match joined.await {
         Ok(Some(seated)) => {
             let text = json!({"type": "joined", "user_id": user_id}).to_string();
-            let Seated { track, connection, .. } = seated;
+            let connection = seated.connection;
             let ending = match socket.send(Message::Text(text.into())).await {
                 Ok(()) => hear(&host, &mut socket, seated, format, ended).await,
                 Err(_) => Ending::new(1001, ""),
             };
-            host.stages.with_track(track, |engine, track| engine.mute(track, false));
             // Who is sent away by a restart has not left: they may return.
             if ending.code != RESTARTING {
                 host.stages.leave(&host, &cid, &user_id, connection);
@@ -256,6 +262,7 @@ async fn hear(
     let line = || line.lock().unwrap_or_else(PoisonError::into_inner);
     let mut pace = Pace { began: Instant::now(), heard: Duration::ZERO };
     let mut samples = Vec::new();
+    let mut unanswered = 0;
     tokio::pin!(ended);
     loop {
         let next = async {
@@ -268,13 +275,26 @@ async fn hear(
             }
         };
         let message = tokio::select! {
-            message = next => message,
-            _ = &mut closed => return Ending::new(1000, "the participant's place was taken, or the call has ended"),
+            biased;
+            closed = &mut closed => return match closed {
+                Ok(Closed::AccessLost) => Ending::new(4001, "the capability to speak is lost"),
+                Err(_) => Ending::new(1000, "the participant's place was taken, or the call has ended"),
+            },
             ended = &mut ended => return match ended {
                 Ended::TokenExpired => Ending::new(4001, "the token has expired"),
                 Ended::ShuttingDown => Ending::new(RESTARTING, "the server restarts"),
             },
+            message = next => message,
+            () = tokio::time::sleep(PING) => {
+                unanswered += 1;
+                let ping = socket.send(Message::Ping(Vec::new().into()));
+                if unanswered > PINGS || !matches!(tokio::time::timeout(PING, ping).await, Ok(Ok(()))) {
+                    return Ending::new(1001, "nothing was heard");
+                }
+                continue;
+            }
         };
+        unanswered = 0;
         match message {
             Some(Ok(Message::Binary(bytes))) => {
                 let pushed = match format.encoding {

@@ -54,13 +54,15 @@ struct Stage {
 
 struct Seat {
     track: TrackId,
+    /// In which session they were last.
+    session_id: String,
     /// Names the track in the ids of its captions.
     name: String,
     line: Arc<Mutex<Line>>,
     /// Counts the connections.
     connection: u64,
     /// Closes the connection, where there is one.
-    close: Option<oneshot::Sender<()>>,
+    close: Option<oneshot::Sender<Closed>>,
     /// What was marked, in the order in which the engine will say so.
     marked: VecDeque<Marked>,
 }
@@ -81,7 +83,14 @@ pub struct Seated {
     /// Which of the participant's connections it is.
     pub connection: u64,
     /// Told, or gone, when it is to be closed.
-    pub closed: oneshot::Receiver<()>,
+    pub closed: oneshot::Receiver<Closed>,
+}
+
+/// Why a connection is closed, where it is not because the place was taken or the call has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Who speaks may do so no longer.
+    AccessLost,
 }
 
 impl Stages {
@@ -172,9 +181,11 @@ impl Stages {
     }
 
     /// Whether interims of a call are made.
-    pub fn set_interims(&self, cid: &Cid, interims: bool) {
+    pub fn set_interims(&self, cid: &Cid, are_wanted: impl FnOnce() -> bool) {
         let Some(engine) = self.engine() else { return };
         let mut state = self.lock();
+        // Asked for here, so that of two changes at once the last one counts.
+        let interims = are_wanted();
         let stage = state.calls.entry(cid.clone()).or_default();
         if stage.interims != interims {
             stage.interims = interims;
@@ -189,7 +200,7 @@ impl Stages {
     ///
     /// # Errors
     /// [`EngineError`], and `None` where the server is shutting down.
-    pub fn seat(&self, cid: &Cid, user_id: &str) -> Result<Option<Seated>, EngineError> {
+    pub fn seat(&self, cid: &Cid, session_id: &str, user_id: &str) -> Result<Option<Seated>, EngineError> {
         let Some(engine) = self.engine() else { return Ok(None) };
         let mut state = self.lock();
         let State { calls, tracks } = &mut *state;
@@ -197,6 +208,9 @@ impl Stages {
         let (close, closed) = oneshot::channel();
         if let Some(seat) = stage.seats.get_mut(user_id) {
             seat.connection += 1;
+            seat.session_id = session_id.to_string();
+            // Who was muted before is not so by this. A track that has ended is in nobody's ear.
+            let _ = engine.mute(seat.track, false);
             // Dropping the old one tells its connection.
             seat.close = Some(close);
             let (line, track, connection) = (seat.line.clone(), seat.track, seat.connection);
@@ -211,7 +225,9 @@ impl Stages {
         if engine.mark(track, stage.mark).is_ok() {
             marked.push_back(Marked::Hear(stage.mark));
         }
-        let seat = Seat { track, name: new_id(), line: line.clone(), connection: 0, close: Some(close), marked };
+        let session_id = session_id.to_string();
+        let seat =
+            Seat { track, session_id, name: new_id(), line: line.clone(), connection: 0, close: Some(close), marked };
         stage.seats.insert(user_id.to_string(), seat);
         tracks.insert(track, (cid.clone(), user_id.to_string()));
         Ok(Some(Seated { line, track, connection: 0, closed }))
@@ -226,11 +242,21 @@ impl Stages {
             state.calls.get_mut(cid).and_then(|stage| stage.seats.get_mut(user_id).map(|seat| (stage.mark, seat)));
         let Some((mark, seat)) = seat_of(seat, connection) else { return };
         seat.close = None;
+        // A track that has ended is in nobody's ear.
+        let _ = engine.mute(seat.track, false);
         if engine.flush(seat.track).and_then(|()| engine.mark(seat.track, mark)).is_ok() {
             seat.marked.push_back(Marked::Left(connection));
         } else {
-            host.tell(cid.clone(), Input::Left { user_id: user_id.to_string() });
+            host.left(cid.clone(), user_id.to_string());
         }
+    }
+
+    /// Whether a participant has a connection.
+    #[must_use]
+    pub fn is_here(&self, cid: &Cid, user_id: &str) -> bool {
+        let state = self.lock();
+        let seat = state.calls.get(cid).and_then(|stage| stage.seats.get(user_id));
+        seat.is_some_and(|seat| seat.close.is_some())
     }
 
     /// Does something with the engine and a participant's track.
@@ -238,6 +264,16 @@ impl Stages {
         if let Some(engine) = self.engine() {
             // A track that has ended has nobody who would hear of it.
             let _ = act(&engine, track);
+        }
+    }
+
+    /// Closes the connection of somebody who may speak no longer.
+    pub fn silence(&self, cid: &Cid, user_id: &str) {
+        let mut state = self.lock();
+        let seat = state.calls.get_mut(cid).and_then(|stage| stage.seats.get_mut(user_id));
+        if let Some(close) = seat.and_then(|seat| seat.close.take()) {
+            // It is closed already, then.
+            let _ = close.send(Closed::AccessLost);
         }
     }
 
@@ -250,17 +286,21 @@ impl Stages {
         }
     }
 
-    /// A call's session is over: its tracks end.
-    pub fn end(&self, cid: &Cid) {
+    /// A call's session is over: the tracks of those who are in no other one end.
+    pub fn end(&self, host: &Arc<Host>, cid: &Cid, session_id: &str) {
         let mut state = self.lock();
-        let Some(stage) = state.calls.get_mut(cid) else { return };
-        let seats = std::mem::take(&mut stage.seats);
-        stage.pending.clear();
-        if !stage.interims {
-            state.calls.remove(cid);
+        let State { calls, tracks } = &mut *state;
+        let Some(stage) = calls.get_mut(cid) else { return };
+        let (over, here) =
+            std::mem::take(&mut stage.seats).into_iter().partition(|(_, seat)| seat.session_id == session_id);
+        stage.seats = here;
+        let over: BTreeMap<String, Seat> = over;
+        for seat in over.values() {
+            tracks.remove(&seat.track);
+            stage.passed(host, cid, seat.track, |_| true);
         }
-        for seat in seats.values() {
-            state.tracks.remove(&seat.track);
+        if stage.seats.is_empty() && !stage.interims {
+            calls.remove(cid);
         }
     }
 
@@ -272,7 +312,7 @@ impl Stages {
                 let Some((cid, user_id)) = tracks.get(&track) else { return };
                 let Some(stage) = calls.get_mut(cid) else { return };
                 let Some(seat) = stage.seats.get(user_id) else { return };
-                if matches!(event, CaptionEvent::Final { .. }) {
+                if matches!(event, CaptionEvent::Final { .. } | CaptionEvent::Suppressed { .. }) {
                     stage.failures = 0;
                 }
                 let (name, cid) = (seat.name.clone(), cid.clone());
@@ -292,7 +332,7 @@ impl Stages {
                 match seat.marked.pop_front() {
                     Some(Marked::Hear(mark)) => stage.passed(host, cid, track, |of| of == mark),
                     Some(Marked::Left(connection)) if connection == seat.connection => {
-                        host.tell(cid.clone(), Input::Left { user_id: user_id.clone() });
+                        host.left(cid.clone(), user_id.clone());
                     }
                     Some(Marked::Left(_)) | None => {}
                 }
@@ -312,7 +352,7 @@ impl Stages {
                 // Dropping the seat closes the connection.
                 stage.seats.remove(&user_id);
                 stage.passed(host, &cid, track, |_| true);
-                host.tell(cid, Input::Left { user_id });
+                host.left(cid, user_id);
             }
             EngineEvent::Failed { track, error } => {
                 tracing::error!("{track}: a decode failed: {error}");
@@ -325,6 +365,7 @@ impl Stages {
                 };
                 stage.failures += 1;
                 if stage.failures == MOST_FAILURES {
+                    stage.failures = 0;
                     host.tell(cid.clone(), Input::Failed { error: error.to_string() });
                 }
             }

@@ -3,8 +3,11 @@
 //! In: jobs, each a change of everything it concerns at once. Out: their answers, once they are on disk.
 //!
 //! One thread owns the connection ([`Writer`]) and commits what has come together: a change and the events that it causes are in
-//! one commit, and who is answered was committed. Readers of the events begin behind the last number that they have seen.
+//! one commit, and who is answered was committed. Events stay until every reader has had them; those who watch by WebSocket are the
+//! only one, and get what is committed as it is handed on in memory.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -103,6 +106,30 @@ pub struct Outgoing {
 /// The database, within one transaction or between two.
 pub struct Store {
     connection: Connection,
+    /// Rows that every event asks for, once for each who watches.
+    users: RefCell<HashMap<String, Option<Profile>>>,
+    call_types: RefCell<HashMap<String, Option<CallType>>>,
+}
+
+/// Users, and call types, that are remembered.
+const MOST_REMEMBERED: usize = 10_000;
+
+/// A row that is remembered, or is from now on.
+fn remembered<T: Clone>(
+    rows: &RefCell<HashMap<String, Option<T>>>,
+    key: &str,
+    load: impl FnOnce() -> Result<Option<T>, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    if let Some(row) = rows.borrow().get(key) {
+        return Ok(row.clone());
+    }
+    let row = load()?;
+    let mut rows = rows.borrow_mut();
+    if rows.len() >= MOST_REMEMBERED {
+        rows.clear();
+    }
+    rows.insert(key.to_string(), row.clone());
+    Ok(row)
 }
 
 impl fmt::Debug for Store {
@@ -146,7 +173,13 @@ impl Store {
         if found > known {
             return Err(StoreError::Newer { found, known });
         }
-        Ok(Self { connection })
+        Ok(Self { connection, users: RefCell::default(), call_types: RefCell::default() })
+    }
+
+    /// A change was taken back: what was remembered of it is not so.
+    fn forget_remembered(&self) {
+        self.users.borrow_mut().clear();
+        self.call_types.borrow_mut().clear();
     }
 
     /// A call.
@@ -250,7 +283,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn user(&self, id: &str) -> Result<Option<Profile>, StoreError> {
-        self.one("SELECT state FROM users WHERE id = ?1", params![id], "a user")
+        remembered(&self.users, id, || self.one("SELECT state FROM users WHERE id = ?1", params![id], "a user"))
     }
 
     /// Writes a user as they are now.
@@ -259,6 +292,7 @@ impl Store {
     /// [`StoreError`].
     pub fn put_user(&self, user: &Profile) -> Result<(), StoreError> {
         let state = json(user, "a user")?;
+        self.users.borrow_mut().remove(&user.user.id);
         self.execute("INSERT OR REPLACE INTO users (id, state) VALUES (?1, ?2)", params![user.user.id, state])
     }
 
@@ -267,7 +301,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn call_type(&self, name: &str) -> Result<Option<CallType>, StoreError> {
-        self.one("SELECT state FROM call_types WHERE name = ?1", params![name], "a call type")
+        let load = || self.one("SELECT state FROM call_types WHERE name = ?1", params![name], "a call type");
+        remembered(&self.call_types, name, load)
     }
 
     /// All call types, by name.
@@ -284,6 +319,7 @@ impl Store {
     /// [`StoreError`].
     pub fn put_call_type(&self, call_type: &CallType) -> Result<(), StoreError> {
         let state = json(call_type, "a call type")?;
+        self.call_types.borrow_mut().remove(&call_type.name);
         self.execute("INSERT OR REPLACE INTO call_types (name, state) VALUES (?1, ?2)", params![call_type.name, state])
     }
 
@@ -292,6 +328,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
+        self.call_types.borrow_mut().remove(name);
         Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
     }
 

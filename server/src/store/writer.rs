@@ -6,15 +6,20 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{Store, StoreError};
 
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
+/// A transaction is begun so often, at such intervals, before its jobs are given up.
+const MOST_TRIES: u32 = 5;
+const RETRY: Duration = Duration::from_millis(200);
 
 /// What is to happen once the commit is known to have succeeded, or failed.
 type Answer = Box<dyn FnOnce(bool) + Send>;
-type Job = Box<dyn FnOnce(&Store) -> (bool, Answer) + Send>;
+/// Without a store there is nothing but the answer.
+type Job = Box<dyn FnOnce(Option<&Store>) -> (bool, Answer) + Send>;
 
 /// The job was not done, or is not on disk: the writer has ended, or the database failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +54,7 @@ impl Writer {
         E: Send + 'static,
     {
         let job: Job = Box::new(|store| {
-            let result = job(store);
+            let Some(result) = store.map(job) else { return (false, Box::new(move |_| answer(Err(Gone)))) };
             let keep = result.is_ok();
             (keep, Box::new(move |committed| answer(if committed { Ok(result) } else { Err(Gone) })))
         });
@@ -86,33 +91,56 @@ fn work(store: &Store, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut answers = Vec::new();
         let jobs = std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1));
-        let committed = together(store, jobs, &mut answers).is_ok();
+        let committed = together(store, jobs, &mut answers);
+        if let Err(error) = &committed {
+            store.forget_remembered();
+            tracing::error!("{} changes are lost: {error}", answers.len());
+        }
         for answer in answers {
             // Foreign code.
-            let _ = catch_unwind(AssertUnwindSafe(|| answer(committed)));
+            let _ = catch_unwind(AssertUnwindSafe(|| answer(committed.is_ok())));
         }
     }
 }
 
-/// All jobs in one transaction, and each in one of its own within.
+/// All jobs in one transaction, and each in one of its own within. Every job has an answer, but one that panicked.
 fn together(store: &Store, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     let connection = &store.connection;
-    let begun = connection.execute_batch("BEGIN IMMEDIATE");
+    let mut state = begin(store);
     for job in jobs {
-        if begun.is_err() || connection.execute_batch("SAVEPOINT job").is_err() {
-            // Dropped without an answer.
+        let begun = state.and_then(|()| connection.execute_batch("SAVEPOINT job"));
+        if begun.is_err() {
+            state = begun;
+            answers.push(job(None).1);
             continue;
         }
-        let done = catch_unwind(AssertUnwindSafe(|| job(store)));
-        let keep = matches!(done, Ok((true, _)));
-        connection.execute_batch(if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" })?;
+        let done = catch_unwind(AssertUnwindSafe(|| job(Some(store))));
+        state = if matches!(done, Ok((true, _))) {
+            connection.execute_batch("RELEASE job")
+        } else {
+            store.forget_remembered();
+            connection.execute_batch("ROLLBACK TO job; RELEASE job")
+        };
         answers.extend(done.ok().map(|(_, answer)| answer));
     }
-    begun?;
-    connection.execute_batch("COMMIT").inspect_err(|_| {
+    state.and_then(|()| connection.execute_batch("COMMIT")).inspect_err(|_| {
+        // There may be nothing to take back.
         let _ = connection.execute_batch("ROLLBACK");
     })?;
     Ok(())
+}
+
+/// Begins, once whoever else has the database lets it go.
+fn begin(store: &Store) -> rusqlite::Result<()> {
+    let mut tries = 0;
+    loop {
+        let begun = store.connection.execute_batch("BEGIN IMMEDIATE");
+        tries += 1;
+        if begun.is_ok() || tries == MOST_TRIES {
+            return begun;
+        }
+        std::thread::sleep(RETRY);
+    }
 }
 
 #[cfg(test)]

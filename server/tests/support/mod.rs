@@ -131,6 +131,11 @@ impl Service {
         self.server = Some(server);
     }
 
+    /// Ends the server.
+    pub(crate) fn end(&mut self) {
+        self.server.take().unwrap().shutdown(PATIENCE);
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         let sign = if path.contains('?') { '&' } else { '?' };
         format!("http://{}{path}{sign}api_key={KEY}", self.addr)
