@@ -42,6 +42,7 @@ RESPONSES = {
     "delete_call_type": "Response",
     "update_users": "UpdateUsersResponse",
     "query_users": "QueryUsersResponse",
+    "me": "OwnUserResponse",
     "get_app": "GetApplicationResponse",
     "list_external_storage": "ListExternalStorageResponse",
     "check_external_storage": "CheckExternalStorageResponse",

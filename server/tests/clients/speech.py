@@ -4,8 +4,7 @@
     speech.py CUEWIRE FOLDER
 
 In: the repository's recordings, and with CUEWIRE_TEST_SPEECH those of a larger collection. Out, in FOLDER: NAME.pcm (16 bits,
-16 kHz, mono), NAME.wav (the same) and NAME.HOW.jsonl, the transcript. HOW is the language, and the longest
-caption or `translated`, where that is asked for.
+16 kHz, mono), NAME.wav (the same) and NAME.HOW.jsonl, the transcript. HOW is the language, and the longest caption where set.
 """
 
 import json
@@ -19,7 +18,6 @@ import soundfile
 
 RATE = 16_000
 SECOND = bytes(2 * RATE)
-TRANSLATED = "translated"
 TESTDATA = Path(__file__).resolve().parents[3] / "testdata" / "speech"
 SHORT = TESTDATA / "en-number-not-answering.flac"
 FRENCH = TESTDATA / "fr-conf-now-recording.flac"
@@ -28,7 +26,7 @@ RECORDINGS = {
     # Cut off in the middle of speech, as when somebody leaves.
     "short": ([SHORT], [("en", None)]),
     "fr": ([FRENCH], [("fr", None), ("en", None)]),
-    "french": ([FRENCH, None], [("fr", None), ("fr", TRANSLATED), ("auto", None)]),
+    "french": ([FRENCH, None], [("fr", None), ("auto", None)]),
     "en": ([TESTDATA / "en-agent-alreadyon.flac", None], [("en", None)]),
     "long": ([TESTDATA / "en-queue-periodic-announce.flac", None], [("en", None), ("en", 5000)]),
     "fr-en": ([FRENCH, None, SHORT, None], [("fr", None), ("en", None)]),
@@ -68,9 +66,9 @@ def main(cuewire, folder):
             file.setframerate(RATE)
             file.writeframes(pcm)
         texts = {}
-        for language, way in ways:
-            how = language if way is None else f"{language}.{way}"
-            options = [] if way is None else ["--translate"] if way == TRANSLATED else ["--max-speech-caption-ms", str(way)]
+        for language, longest_ms in ways:
+            how = language if longest_ms is None else f"{language}.{longest_ms}"
+            options = [] if longest_ms is None else ["--max-speech-caption-ms", str(longest_ms)]
             command = [cuewire, "transcribe", "--language", language, *options, str(folder / f"{name}.wav")]
             out = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
             (folder / f"{name}.{how}.jsonl").write_bytes(out)

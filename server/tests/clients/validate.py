@@ -17,7 +17,13 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from schemas import EVENTS, RESPONSES, Schemas
 
 # The service's own; the clients have no models of them.
-OWN_EVENTS = {"call.closed_caption_interim", "call.closed_caption_retracted", "health.check", "connection.ok", "connection.error"}
+OWN_EVENTS = {"call.closed_caption_interim", "call.closed_caption_retracted"}
+# Of connections: the browser client's models, in TypeScript, say this; `me` is that of all clients.
+OF_CONNECTIONS = {
+    "connection.ok": {"connection_id": str, "created_at": str, "me": dict},
+    "connection.error": {"error": dict},
+    "health.check": {"connection_id": str, "created_at": str, "custom": dict},
+}
 # What breaks does not break here.
 NEVER = {"call.transcription_failed", "call.closed_captions_failed"}
 ERROR_FIELDS = {"code": int, "message": str, "StatusCode": int, "duration": str, "more_info": str, "details": list}
@@ -85,6 +91,20 @@ def operation_of(method, path):
     return next((name for verb, pattern, name in PATHS if verb == method and re.fullmatch(pattern, path)), None)
 
 
+def errors_of_connection(models, event):
+    for name, kind in OF_CONNECTIONS[event["type"]].items():
+        if not isinstance(event.get(name), kind):
+            yield f"{name} is {event.get(name)!r}"
+    if "code" in event:
+        yield "a code at the top, which the client takes for another thing"
+    if isinstance(event.get("created_at", ""), str) and "created_at" in event and not RFC3339.fullmatch(event["created_at"]):
+        yield f"created_at is {event['created_at']}"
+    if isinstance(event.get("me"), dict):
+        yield from models.errors("answer", "me", str, event["me"])
+    if isinstance(event.get("error"), dict):
+        yield from errors_of_error({"body": event["error"], "status": event["error"].get("StatusCode")})
+
+
 def errors_of_error(record):
     body = record["body"]
     if not isinstance(body, dict):
@@ -106,7 +126,10 @@ def main(files):
             seen.add(name)
             if name in OWN_EVENTS:
                 continue
-            found = models.errors("event", name, str, body) if name in EVENTS else ["an event that the clients do not know"]
+            if name in OF_CONNECTIONS:
+                found = errors_of_connection(models, body)
+            else:
+                found = models.errors("event", name, str, body) if name in EVENTS else ["an event that the clients do not know"]
         else:
             kind = int if record["path"].startswith("/api/") else str
             name = f"{record['method']} {record['path']}"

@@ -41,7 +41,7 @@ export const server_token = token({ server: true });
 
 export const samples = (name) => readFileSync(join(work, 'speech', `${name}.pcm`));
 
-/** What the engine makes of a recording offline, a fragment each. `how` is its language, and the longest caption or `translated`. */
+/** What the engine makes of a recording offline, a fragment each. `how` is its language, and the longest caption where set. */
 export const offline = (name, how) => fragments(readFileSync(join(work, 'speech', `${name}.${how}.jsonl`), 'utf8'));
 
 /** Whether recordings beyond the repository's are there. */
