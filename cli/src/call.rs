@@ -64,7 +64,9 @@ pub(crate) fn run(args: &CallArgs) -> Result<ExitCode, Failure> {
     std::thread::spawn({
         let news = news.clone();
         move || {
-            let ended = hear(&mut socket, |event, _| news.send(News::Event(event)).is_ok());
+            // What is no JSON is no event.
+            let event = |text: &str| News::Event(serde_json::from_str(text).unwrap_or_default());
+            let ended = hear(&mut socket, |text, _| news.send(event(text)).is_ok());
             // Where nobody listens any more, the command is over.
             let _ = news.send(News::Gone(ended));
         }
