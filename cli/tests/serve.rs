@@ -197,3 +197,47 @@ fn a_call_without_a_server_or_a_recording_says_so() {
     assert_eq!(code, 2);
     assert!(err.contains("CUEWIRE_API_KEY") && err.contains("--data-dir"), "{err}");
 }
+
+#[test]
+fn what_was_answered_is_there_after_kill_9() {
+    let home = tempfile::tempdir().unwrap();
+    let serve = || {
+        let mut command = cuewire(home.path());
+        command.args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"]);
+        Serving::start(command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret"))
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let token =
+        cuewire_server::api::token::sign(None, cuewire_server::host::now().plus_nanos(3_600_000_000_000), "secret");
+    let token = token.unwrap();
+    let ask = |serving: &Serving, method: &str, path: &str, body: serde_json::Value| -> serde_json::Value {
+        let url = format!("{}/api/v2/video/call/default/monday{path}?api_key=key", serving.url);
+        let request = ureq::http::Request::builder().method(method).uri(url).header("Authorization", &token);
+        let mut answer = agent.run(request.body(body.to_string()).unwrap()).unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert!(answer.status().is_success(), "{method} {path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let mut serving = serve();
+    ask(&serving, "POST", "", serde_json::json!({"data": {"created_by_id": "carol"}}));
+    ask(&serving, "POST", "/start_transcription", serde_json::json!({"enable_closed_captions": true}));
+    for text in ["one", "two"] {
+        let caption = serde_json::json!({"speaker_id": "bob", "text": text, "user_id": "carol"});
+        ask(&serving, "POST", "/closed_captions", caption);
+        // Where it stands, behind the answer.
+        serving.process.kill().unwrap();
+        serving.process.wait().unwrap();
+        serving = serve();
+    }
+    let call = ask(&serving, "GET", "", serde_json::Value::Null);
+    assert_eq!(call["call"]["transcribing"], true, "it goes on");
+    ask(&serving, "POST", "/stop_transcription", serde_json::json!({"stop_closed_captions": true}));
+    let listed = (0..100).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let listed = ask(&serving, "GET", "/transcriptions", serde_json::Value::Null);
+        listed["transcriptions"][0]["url"].as_str().map(str::to_string)
+    });
+    let text = agent.get(listed.unwrap()).call().unwrap().body_mut().read_to_string().unwrap();
+    let texts: Vec<_> = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
+    assert_eq!(texts.iter().map(|line| line["text"].as_str().unwrap()).collect::<Vec<_>>(), ["one", "two"]);
+}
