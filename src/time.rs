@@ -3,6 +3,7 @@
 //! In: sample counts and RFC 3339 text. Out: [`SampleIndex`] (16 kHz samples since the track began) and
 //! [`Timestamp`] (nanoseconds UTC). No float holds a time.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -111,11 +112,19 @@ pub struct ParseTimestampError {
     text: String,
 }
 
+/// Without what lies below a nanosecond, which RFC 3339 allows.
+fn nine_decimals(text: &str) -> Cow<'_, str> {
+    let Some((whole, behind)) = text.split_once('.') else { return Cow::Borrowed(text) };
+    let zone = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+    if zone <= 9 { Cow::Borrowed(text) } else { Cow::Owned(format!("{whole}.{}{}", &behind[..9], &behind[zone..])) }
+}
+
 impl FromStr for Timestamp {
     type Err = ParseTimestampError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<jiff::Timestamp>()
+        nine_decimals(text)
+            .parse::<jiff::Timestamp>()
             .ok()
             .and_then(|instant| i64::try_from(instant.as_nanosecond()).ok())
             .map(Self)
@@ -157,6 +166,8 @@ mod tests {
 
     #[test]
     fn offsets_are_understood_and_nonsense_is_named() {
+        let time: Timestamp = "2024-02-28T09:18:18.061031795999+01:00".parse().unwrap();
+        assert_eq!(time.to_string(), "2024-02-28T08:18:18.061031795Z", "what is below a nanosecond is cut");
         let time: Timestamp = "2024-02-28T09:18:18.5+01:00".parse().unwrap();
         assert_eq!(time.to_string(), "2024-02-28T08:18:18.500000000Z");
         for text in ["", "yesterday", "2024-02-30T00:00:00Z", "9999-01-01T00:00:00Z", "2024-02-28T08:18:18"] {

@@ -130,7 +130,9 @@ pub(crate) fn run(args: &BenchCallsArgs) -> Result<ExitCode, Failure> {
             };
             std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, watch)?;
         }
-        let mut work = || -> Result<(), Failure> {
+        let (is_over, idle) = (&is_over, std::mem::take(&mut idle));
+        let kept = scope.spawn(move || keep_alive(idle, is_over));
+        let work = || -> Result<(), Failure> {
             if args.participants > 0 {
                 let start = json!({"language": args.language.to_string(), "enable_transcription": args.transcription});
                 client.post(&format!("{path}/start_closed_captions"), "", None, &start)?;
@@ -139,7 +141,6 @@ pub(crate) fn run(args: &BenchCallsArgs) -> Result<ExitCode, Failure> {
             let until = start + length + REST;
             while Instant::now() < until && !interrupt.is_asked() {
                 std::thread::sleep(Duration::from_millis(50));
-                keep_alive(&mut idle, start)?;
             }
             Ok(())
         };
@@ -147,7 +148,8 @@ pub(crate) fn run(args: &BenchCallsArgs) -> Result<ExitCode, Failure> {
         is_over.store(true, Ordering::Relaxed);
         // A last event wakes the watchers.
         let ended = client.post(&format!("{path}/mark_ended"), "", None, &json!({}));
-        worked.and(ended.map(drop))
+        let kept = kept.join().unwrap_or_else(|_| Err(Failure("the idle connections' thread panicked".into())));
+        worked.and(kept).and(ended.map(drop))
     })?;
     let (finals, received) = (heard.finals.load(Ordering::Relaxed), heard.received.load(Ordering::Relaxed));
     let report = Report {
@@ -197,15 +199,20 @@ fn speak(
     })
 }
 
-/// Says that the idle connections are there, as clients do each 25 s; a twentieth of them a second.
-fn keep_alive(sockets: &mut [Socket], start: Instant) -> Result<(), Failure> {
+/// Says that the idle connections are there, as clients do each 25 s, until all is over.
+fn keep_alive(mut sockets: Vec<Socket>, is_over: &AtomicBool) -> Result<(), Failure> {
     const ROUND: Duration = Duration::from_secs(20);
-    let (count, tick) = (sockets.len(), Duration::from_millis(50));
-    let now = start.elapsed().as_nanos() % ROUND.as_nanos();
-    let place = |nanos: u128| (nanos * count as u128 / ROUND.as_nanos()) as usize;
-    for socket in &mut sockets[place(now.saturating_sub(tick.as_nanos()))..place(now)] {
-        socket.send(tungstenite::Message::text(r#"[{"type":"health.check"}]"#))?;
-        while !matches!(socket.read()?, tungstenite::Message::Text(_)) {}
+    let (start, count, mut asked) = (Instant::now(), sockets.len() as u128, 0);
+    while !is_over.load(Ordering::Relaxed) {
+        // Spread over the round.
+        let due = start.elapsed().as_nanos() * count / ROUND.as_nanos();
+        while asked < due && !is_over.load(Ordering::Relaxed) {
+            let socket = &mut sockets[(asked % count) as usize];
+            socket.send(tungstenite::Message::text(r#"[{"type":"health.check"}]"#))?;
+            while !matches!(socket.read()?, tungstenite::Message::Text(_)) {}
+            asked += 1;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }

@@ -69,6 +69,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
     let key = match (key_of_environment()?, file.api_key, file.api_secret) {
         (Some(key), ..) => Some(key),
+        (None, Some(api_key), Some(api_secret)) if api_key.is_empty() || api_secret.is_empty() => {
+            return Err(Failure("api_key and api_secret of the file: neither may be empty".into()));
+        }
         (None, Some(api_key), Some(api_secret)) => Some(ApiKey { api_key, api_secret }),
         (None, None, None) => None,
         (None, ..) => return Err(Failure("the file sets one of api_key and api_secret: set both, or neither".into())),

@@ -148,7 +148,9 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
         ("cors_origins = [\"example.org\"]\n", &["cors_origins", "`example.org`", "https://"]),
         ("public_url = \"example.org\"\n", &["public_url", "`example.org`", "https://"]),
         ("api_key = \"alone\"\n", &["api_secret", "both"]),
+        ("api_key = \"\"\napi_secret = \"\"\n", &["api_secret", "empty"]),
         ("transcript_retention_days = -1\n", &["line 1", "-1"]),
+        ("transcript_retention_days = 999999\n", &["transcript_retention_days", "999999", "36500"]),
         ("model = \"nowhere.gguf\"\n", &["nowhere.gguf"]),
         ("listen = ", &["cuewire.toml", "line 1"]),
     ] {

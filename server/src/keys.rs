@@ -3,6 +3,7 @@
 //! In: the data folder. Out: an API key with its secret, and the key that URLs are signed with; each in a file that only its
 //! owner reads.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -10,13 +11,19 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 /// What clients of a server need to know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// Named in each request.
     pub api_key: String,
     /// What tokens are signed with.
     pub api_secret: String,
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("api_key", &self.api_key).finish_non_exhaustive()
+    }
 }
 
 impl ApiKey {

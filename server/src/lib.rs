@@ -40,6 +40,7 @@
 //! `cuewire-store` owns the database and does one change behind the other; `cuewire-captions` hands on what the engine says;
 //! `cuewire-transcripts` writes files; `cuewire-http` serves sockets.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,11 +72,13 @@ use transcripts::{Signer, Transcripts};
 
 /// Connections that are open at a time, WebSockets among them; a further one waits.
 const MAX_CONNECTIONS: usize = 16 * 1024;
+/// A hundred years.
+const MAX_RETENTION_DAYS: u32 = 36_500;
 /// How often calls are looked at whose time has come.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Settings of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ServerConfig {
     /// Where database, files and keys are kept; made where there is none.
@@ -96,6 +99,18 @@ pub struct ServerConfig {
     pub transcript_retention_days: u32,
     /// A file that gets a line of JSON a request.
     pub request_log: Option<PathBuf>,
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither key nor secret.
+        let Self { data_dir, listen, public_url, .. } = self;
+        f.debug_struct("ServerConfig")
+            .field("data_dir", data_dir)
+            .field("listen", listen)
+            .field("public_url", public_url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerConfig {
@@ -120,6 +135,12 @@ impl ServerConfig {
     /// [`ServerError::Config`] names the first that does not.
     pub fn check(&self) -> Result<(), ServerError> {
         self.origins()?;
+        if self.transcript_retention_days > MAX_RETENTION_DAYS {
+            let days = self.transcript_retention_days;
+            return Err(ServerError::Config(format!(
+                "transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"
+            )));
+        }
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         match &self.public_url {
             Some(url) if !is_url(url) => {
@@ -220,6 +241,9 @@ impl Server {
         let transcripts = transcripts.map_err(file_error("cannot make the folder", &folder))?;
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
         let public_url = config.public_url.unwrap_or_else(|| format!("http://{addr}"));
+        if public_url.contains("://0.0.0.0") || public_url.contains("://[::]") {
+            tracing::warn!("public_url is not set: URLs of transcripts begin with {public_url}, which is nowhere");
+        }
         let signer = Signer::new(url_key, &public_url);
         let stages = Stages::new(engine, model);
         let host = Host::start(store, stages, transcripts, signer, config.first_participant_timeout_s)?;

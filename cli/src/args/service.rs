@@ -41,8 +41,8 @@ Examples:
 
 Exit codes:
   0    everything was captioned
-  1    a recording could not be read, or the call broke; what was captioned is printed
-  2    the command line makes no sense, or there is no server
+  1    a recording could not be read to its end, or recognition broke; what was captioned is printed
+  2    the command line makes no sense, a recording cannot be opened, or there is no server, or no longer
   130  interrupted (Ctrl-C); what was said by then is finalised and printed";
 
 pub(super) const BENCH_CALLS_NOTES: &str = "\

@@ -31,6 +31,8 @@ const MAX_REPORT_BYTES: usize = 64 * 1024;
 /// Of a body that is too long, or that nobody wants, so much is read all the same, within [`BODY_TIME`]: a client that still
 /// writes hears no answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+/// Longest head; of a longer one hyper says 431, without a body.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// A body has come within this.
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// Clients give up after three seconds.
@@ -169,7 +171,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
 
 /// Who may ask.
 enum Admitted<'a> {
-    /// Anybody with the key, who reports about themselves.
+    /// Somebody who reports about themselves, anonymously or not.
     Reporter,
     Caller(Token, Operation, Vec<&'a str>),
 }
@@ -187,14 +189,18 @@ fn admit<'a>(
     if let Err(error) = check_key(app, query, &parts.headers) {
         return ("none", Err(error));
     }
-    if let Some((Operation::CallClientEvent, _)) = operation {
-        return (if is_anonymous { "anonymous" } else { "user" }, Ok(Admitted::Reporter));
+    let is_report = matches!(operation, Some((Operation::CallClientEvent, _)));
+    if is_report && is_anonymous {
+        return ("anonymous", Ok(Admitted::Reporter));
     }
     let token = match authenticate(app, &parts.headers, text(query, "user_id")) {
         Ok(token) => token,
         Err(error) => return (if is_anonymous { "anonymous" } else { "none" }, Err(error)),
     };
     let kind = if token == Token::Server { "server" } else { "user" };
+    if is_report {
+        return (kind, Ok(Admitted::Reporter));
+    }
     let why = || ApiError::new(Code::DoesNotExist, format!("{} {path} is not offered here", parts.method));
     (kind, operation.ok_or_else(why).map(|(operation, names)| Admitted::Caller(token, operation, names)))
 }
@@ -357,6 +363,9 @@ async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
     let path = app.host.transcripts.path(&file.filename);
     let mime = "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM);
     match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
+        Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+            refused(&ApiError::new(Code::DoesNotExist, "the transcript's file is gone from the server's disk"))
+        }
         Ok(response) => response.map(Body::new),
         Err(error) => match error {},
     }
@@ -378,7 +387,7 @@ pub(crate) async fn serve_connection(
     // Small frames of captions are not held back.
     let _ = stream.set_nodelay(true);
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(16 * 1024);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEAD_BYTES);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)

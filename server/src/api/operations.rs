@@ -25,8 +25,9 @@ use crate::user::Profile;
 const PAGE: (u32, u32) = (25, 100);
 /// A page begins no further on than this.
 const MAX_OFFSET: u32 = 1_000_000;
-/// Calls looked at to fill a page: those that one may not see count too.
-const MOST_LOOKED_AT: u32 = 1000;
+/// Calls looked at for one request, those that one may not see among them, and at a time: behind them is another page.
+const MOST_LOOKED_AT: u32 = 5000;
+const LOOKED_AT_ONCE: u32 = 500;
 /// Members, users or capabilities in one request.
 const MOST_ENTRIES: usize = 1000;
 /// Longest text of a caption from elsewhere.
@@ -72,7 +73,8 @@ fn object(fields: &mut Map<String, Value>, name: &str) -> Result<Option<Map<Stri
 
 fn settings(fields: &mut Map<String, Value>, name: &str) -> Result<Settings, ApiError> {
     let tree = object(fields, name)?.unwrap_or_default();
-    Settings::parse(tree).map_err(|error| ApiError::new(Code::Input, error.to_string()))
+    let checked = Settings::parse(tree).and_then(|settings| render::check_kinds(&settings).map(|()| settings));
+    checked.map_err(|error| ApiError::new(Code::Input, error.to_string()))
 }
 
 fn texts(fields: &Map<String, Value>, name: &str) -> Result<Vec<String>, ApiError> {
@@ -95,8 +97,17 @@ fn members(fields: &Map<String, Value>, name: &str) -> Result<Vec<(String, Membe
     if written.len() > MOST_ENTRIES {
         return input(format!("{name}: at most {MOST_ENTRIES}"));
     }
+    written.iter().try_for_each(|member| check_user_id(&member.user_id))?;
     let member = |Written { user_id, role, custom }| (user_id, Member { role, custom: custom.unwrap_or_default() });
     Ok(written.into_iter().map(member).collect())
+}
+
+/// Users' ids are the platform's: any text without control characters, of 1 – 255 bytes.
+fn check_user_id(id: &str) -> Result<(), ApiError> {
+    if (1..=255).contains(&id.len()) && !id.chars().any(char::is_control) {
+        return Ok(());
+    }
+    input(format!("the user's id `{}`: allowed are 1 – 255 bytes without control characters", short(id)))
 }
 
 /// A server's token only.
@@ -136,7 +147,8 @@ pub(super) async fn answer(
             host.run(move |change| call_types(change, operation, name, request.body)).await
         }
         O::QueryCalls => {
-            let connection = connection(app, &request, true)?;
+            let is_watching = request.body.get("watch") == Some(&json!(true));
+            let connection = connection(app, &request, is_watching)?;
             host.run(move |change| query_calls(change, &request, connection)).await
         }
         O::QueryMembers => {
@@ -151,7 +163,7 @@ pub(super) async fn answer(
             let (session, filename) = (names[2].to_string(), names[3].to_string());
             let worker = host.clone();
             host.run(move |change| {
-                change.call(&cid)?;
+                // Of a call that was deleted too.
                 let files = change.store.files_of(&cid)?;
                 let Some(file) = find(&files, &session, &filename) else {
                     let shown: String = filename.chars().take(100).collect();
@@ -175,7 +187,10 @@ pub(super) async fn answer(
                     let actor = actor(change, &request.token, &cid, None);
                     change.command(&cid, &actor, Command::ListTranscriptions)?;
                     let now = change.now;
-                    let files = change.store.files_of(&cid)?.into_iter().map(|file| {
+                    // A call that was deleted and made anew has nothing to do with what was said in the old one.
+                    let since = change.call(&cid)?.created_at();
+                    let files = change.store.files_of(&cid)?.into_iter().filter(|file| file.start_time >= since);
+                    let files = files.map(|file| {
                         let url = signer.signer.url(&file, now);
                         render::transcript(&file.with_url(url))
                     });
@@ -191,7 +206,6 @@ pub(super) async fn answer(
 /// The connection that the request names, if it would watch; it must be there, and in any case not another user's.
 fn connection(app: &App, request: &Request, is_watching: bool) -> Result<Option<String>, ApiError> {
     let Some(connection) = text(&request.query, "connection_id").filter(|id| !id.is_empty()) else { return Ok(None) };
-    let is_watching = is_watching && request.body.get("watch").is_none_or(|watch| *watch != json!(false));
     let refused = |why: &str| Err(ApiError::new(Code::ConnectionId, why));
     match (app.host.hub.user_of(connection), &request.token) {
         (Some(user_id), Token::User(token)) if user_id != token.user_id => {
@@ -220,6 +234,7 @@ fn get_or_create(
     let mut data = object(&mut request.body, "data")?.unwrap_or_default();
     let created_by = object(&mut data, "created_by")?;
     let on_behalf = text(&data, "created_by_id").or(created_by.as_ref().and_then(|user| text(user, "id")));
+    on_behalf.map_or(Ok(()), check_user_id)?;
     let actor = actor(change, &request.token, cid, on_behalf);
     if let Some(mut user) = created_by {
         // Whom a platform's server tells of while it creates a call.
@@ -294,6 +309,7 @@ fn on_call(
         }
         O::UpdateUserPermissions => {
             let Some(user_id) = text(&body, "user_id") else { return input("user_id is missing") };
+            check_user_id(user_id)?;
             let user = change.profile(user_id).user;
             let (grant, revoke) = (texts(&body, "grant_permissions")?, texts(&body, "revoke_permissions")?);
             Command::UpdatePermissions { user, grant, revoke }
@@ -373,6 +389,12 @@ fn caption(change: &Change<'_>, body: &Map<String, Value>) -> Result<Caption, Ap
     if said.len() > MAX_CAPTION_BYTES {
         return input(format!("text is longer than {} KiB", MAX_CAPTION_BYTES / 1024));
     }
+    check_user_id(speaker_id)?;
+    for name in ["language", "service"] {
+        if text(body, name).is_some_and(|value| value.len() > 255) {
+            return input(format!("{name} is longer than 255 bytes"));
+        }
+    }
     let start_time = time(body, "start_time")?.unwrap_or(change.now);
     Ok(Caption {
         id: new_id(),
@@ -436,10 +458,10 @@ fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<St
     let (limit, offset) = page(&body)?;
     let watching = connection.filter(|_| body.get("watch") == Some(&json!(true)));
     let (mut calls, mut looked_at, mut next) = (Vec::new(), offset, None);
-    // All matches are watched, and not one page of them.
+    // All matches are watched, and not one page of them: as far as one request looks.
     'pages: loop {
-        let found = change.store.calls_like(&query, looked_at, MOST_LOOKED_AT)?;
-        let is_last = (found.len() as u32) < MOST_LOOKED_AT;
+        let found = change.store.calls_like(&query, looked_at, LOOKED_AT_ONCE)?;
+        let is_last = (found.len() as u32) < LOOKED_AT_ONCE;
         for call in found {
             let actor = actor(change, &request.token, call.cid(), None);
             let may_read = match &actor {
@@ -464,6 +486,10 @@ fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<St
             looked_at += 1;
         }
         if is_last {
+            break;
+        }
+        if looked_at - offset >= MOST_LOOKED_AT {
+            next = next.or(Some(looked_at));
             break;
         }
     }
@@ -504,13 +530,19 @@ fn query_members(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Resul
                 return input(format!("a sort by `{}`: allowed are user_id, created_at", short(other.unwrap_or(""))));
             }
         };
+        let is_descending = match &sort["direction"] {
+            Value::Null => false,
+            direction if *direction == json!(1) => false,
+            direction if *direction == json!(-1) => true,
+            direction => {
+                return input(format!("the direction of the sort by `{field}` is {direction}: allowed are 1, -1"));
+            }
+        };
         all.sort_by(|one, other| {
             let key = |member: &Value| (member[field].as_i64(), member[field].as_str().map(str::to_string));
-            key(one).cmp(&key(other))
+            let order = key(one).cmp(&key(other));
+            if is_descending { order.reverse() } else { order }
         });
-        if sort["direction"] == json!(-1) {
-            all.reverse();
-        }
     }
     let end = offset + limit;
     let next = (all.len() > end as usize).then_some(end);
@@ -531,9 +563,7 @@ fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Pr
         custom: Option<Map<String, Value>>,
     }
     let written: Written = read(std::mem::take(fields))?;
-    if written.id.is_empty() || written.id.len() > 255 {
-        return input("a user's id has 1 – 255 bytes");
-    }
+    check_user_id(&written.id)?;
     let mut profile = change.profile(&written.id);
     profile.user.role = written.role.unwrap_or(profile.user.role);
     profile.name = written.name.or(profile.name);

@@ -8,7 +8,7 @@ use cuewire::engine::Ledger;
 use cuewire::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::call::settings::{DEFAULT_INACTIVITY_S, Mode, Settings};
+use crate::call::settings::{DEFAULT_INACTIVITY_S, Mode, Settings, SettingsError};
 use crate::call::{Call, CallType, Caption, Cid, Env, Event, Membership, Participant, Process, Session, Transcript};
 use crate::host::Interim;
 use crate::user::Profile;
@@ -92,6 +92,31 @@ fn defaults() -> Value {
             "target_resolution": {"height": 720, "width": 1280},
         },
     })
+}
+
+/// Whether settings are of the kinds that clients expect.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_kinds(settings: &Settings) -> Result<(), SettingsError> {
+    fn check(field: &str, given: &Value, default: &Value) -> Result<(), SettingsError> {
+        let allowed = match default {
+            Value::Bool(_) if !given.is_boolean() => "true, false",
+            Value::Number(_) if !given.is_number() => "a number",
+            Value::String(_) if !given.is_string() => "a text",
+            Value::Array(_) if !given.is_array() => "a list",
+            Value::Object(_) if !given.is_object() => "an object",
+            _ => {
+                let pairs = default.as_object().into_iter().flatten();
+                let given = |name: &String| given.get(name).filter(|given| !given.is_null());
+                let mut pairs = pairs.filter_map(|(name, default)| Some((name, given(name)?, default)));
+                return pairs.try_for_each(|(name, given, default)| check(&format!("{field}.{name}"), given, default));
+            }
+        };
+        let value = given.to_string().chars().take(100).collect();
+        Err(SettingsError { field: field.trim_start_matches('.').into(), value, allowed: allowed.into() })
+    }
+    check("", &Value::Object(settings.tree().clone()), &defaults())
 }
 
 /// Settings as a `CallSettingsResponse`, whole.

@@ -119,6 +119,13 @@ impl Settings {
     /// # Errors
     /// The first leaf that makes no sense.
     pub fn parse(tree: Map<String, Value>) -> Result<Self, SettingsError> {
+        if let Some((field, value)) = tree.iter().find(|(_, value)| !value.is_object() && !value.is_null()) {
+            return Err(SettingsError {
+                field: field.chars().take(100).collect(),
+                value: value.to_string().chars().take(100).collect(),
+                allowed: "an object".into(),
+            });
+        }
         let settings = Self(tree);
         settings.leaves()?;
         Ok(settings)
@@ -286,6 +293,7 @@ mod tests {
                 json!({"transcription": {"translation": {"enabled": true, "languages": ["en", "fr"]}}}),
                 ["translation.languages", "\"fr\"", "English only"],
             ),
+            (json!({"audio": 5}), ["settings.audio ", "5", "an object"]),
             (json!({"session": {"inactivity_timeout_seconds": 0}}), ["inactivity_timeout_seconds", "0", "1 – 900"]),
         ] {
             let Value::Object(map) = tree.clone() else { panic!("{tree}") };

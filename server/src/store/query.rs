@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 /// Conditions within one another.
 const MAX_DEPTH: u32 = 8;
+/// Most conditions of a filter.
+const MAX_CONDITIONS: usize = 400;
 /// Values in one query.
 const MAX_VALUES: usize = 1000;
 
@@ -70,6 +72,9 @@ impl Query {
     /// # Errors
     /// [`QueryError`] names the field or the operator, and what is allowed.
     pub fn new(fields: Fields, filter: &Map<String, Value>, sorts: &[Value]) -> Result<Self, QueryError> {
+        if conditions(filter, 0) > MAX_CONDITIONS {
+            return error(format!("the filter has more than {MAX_CONDITIONS} conditions"));
+        }
         let mut values = Vec::new();
         let condition = all(fields, filter, &mut values, 0)?;
         let order = sorts.iter().map(|sort| order(fields, sort)).collect::<Result<Vec<_>, _>>()?.join(", ");
@@ -109,6 +114,18 @@ fn order(fields: Fields, sort: &Value) -> Result<String, QueryError> {
             _ => error(format!("the direction of the sort by `{name}` is {direction}: allowed are 1, -1")),
         },
     }
+}
+
+/// How many conditions a filter has: SQLite takes no expression that is deeper than a thousand.
+fn conditions(filter: &Map<String, Value>, depth: u32) -> usize {
+    let parts = |wanted: &Value| match wanted {
+        Value::Array(parts) if depth <= MAX_DEPTH => {
+            parts.iter().filter_map(Value::as_object).map(|part| conditions(part, depth + 1)).sum()
+        }
+        Value::Object(operators) => operators.len(),
+        _ => 0,
+    };
+    filter.values().map(|wanted| 1 + parts(wanted)).sum()
 }
 
 /// Every entry holds.

@@ -114,24 +114,30 @@ fn wait<R: Send + 'static>(
 }
 
 fn finish_all(host: &Arc<Host>) -> Result<(), ApiError> {
+    let mut all = Ok(());
     for transcript in wait(host, |change| Ok(change.store.unfinished_transcripts()?))? {
-        let egress_id = transcript.egress_id.clone();
-        let lines = wait(host, move |change| Ok(change.store.fragments(&egress_id)?))?;
-        let filename =
-            format!("transcript_{}_{}_{}.jsonl", transcript.cid.call_type(), transcript.cid.id(), transcript.egress_id);
-        let written = write(&host.transcripts.path(&filename), &lines.concat());
-        written.map_err(|error| ApiError::new(Code::Internal, format!("{filename} cannot be written: {error}")))?;
-        let expires_at = now().plus_nanos(host.transcripts.kept_nanos);
-        let transcript = StoredTranscript { filename, ..transcript };
-        let url = host.signer.url(&transcript, now());
-        let (egress_id, cid) = (transcript.egress_id.clone(), transcript.cid.clone());
-        wait(host, move |change| {
-            change.store.file_written(&egress_id, &transcript.filename, expires_at)?;
-            let transcript = transcript.with_url(url);
-            change.tell(&cid, Input::TranscriptStored { egress_id, transcript })
-        })?;
+        // One that cannot be written holds up no other.
+        all = all.and(finish(host, transcript));
     }
-    Ok(())
+    all
+}
+
+fn finish(host: &Arc<Host>, transcript: StoredTranscript) -> Result<(), ApiError> {
+    let egress_id = transcript.egress_id.clone();
+    let lines = wait(host, move |change| Ok(change.store.fragments(&egress_id)?))?;
+    let filename =
+        format!("transcript_{}_{}_{}.jsonl", transcript.cid.call_type(), transcript.cid.id(), transcript.egress_id);
+    let written = write(&host.transcripts.path(&filename), &lines.concat());
+    written.map_err(|error| ApiError::new(Code::Internal, format!("{filename} cannot be written: {error}")))?;
+    let expires_at = now().plus_nanos(host.transcripts.kept_nanos);
+    let transcript = StoredTranscript { filename, ..transcript };
+    let url = host.signer.url(&transcript, now());
+    let (egress_id, cid) = (transcript.egress_id.clone(), transcript.cid.clone());
+    wait(host, move |change| {
+        change.store.file_written(&egress_id, &transcript.filename, expires_at)?;
+        let transcript = transcript.with_url(url);
+        change.tell(&cid, Input::TranscriptStored { egress_id, transcript })
+    })
 }
 
 /// A whole file or none.
@@ -152,11 +158,13 @@ fn write(path: &Path, journal: &str) -> io::Result<()> {
 
 fn delete_expired(host: &Arc<Host>) -> Result<(), ApiError> {
     let expired = wait(host, |change| Ok(change.store.expired_files(change.now)?))?;
+    let mut all = Ok(());
     for StoredTranscript { egress_id, filename, .. } in expired {
-        delete_file(host, &filename)?;
-        wait(host, move |change| Ok(change.store.forget_file(&egress_id)?))?;
+        let deleted = delete_file(host, &filename)
+            .and_then(|()| wait(host, move |change| Ok(change.store.forget_file(&egress_id)?)));
+        all = all.and(deleted);
     }
-    Ok(())
+    all
 }
 
 /// Deletes a file; one that is gone already is no error.
