@@ -105,6 +105,21 @@ fn whatever_makes_no_sense_is_a_400_that_says_so() {
 }
 
 #[test]
+fn roles_and_permissions_are_listed() {
+    let service = Service::start();
+    let made = service.ok("POST", "/api/v2/roles", "", &json!({"name": "captioner"}));
+    assert_eq!((&made["role"]["name"], &made["role"]["custom"]), (&json!("captioner"), &json!(true)));
+    for name in ["captioner", "admin", "../x", ""] {
+        assert_eq!(service.refused("POST", "/api/v2/roles", "", &json!({"name": name})).0, 4, "{name}");
+    }
+    let roles = service.ok("GET", "/api/v2/roles", "", &json!({}))["roles"].clone();
+    assert_eq!(roles.as_array().unwrap().len(), 7);
+    let permissions = service.ok("GET", "/api/v2/permissions", "", &json!({}))["permissions"].clone();
+    let is_one = |one: &Value| one["id"] == "start-transcription-call" && one["action"] == "StartTranscription";
+    assert!(permissions.as_array().unwrap().iter().any(is_one));
+}
+
+#[test]
 fn a_user_token_may_not_what_is_the_servers() {
     let service = Service::start();
     create(&service, "carol");
@@ -114,6 +129,9 @@ fn a_user_token_may_not_what_is_the_servers() {
         ("POST", "/api/v2/users"),
         ("PATCH", "/api/v2/users"),
         ("GET", "/api/v2/users"),
+        ("GET", "/api/v2/roles"),
+        ("POST", "/api/v2/roles"),
+        ("GET", "/api/v2/permissions"),
         ("GET", "/api/v2/video/calltypes"),
         ("PUT", "/api/v2/video/calltypes/default"),
         ("DELETE", "/api/v2/video/calltypes/default"),

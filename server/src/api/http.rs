@@ -145,6 +145,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             Operation::GetOrCreateCall
             | Operation::UpdateUsers
             | Operation::CreateCallType
+            | Operation::CreateRole
             | Operation::StartTranscription
             | Operation::StartClosedCaptions => StatusCode::CREATED,
             _ => StatusCode::OK,

@@ -2,8 +2,6 @@
 //!
 //! In: who asks, the path's names, the query and the body. Out: the answer's fields, with times as integers.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -13,13 +11,18 @@ use super::http::{App, Call as Request, text};
 use super::route::Operation;
 use super::token::Token;
 use super::{render, time_of};
-use crate::call::grants::{Capability, Grants};
+use crate::call::grants::Capability;
 use crate::call::settings::{RecognitionPatch, Settings};
-use crate::call::{Actor, Call, CallType, Caption, Cid, Command, Member, NewCall, Process};
+use crate::call::{Actor, Call, Caption, Cid, Command, Member, NewCall, Process};
 use crate::host::{Change, new_id};
-use crate::store::{CALL_FIELDS, Query, QueryError, USER_FIELDS};
+use crate::store::{CALL_FIELDS, Query, QueryError};
 use crate::transcripts::{delete_file, find};
-use crate::user::Profile;
+
+mod call_types;
+mod users;
+
+use call_types::call_types;
+use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
 
 /// Calls, members or users in one page, where nothing else is asked for, and at most.
 const PAGE: (u32, u32) = (25, 100);
@@ -140,6 +143,15 @@ pub(super) async fn answer(
                 return input("payload should be a JSON object");
             };
             host.run(move |change| query_users(change, payload)).await
+        }
+        O::ListRoles | O::CreateRole | O::ListPermissions => {
+            require_server(&request.token, "see or change roles")?;
+            host.run(move |change| match operation {
+                O::ListRoles => list_roles(change),
+                O::CreateRole => create_role(change, &request.body),
+                _ => Ok(list_permissions()),
+            })
+            .await
         }
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             require_server(&request.token, "see or change call types")?;
@@ -548,167 +560,4 @@ fn query_members(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Resul
     let next = (all.len() > end as usize).then_some(end);
     let members: Vec<_> = all.into_iter().skip(offset as usize).take(limit as usize).collect();
     Ok(with_pages(json!({"members": members}), limit, offset, next))
-}
-
-/// Writes what a server says of somebody, who keeps what it leaves out.
-fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Profile, ApiError> {
-    #[derive(Deserialize)]
-    struct Written {
-        id: String,
-        role: Option<String>,
-        name: Option<String>,
-        image: Option<String>,
-        language: Option<String>,
-        teams: Option<Vec<String>>,
-        custom: Option<Map<String, Value>>,
-    }
-    let written: Written = read(std::mem::take(fields))?;
-    check_user_id(&written.id)?;
-    let mut profile = change.profile(&written.id);
-    profile.user.role = written.role.unwrap_or(profile.user.role);
-    profile.name = written.name.or(profile.name);
-    profile.image = written.image.or(profile.image);
-    profile.language = written.language.unwrap_or(profile.language);
-    profile.teams = written.teams.unwrap_or(profile.teams);
-    profile.custom = written.custom.unwrap_or(profile.custom);
-    profile.updated_at = change.now;
-    change.put_user(profile.clone())?;
-    change.check_user(&profile.user.id)?;
-    Ok(profile)
-}
-
-fn update_users(change: &mut Change<'_>, mut body: Map<String, Value>, is_partial: bool) -> Result<Value, ApiError> {
-    #[derive(Deserialize)]
-    struct Patch {
-        id: String,
-        #[serde(default)]
-        set: Map<String, Value>,
-        #[serde(default)]
-        unset: Vec<String>,
-    }
-    let mut users = BTreeMap::new();
-    if is_partial {
-        #[derive(Deserialize)]
-        struct Patches {
-            users: Vec<Patch>,
-        }
-        let Patches { users: patches } = read(body)?;
-        if patches.len() > MOST_ENTRIES {
-            return input(format!("users: at most {MOST_ENTRIES}"));
-        }
-        for Patch { id, set, unset } in patches {
-            if change.store.user(&id)?.is_none() {
-                return Err(ApiError::new(Code::DoesNotExist, format!("the user {} does not exist", short(&id))));
-            }
-            let mut profile = change.profile(&id);
-            for name in unset {
-                match name.as_str() {
-                    "name" => profile.name = None,
-                    "image" => profile.image = None,
-                    "teams" => profile.teams.clear(),
-                    name => drop(profile.custom.remove(name)),
-                }
-            }
-            let mut fields = Map::from_iter([("id".to_string(), json!(id))]);
-            for (name, value) in set {
-                match name.as_str() {
-                    "id" => {}
-                    "name" | "image" | "role" | "language" | "teams" => drop(fields.insert(name, value)),
-                    "custom" => {
-                        let Value::Object(custom) = value else { return input("custom should be an object") };
-                        profile.custom.extend(custom);
-                    }
-                    // As the hosted service has it: further fields of a user are custom ones.
-                    _ => drop(profile.custom.insert(name, value)),
-                }
-            }
-            change.put_user(profile)?;
-            let profile = upsert(change, &mut fields)?;
-            users.insert(id, profile.own_json());
-        }
-    } else {
-        let written = object(&mut body, "users")?.unwrap_or_default();
-        if written.is_empty() || written.len() > MOST_ENTRIES {
-            return input(format!("users should be an object with 1 – {MOST_ENTRIES} users by their ids"));
-        }
-        for (id, user) in written {
-            let Value::Object(mut user) = user else { return input(format!("users.{}: an object", short(&id))) };
-            user.insert("id".into(), json!(id));
-            let profile = upsert(change, &mut user)?;
-            users.insert(id, profile.own_json());
-        }
-    }
-    Ok(json!({"users": users, "membership_deletion_task_id": ""}))
-}
-
-fn query_users(change: &mut Change<'_>, mut payload: Map<String, Value>) -> Result<Value, ApiError> {
-    let filter = object(&mut payload, "filter_conditions")?.unwrap_or_default();
-    let query = Query::new(USER_FIELDS, &filter, &sorts(&payload)?)?;
-    let (limit, offset) = page(&payload)?;
-    let offset = match payload.get("offset").filter(|offset| !offset.is_null()) {
-        None => offset,
-        Some(said) => match said.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= MAX_OFFSET) {
-            Some(offset) => offset,
-            None => return input(format!("offset is {said}: allowed are 0 – {MAX_OFFSET}")),
-        },
-    };
-    let users = change.store.users_like(&query, offset, limit)?;
-    Ok(json!({"users": users.iter().map(Profile::own_json).collect::<Vec<_>>()}))
-}
-
-fn call_types(
-    change: &mut Change<'_>,
-    operation: Operation,
-    name: Option<String>,
-    mut body: Map<String, Value>,
-) -> Result<Value, ApiError> {
-    if operation == Operation::ListCallTypes {
-        let all = change.store.call_types()?;
-        let rendered: BTreeMap<_, _> =
-            all.iter().map(|call_type| (call_type.name.clone(), render::call_type(call_type))).collect();
-        return Ok(json!({"call_types": rendered}));
-    }
-    let name = name.or(text(&body, "name").map(str::to_string)).unwrap_or_default();
-    // Of a call's name the type is a part.
-    Cid::new(&name, "x")?;
-    let now = change.now;
-    let mut call_type = match operation {
-        Operation::CreateCallType => {
-            if change.store.call_type(&name)?.is_some() {
-                return input(format!("the call type {name} is there already"));
-            }
-            CallType::new(&name, now)
-        }
-        _ => change.call_type(&name)?,
-    };
-    match operation {
-        Operation::GetCallType => return Ok(render::call_type(&call_type)),
-        Operation::DeleteCallType => {
-            if change.store.has_calls_of(&name)? {
-                return input(format!("the call type {name} has calls: delete them first"));
-            }
-            change.store.delete_call_type(&name)?;
-            return Ok(json!({}));
-        }
-        _ => {}
-    }
-    let written = settings(&mut body, "settings")?;
-    call_type.settings = call_type.settings.overridden(&written);
-    if let Some(grants) = body.remove("grants").filter(|grants| !grants.is_null()) {
-        let Ok(grants) = serde_json::from_value::<BTreeMap<String, Vec<String>>>(grants) else {
-            return input("grants should be an object of roles, each with a list of capabilities");
-        };
-        call_type.grants = call_type.grants.overridden(&Grants::new(grants));
-    }
-    if let Some(name) = text(&body, "external_storage").filter(|name| !name.is_empty()) {
-        let why = format!("external_storage: there is no external storage `{}`", short(name));
-        return Err(ApiError::new(Code::DoesNotExist, why));
-    }
-    if let Some(notifications) = object(&mut body, "notification_settings")? {
-        call_type.notification_settings.extend(notifications);
-    }
-    call_type.updated_at = now;
-    change.check_recognition(&call_type.settings)?;
-    change.put_call_type(&call_type, &written)?;
-    Ok(render::call_type(&call_type))
 }

@@ -33,6 +33,9 @@ pub(crate) enum Operation {
     GetCallType,
     UpdateCallType,
     DeleteCallType,
+    ListRoles,
+    CreateRole,
+    ListPermissions,
     CallClientEvent,
     Connect,
     Audio,
@@ -67,6 +70,9 @@ impl Operation {
             Self::GetCallType => "get_call_type",
             Self::UpdateCallType => "update_call_type",
             Self::DeleteCallType => "delete_call_type",
+            Self::ListRoles => "list_roles",
+            Self::CreateRole => "create_role",
+            Self::ListPermissions => "list_permissions",
             Self::CallClientEvent => "call_client_event",
             Self::Connect => "connect",
             Self::Audio => "audio",
@@ -99,17 +105,20 @@ impl Path {
     /// Which operation it is, with the parts that it names: of calls their type and id first.
     pub(crate) fn operation(&self, method: &Method) -> Option<(Operation, Vec<&str>)> {
         use Operation::{
-            Audio, CallClientEvent, Connect, CreateCallType, DeleteCall, DeleteCallType, DeleteTranscription, GetCall,
-            GetCallType, GetOrCreateCall, ListCallTypes, ListTranscriptions, MarkEnded, QueryCalls, QueryMembers,
-            QueryUsers, SendClosedCaption, StartClosedCaptions, StartTranscription, StopClosedCaptions,
-            StopTranscription, UpdateCall, UpdateCallType, UpdateMembers, UpdateUserPermissions, UpdateUsers,
-            UpdateUsersPartial,
+            Audio, CallClientEvent, Connect, CreateCallType, CreateRole, DeleteCall, DeleteCallType,
+            DeleteTranscription, GetCall, GetCallType, GetOrCreateCall, ListCallTypes, ListPermissions, ListRoles,
+            ListTranscriptions, MarkEnded, QueryCalls, QueryMembers, QueryUsers, SendClosedCaption,
+            StartClosedCaptions, StartTranscription, StopClosedCaptions, StopTranscription, UpdateCall, UpdateCallType,
+            UpdateMembers, UpdateUserPermissions, UpdateUsers, UpdateUsersPartial,
         };
         let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
         Some(match (method.as_str(), &parts[..]) {
             ("POST", ["users"]) => (UpdateUsers, vec![]),
             ("PATCH", ["users"]) => (UpdateUsersPartial, vec![]),
             ("GET", ["users"]) => (QueryUsers, vec![]),
+            ("GET", ["roles"]) => (ListRoles, vec![]),
+            ("POST", ["roles"]) => (CreateRole, vec![]),
+            ("GET", ["permissions"]) => (ListPermissions, vec![]),
             ("POST", ["video", "calls"]) => (QueryCalls, vec![]),
             ("POST", ["video", "call", "members"]) => (QueryMembers, vec![]),
             ("POST", ["video", "call_client_event"]) => (CallClientEvent, vec![]),

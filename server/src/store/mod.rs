@@ -28,7 +28,8 @@ pub use transcripts::StoredTranscript;
 pub use writer::{Gone, Writer};
 
 /// From an empty database to today's, a step a version: never changed once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE users (id TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE call_types (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE calls (
@@ -63,7 +64,11 @@ const MIGRATIONS: &[&str] = &["
         fragment TEXT NOT NULL
     ) STRICT;
     CREATE INDEX fragments_transcript ON fragments (egress_id);
-"];
+",
+    "
+    CREATE TABLE roles (name TEXT PRIMARY KEY, created_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+",
+];
 
 /// The database cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -330,6 +335,25 @@ impl Store {
     pub fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
         self.call_types.borrow_mut().remove(name);
         Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
+    }
+
+    /// Roles that were made, by name, and when.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn roles(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT name, created_at FROM roles ORDER BY name")?;
+        let rows = query.query_map(params![], |row| Ok((row.get(0)?, Timestamp::from_nanos(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Makes a role; whether it was not there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_role(&self, name: &str, at: Timestamp) -> Result<bool, StoreError> {
+        let sql = "INSERT OR IGNORE INTO roles (name, created_at) VALUES (?1, ?2)";
+        Ok(self.connection.prepare_cached(sql)?.execute(params![name, at.as_nanos()])? > 0)
     }
 
     /// Writes an event that the present change causes; its number.

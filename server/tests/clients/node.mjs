@@ -68,6 +68,10 @@ const users = async (check) => {
 };
 
 const call_types = async (check) => {
+  const role = `node-role-${stamp}`;
+  check.equal('a role is made', [role, true], (({ role: { name, custom } }) => [name, custom])(await client.createRole({ name: role })));
+  check.that('and listed', (await client.listRoles()).roles.some((one) => one.name === role), role);
+  check.that('what may be granted', (await client.listPermissions()).permissions.some((one) => one.id === 'end-call'), '');
   const name = `node-type-${stamp}`;
   const { call_types: before } = await client.video.listCallTypes();
   const known = ['audio_room', 'default', 'development', 'livestream'];
@@ -468,6 +472,7 @@ const served = new Set([
   'startClosedCaptions', 'startTranscription', 'stopClosedCaptions', 'stopTranscription', 'listTranscriptions',
   'updateUserPermissions', 'deleteTranscription', 'reportClientCallEvent', 'queryCalls', 'queryCallMembers', 'listCallTypes',
   'createCallType', 'deleteCallType', 'getCallType', 'updateCallType', 'queryUsers', 'updateUsersPartial', 'updateUsers',
+  'listRoles', 'createRole', 'listPermissions',
 ]);
 
 const offered = async (check) => {

@@ -131,6 +131,12 @@ def users(check):
 
 
 def call_types(check):
+    role = f"python-role-{STAMP}"
+    made = server.create_role(role).data.role
+    check.equal("a role is made", (role, True), (made.name, made.custom))
+    check.equal("and listed with those from the start", True, {role, "admin", "user"} <= {one.name for one in server.list_roles().data.roles})
+    granted = {one.id for one in server.list_permissions().data.permissions}
+    check.equal("what may be granted", True, {"read-call", "start-transcription-call", "list-transcriptions"} <= granted)
     name = f"python-type-{STAMP}"
     known = {"default", "audio_room", "livestream", "development"}
     check.equal("four call types are there from the start", known, known & set(server.video.list_call_types().data.call_types))
@@ -385,7 +391,7 @@ SERVED = {
     "start_closed_captions", "start_transcription", "stop_closed_captions", "stop_transcription", "list_transcriptions",
     "update_user_permissions", "delete_transcription", "report_client_call_event", "query_calls", "query_call_members",
     "list_call_types", "create_call_type", "delete_call_type", "get_call_type", "update_call_type", "query_users",
-    "update_users_partial", "update_users",
+    "update_users_partial", "update_users", "list_roles", "create_role", "list_permissions",
 }
 
 

@@ -57,6 +57,9 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
     Some(match (method, &parts[..]) {
         ("POST" | "PATCH", ["users"]) => "update_users",
         ("GET", ["users"]) => "query_users",
+        ("GET", ["roles"]) => "list_roles",
+        ("POST", ["roles"]) => "create_role",
+        ("GET", ["permissions"]) => "list_permissions",
         ("GET", ["video", "calltypes"]) => "list_call_types",
         ("POST", ["video", "calltypes"]) => "create_call_type",
         ("GET", ["video", "calltypes", _]) => "get_call_type",

@@ -1,0 +1,73 @@
+//! Call types.
+//!
+//! In: settings and grants, as a platform's server writes them. Out: the whole call type.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{input, object, settings, short};
+use crate::api::error::{ApiError, Code};
+use crate::api::http::text;
+use crate::api::render;
+use crate::api::route::Operation;
+use crate::call::grants::Grants;
+use crate::call::{CallType, Cid};
+use crate::host::Change;
+
+pub(super) fn call_types(
+    change: &mut Change<'_>,
+    operation: Operation,
+    name: Option<String>,
+    mut body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    if operation == Operation::ListCallTypes {
+        let all = change.store.call_types()?;
+        let rendered: BTreeMap<_, _> =
+            all.iter().map(|call_type| (call_type.name.clone(), render::call_type(call_type))).collect();
+        return Ok(json!({"call_types": rendered}));
+    }
+    let name = name.or(text(&body, "name").map(str::to_string)).unwrap_or_default();
+    // Of a call's name the type is a part.
+    Cid::new(&name, "x")?;
+    let now = change.now;
+    let mut call_type = match operation {
+        Operation::CreateCallType => {
+            if change.store.call_type(&name)?.is_some() {
+                return input(format!("the call type {name} is there already"));
+            }
+            CallType::new(&name, now)
+        }
+        _ => change.call_type(&name)?,
+    };
+    match operation {
+        Operation::GetCallType => return Ok(render::call_type(&call_type)),
+        Operation::DeleteCallType => {
+            if change.store.has_calls_of(&name)? {
+                return input(format!("the call type {name} has calls: delete them first"));
+            }
+            change.store.delete_call_type(&name)?;
+            return Ok(json!({}));
+        }
+        _ => {}
+    }
+    let written = settings(&mut body, "settings")?;
+    call_type.settings = call_type.settings.overridden(&written);
+    if let Some(grants) = body.remove("grants").filter(|grants| !grants.is_null()) {
+        let Ok(grants) = serde_json::from_value::<BTreeMap<String, Vec<String>>>(grants) else {
+            return input("grants should be an object of roles, each with a list of capabilities");
+        };
+        call_type.grants = call_type.grants.overridden(&Grants::new(grants));
+    }
+    if let Some(name) = text(&body, "external_storage").filter(|name| !name.is_empty()) {
+        let why = format!("external_storage: there is no external storage `{}`", short(name));
+        return Err(ApiError::new(Code::DoesNotExist, why));
+    }
+    if let Some(notifications) = object(&mut body, "notification_settings")? {
+        call_type.notification_settings.extend(notifications);
+    }
+    call_type.updated_at = now;
+    change.check_recognition(&call_type.settings)?;
+    change.put_call_type(&call_type, &written)?;
+    Ok(render::call_type(&call_type))
+}
