@@ -104,8 +104,12 @@ fn nothing_needs_to_be_set() {
     for file in ["api_key.json", "url_key"] {
         assert_eq!(data.join(file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
     }
+    let mode = data.join("cuewire.db").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "what was said is its owner's");
     let again = Serving::start(cuewire(home.path()).args(["serve", "--listen", "127.0.0.1:0"]));
     assert_eq!(run(cuewire(home.path()).args(["key", "show"])).1, key, "the same key at the next start");
+    let (code, _, err) = run(cuewire(home.path()).args(["serve", "--listen", "127.0.0.1:0"]));
+    assert!(code == 2 && err.contains("another server"), "two over one folder: {err}");
     assert_eq!(again.terminate().0, 0);
 }
 

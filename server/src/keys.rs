@@ -83,6 +83,16 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Takes a folder for as long as the file is open.
+///
+/// # Errors
+/// Where somebody else has it, or the file in it cannot be made.
+pub fn lock(data_dir: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(data_dir.join("lock"))?;
+    file.try_lock()?;
+    Ok(file)
+}
+
 /// A file that only its owner reads, whole or not at all.
 fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");

@@ -200,6 +200,8 @@ pub struct Server {
     app: Arc<App>,
     addr: SocketAddr,
     runtime: Option<Runtime>,
+    /// Two servers over one folder would end each other's sessions.
+    _lock: std::fs::File,
 }
 
 impl Server {
@@ -219,6 +221,8 @@ impl Server {
             move |source| ServerError::Io { what, source }
         };
         keys::make_folder(&data_dir).map_err(file_error("cannot make the folder", &data_dir))?;
+        let lock = keys::lock(&data_dir)
+            .map_err(file_error("cannot take the folder: is another server using it?", &data_dir))?;
         let log = config.request_log.map(|path| {
             let file = std::fs::File::options().create(true).append(true).open(&path);
             file.map_err(file_error("cannot write to the request log", &path))
@@ -254,7 +258,7 @@ impl Server {
         let app = Arc::new(App { host, api_key, api_secret, log, shutdown, sockets });
         runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins)));
         runtime.spawn(tick(app.clone()));
-        Ok(Self { app, addr, runtime: Some(runtime) })
+        Ok(Self { app, addr, runtime: Some(runtime), _lock: lock })
     }
 
     /// Where it listens.

@@ -376,7 +376,8 @@ impl Engine {
     }
 
     /// Tells captions that open in what will be pushed from those before: their events have this number, and once everything
-    /// was said of those before comes [`EngineEvent::Marked`]; at once where nothing was open. A number may be given again. Of a track that ends at the same time [`EngineEvent::Ended`] may come without it.
+    /// was said of those before comes [`EngineEvent::Marked`]; at once where nothing was open. A number may be given again. Of
+    /// a track that ends at the same time [`EngineEvent::Ended`] may come without it.
     ///
     /// # Errors
     /// [`EngineError::UnknownTrack`].

@@ -165,9 +165,18 @@ impl Host {
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
+        // Who has given up by the time that it would begin is told nothing, and so nothing is done.
+        let waiting = Arc::new(());
+        let is_waited_for = Arc::downgrade(&waiting);
+        let job = move |change: &mut Change<'_>| match is_waited_for.upgrade() {
+            Some(_) => job(change),
+            None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
+        };
         self.submit(job, move |result| drop(sender.send(result)));
         // A job that panicked has no answer.
-        receiver.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+        let result = receiver.await;
+        drop(waiting);
+        result.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
     }
 
     /// Tells a call what happened.

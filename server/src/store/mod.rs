@@ -149,6 +149,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut options = std::fs::File::options();
+        options.append(true).create(true);
+        // What was said is its owner's; SQLite's other files have the mode of this one.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        // Where it cannot be made, SQLite says why.
+        let _ = options.open(path);
         let connection = Connection::open(path)?;
         // What was committed survives a loss of power.
         connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -44,7 +44,7 @@ impl Transcripts {
     /// # Errors
     /// Where it cannot be made.
     pub fn new(folder: PathBuf, kept_nanos: i64) -> io::Result<Self> {
-        fs::create_dir_all(&folder)?;
+        crate::keys::make_folder(&folder)?;
         Ok(Self { folder, kept_nanos, wake: Mutex::default(), thread: Mutex::default() })
     }
 
