@@ -31,9 +31,9 @@
 //!
 //! # What is durable
 //!
-//! What was answered with 2xx is on disk, and so is every event that somebody was told of, and every fragment of a transcript
-//! whose caption was shown. After a crash the sessions that were open wait for their participants as long as for any who have
-//! left; who returns goes on, and the others' transcripts are finished.
+//! What was answered with 2xx is on disk, and so is every event that somebody was told of, interims apart, and every fragment
+//! of a transcript whose caption was shown. After a crash the sessions that were open wait for their participants as long as for
+//! any who have left; who returns goes on, and the others' transcripts are finished.
 //!
 //! # The threads
 //!
