@@ -316,9 +316,9 @@ async fn upgrade(
         log(&app, operation.name(), &client, "none", status_of(&error));
         return refused(&error);
     }
-    // Two thousand of them are open at a time.
+    // Thousands of them are open at a time, and clients that watch say little.
     let socket = socket
-        .read_buffer_size(4 * 1024)
+        .read_buffer_size(if operation == Operation::Connect { 1024 } else { 4 * 1024 })
         .write_buffer_size(0)
         .max_message_size(crate::ingest::audio::MAX_FRAME_BYTES)
         .max_frame_size(crate::ingest::audio::MAX_FRAME_BYTES);
@@ -327,7 +327,7 @@ async fn upgrade(
         return socket.on_upgrade(move |socket| {
             sockets.track_future(async move {
                 let _place = place;
-                socket::serve_client(&app, socket, &query, &client).await;
+                socket::serve_client(&app, socket, query, client).await;
             })
         });
     }

@@ -97,12 +97,12 @@ fn log_greeting(app: &App, operation: Operation, client: &str, refused: Option<&
 }
 
 /// Serves a client that watches, to its end.
-pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: &Map<String, Value>, client: &str) {
+pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: Map<String, Value>, client: String) {
     let Some(first) = first_frame(&mut socket).await else {
         return close(&mut socket, 4000, NO_TOKEN).await;
     };
     let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
-    let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, query)).await.unwrap_or_else(late);
+    let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query)).await.unwrap_or_else(late);
     // A client takes an error for the last word, and this close for a wait.
     let is_passing = greeted.as_ref().is_err_and(|error| error.code == Code::Internal);
     if is_passing || app.shutdown.is_cancelled() {
@@ -111,7 +111,9 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: &
         }
         return close(&mut socket, CloseCode::Restart as u16, "connect again").await;
     }
-    log_greeting(app, Operation::Connect, client, greeted.as_ref().err());
+    log_greeting(app, Operation::Connect, &client, greeted.as_ref().err());
+    // The connection may last for hours, and needs them no more.
+    drop((query, client, first));
     let (inbox, me, token) = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
