@@ -79,10 +79,13 @@ fn whatever_makes_no_sense_is_a_400_that_says_so() {
     let service = Service::start();
     create(&service, "carol");
     let many: Vec<_> = (0..1001).map(|_| json!({"id": null})).collect();
+    let empty = vec![json!({}); 1001];
     let deep = (0..20).fold(json!({"id": "a"}), |inner, _| json!({"$or": [inner]}));
     let member = |id: &str| json!({"update_members": [{"user_id": id}]});
     for (method, path, body, part) in [
         ("POST", "/api/v2/video/calls", json!({"filter_conditions": {"$or": many}}), "400 conditions"),
+        ("POST", "/api/v2/video/calls", json!({"filter_conditions": {"$or": empty}}), "400 conditions"),
+        ("POST", &format!("{CALL}/mark_ended"), json!({"user_id": ""}), "user's id"),
         ("POST", "/api/v2/video/calls", json!({"filter_conditions": deep}), "deeper"),
         ("POST", "/api/v2/video/calls", json!({"next": "p4294967295"}), "not from here"),
         ("PATCH", CALL, json!({"settings_override": {"audio": 5}}), "settings.audio is 5"),
@@ -100,6 +103,7 @@ fn whatever_makes_no_sense_is_a_400_that_says_so() {
         let (code, why) = service.refused(method, path, "", &body);
         assert!(code == 4 && why.contains(part), "{part}: {why}");
     }
+    assert_eq!(service.refused("GET", CALL, &"x".repeat(256), &json!({})).0, 5, "a token of such a user");
     let call = service.ok("GET", CALL, "", &json!({}));
     assert!(call["call"]["settings"]["audio"].is_object());
 }

@@ -302,6 +302,7 @@ fn on_call(
 ) -> Result<Value, ApiError> {
     use Operation as O;
     let Request { token, mut body, .. } = request;
+    text(&body, "user_id").map_or(Ok(()), check_user_id)?;
     let actor = actor(change, &token, cid, text(&body, "user_id"));
     let command = match operation {
         O::GetCall => Command::Read,

@@ -112,7 +112,9 @@ pub fn verify(token: &str, secret: &str, now: Timestamp) -> Result<Token, ApiErr
     let call_cids = claims.get("call_cids").filter(|cids| !cids.is_null());
     match (user_id.as_str(), role.map(Value::as_str), call_cids.map(texts)) {
         (Some(user_id), None | Some(Some(_)), None | Some(Some(_)))
-            if !user_id.is_empty() && !claims.contains_key("server") =>
+            if (1..=255).contains(&user_id.len())
+                && !user_id.chars().any(char::is_control)
+                && !claims.contains_key("server") =>
         {
             Ok(Token::User(UserToken {
                 user_id: user_id.to_string(),

@@ -120,7 +120,7 @@ fn order(fields: Fields, sort: &Value) -> Result<String, QueryError> {
 fn conditions(filter: &Map<String, Value>, depth: u32) -> usize {
     let parts = |wanted: &Value| match wanted {
         Value::Array(parts) if depth <= MAX_DEPTH => {
-            parts.iter().filter_map(Value::as_object).map(|part| conditions(part, depth + 1)).sum()
+            parts.iter().filter_map(Value::as_object).map(|part| 1 + conditions(part, depth + 1)).sum()
         }
         Value::Object(operators) => operators.len(),
         _ => 0,
