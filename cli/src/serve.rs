@@ -37,6 +37,8 @@ struct File {
     first_participant_timeout_s: Option<u32>,
     transcript_retention_days: Option<u32>,
     request_log: Option<PathBuf>,
+    hooks_to_private_addresses: Option<bool>,
+    hook_max_age_s: Option<u32>,
 }
 
 /// Where data are kept when nothing else is said.
@@ -83,6 +85,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.first_participant_timeout_s = file.first_participant_timeout_s.unwrap_or(config.first_participant_timeout_s);
     config.transcript_retention_days = file.transcript_retention_days.unwrap_or(config.transcript_retention_days);
     config.request_log = args.request_log.clone().or(file.request_log);
+    config.hooks_to_private_addresses = file.hooks_to_private_addresses.unwrap_or_default();
+    config.hook_max_age_s = file.hook_max_age_s.unwrap_or(config.hook_max_age_s);
     config.check()?;
     let path = args.model.clone().or(file.model);
     if args.check_config {

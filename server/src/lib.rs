@@ -25,6 +25,7 @@
 //! | [`store`] | its state, and the events that it causes: one commit |
 //! | [`host`] | what is to be brought about, right behind the commit |
 //! | [`events`] | to those who watch |
+//! | [`hooks`] | to webhooks and queues, from the outbox |
 //! | [`ingest`] | from participants' audio to captions: one track of the engine a participant |
 //! | [`transcripts`] | from a run's journal to its file, and to whoever may fetch it |
 //! | [`api`] | HTTP and WebSockets |
@@ -55,16 +56,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub mod api;
+pub mod app;
 pub mod call;
 pub mod events;
+pub mod hooks;
 pub mod host;
 pub mod ingest;
 pub mod keys;
 pub mod store;
+mod tls;
 pub mod transcripts;
 pub mod user;
 
 use api::http::{App, RequestLog, router, serve_connection};
+use hooks::Hooks;
 use host::Host;
 use ingest::Stages;
 use store::{Store, StoreError};
@@ -99,6 +104,10 @@ pub struct ServerConfig {
     pub transcript_retention_days: u32,
     /// A file that gets a line of JSON a request.
     pub request_log: Option<PathBuf>,
+    /// Whether hooks may lead to addresses of private networks and of this machine.
+    pub hooks_to_private_addresses: bool,
+    /// After how long an event that a hook does not take is given up, in seconds; default three days.
+    pub hook_max_age_s: u32,
 }
 
 impl fmt::Debug for ServerConfig {
@@ -126,6 +135,8 @@ impl ServerConfig {
             first_participant_timeout_s: 3600,
             transcript_retention_days: 14,
             request_log: None,
+            hooks_to_private_addresses: false,
+            hook_max_age_s: 3 * 24 * 3600,
         }
     }
 
@@ -250,14 +261,24 @@ impl Server {
         }
         let signer = Signer::new(url_key, &public_url);
         let stages = Stages::new(engine, model);
-        let host = Host::start(store, stages, transcripts, signer, config.first_participant_timeout_s)?;
+        let hooks_to_private_addresses = config.hooks_to_private_addresses;
+        let hooks = Hooks::new(
+            api_key.clone(),
+            api_secret.clone(),
+            hooks_to_private_addresses,
+            config.hook_max_age_s,
+            runtime.handle().clone(),
+        );
+        let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
+        let host = Host::start(store, stages, transcripts, signer, hooks, config.first_participant_timeout_s)?;
         host.stages.hand_on(&host)?;
         host.transcripts.start(&host)?;
 
         let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
-        let app = Arc::new(App { host, api_key, api_secret, log, shutdown, sockets });
+        let app = Arc::new(App { host, api_key, api_secret, hooks_to_private_addresses, log, shutdown, sockets });
         runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins)));
         runtime.spawn(tick(app.clone()));
+        runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
         Ok(Self { app, addr, runtime: Some(runtime), _lock: lock })
     }
 
@@ -286,6 +307,7 @@ impl Server {
         sockets.close();
         let _ = runtime.block_on(async { tokio::time::timeout(left(), sockets.wait()).await });
         host.transcripts.shutdown();
+        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.hooks.shutdown(host)).await });
         host.close();
         runtime.shutdown_timeout(left());
     }

@@ -69,7 +69,7 @@ fn whatever_is_wrong_is_said_in_the_clients_format() {
         ("POST", "/api/v2/video/call/default/b", "", &none, 4),
         ("POST", "/api/v2/video/call/default/%2e%2e%2fx", "", &none, 4),
         ("POST", "/api/v2/video/call/default/a/go_live", "", &none, 16),
-        ("GET", "/api/v2/app", "", &none, 16),
+        ("GET", "/api/v2/nothing", "", &none, 16),
         ("POST", "/api/v2/check_sqs", "", &none, 16),
         ("GET", "/api/v2/external_storage", "", &none, 16),
         ("GET", "/", "", &none, 16),

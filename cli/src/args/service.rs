@@ -22,6 +22,8 @@ Keys of the --config file, each with its default; an environment variable wins o
   first_participant_timeout_s = 3600    # how long a session waits for somebody
   transcript_retention_days = 14
   request_log = \"…\"                   # a line of JSON a request; none
+  hooks_to_private_addresses = false    # whether webhooks may lead into this network
+  hook_max_age_s = 259200               # an event that a hook does not take for so long is given up
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;
 sessions go on with the next server.

@@ -43,6 +43,7 @@ pub(crate) struct App {
     pub(crate) host: Arc<Host>,
     pub(crate) api_key: String,
     pub(crate) api_secret: String,
+    pub(crate) hooks_to_private_addresses: bool,
     /// Where a line a request goes; none in tests.
     pub(crate) log: RequestLog,
     /// Sockets are to be closed.

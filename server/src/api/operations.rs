@@ -18,9 +18,11 @@ use crate::host::{Change, new_id};
 use crate::store::{CALL_FIELDS, Query, QueryError};
 use crate::transcripts::{delete_file, find};
 
+mod app;
 mod call_types;
 mod users;
 
+use app::{dead_letters, get_app, update_app};
 use call_types::call_types;
 use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
 
@@ -150,6 +152,16 @@ pub(super) async fn answer(
                 O::ListRoles => list_roles(change),
                 O::CreateRole => create_role(change, &request.body),
                 _ => Ok(list_permissions()),
+            })
+            .await
+        }
+        O::GetApp | O::UpdateApp | O::ListDeadLetters => {
+            require_server(&request.token, "see or change the app")?;
+            let private = app.hooks_to_private_addresses;
+            host.run(move |change| match operation {
+                O::GetApp => get_app(change),
+                O::UpdateApp => update_app(change, request.body, private),
+                _ => dead_letters(change, &request.query),
             })
             .await
         }

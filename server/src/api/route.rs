@@ -36,6 +36,9 @@ pub(crate) enum Operation {
     ListRoles,
     CreateRole,
     ListPermissions,
+    GetApp,
+    UpdateApp,
+    ListDeadLetters,
     CallClientEvent,
     Connect,
     Audio,
@@ -73,6 +76,9 @@ impl Operation {
             Self::ListRoles => "list_roles",
             Self::CreateRole => "create_role",
             Self::ListPermissions => "list_permissions",
+            Self::GetApp => "get_app",
+            Self::UpdateApp => "update_app",
+            Self::ListDeadLetters => "list_dead_letters",
             Self::CallClientEvent => "call_client_event",
             Self::Connect => "connect",
             Self::Audio => "audio",
@@ -106,10 +112,11 @@ impl Path {
     pub(crate) fn operation(&self, method: &Method) -> Option<(Operation, Vec<&str>)> {
         use Operation::{
             Audio, CallClientEvent, Connect, CreateCallType, CreateRole, DeleteCall, DeleteCallType,
-            DeleteTranscription, GetCall, GetCallType, GetOrCreateCall, ListCallTypes, ListPermissions, ListRoles,
-            ListTranscriptions, MarkEnded, QueryCalls, QueryMembers, QueryUsers, SendClosedCaption,
-            StartClosedCaptions, StartTranscription, StopClosedCaptions, StopTranscription, UpdateCall, UpdateCallType,
-            UpdateMembers, UpdateUserPermissions, UpdateUsers, UpdateUsersPartial,
+            DeleteTranscription, GetApp, GetCall, GetCallType, GetOrCreateCall, ListCallTypes, ListDeadLetters,
+            ListPermissions, ListRoles, ListTranscriptions, MarkEnded, QueryCalls, QueryMembers, QueryUsers,
+            SendClosedCaption, StartClosedCaptions, StartTranscription, StopClosedCaptions, StopTranscription,
+            UpdateApp, UpdateCall, UpdateCallType, UpdateMembers, UpdateUserPermissions, UpdateUsers,
+            UpdateUsersPartial,
         };
         let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
         Some(match (method.as_str(), &parts[..]) {
@@ -119,6 +126,9 @@ impl Path {
             ("GET", ["roles"]) => (ListRoles, vec![]),
             ("POST", ["roles"]) => (CreateRole, vec![]),
             ("GET", ["permissions"]) => (ListPermissions, vec![]),
+            ("GET", ["app"]) => (GetApp, vec![]),
+            ("PATCH", ["app"]) => (UpdateApp, vec![]),
+            ("GET", ["app", "dead_letters"]) => (ListDeadLetters, vec![]),
             ("POST", ["video", "calls"]) => (QueryCalls, vec![]),
             ("POST", ["video", "call", "members"]) => (QueryMembers, vec![]),
             ("POST", ["video", "call_client_event"]) => (CallClientEvent, vec![]),
@@ -196,7 +206,7 @@ mod tests {
             assert_eq!(Path::parse(path), None, "{path}");
         }
         for (method, path) in
-            [("PUT", "/video/calls"), ("GET", "/api/v2/app"), ("POST", "/video/call/default/a/go_live")]
+            [("PUT", "/video/calls"), ("POST", "/api/v2/app"), ("POST", "/video/call/default/a/go_live")]
         {
             let path = Path::parse(path).unwrap();
             assert_eq!(path.operation(&Method::from_bytes(method.as_bytes()).unwrap()), None, "{path:?}");

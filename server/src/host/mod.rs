@@ -5,7 +5,7 @@
 //! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,12 +17,14 @@ use serde_json::{Value, json};
 
 use crate::api::error::{ApiError, Code};
 use crate::api::render;
+use crate::app::AppSettings;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
 use crate::call::{Actor, Call, CallError, CallType, Caption, Cid, Command, Effect, Env, Event, Input, Output, User};
 use crate::events::{CloseCode, Hub, Text, Watcher};
+use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
-use crate::store::{Store, StoreError, Writer};
+use crate::store::{Outgoing, Store, StoreError, Writer};
 use crate::transcripts::{Signer, Transcripts};
 use crate::user::Profile;
 
@@ -51,10 +53,9 @@ pub struct Host {
     pub(crate) stages: Stages,
     pub(crate) transcripts: Transcripts,
     pub(crate) signer: Signer,
+    pub(crate) hooks: Hooks,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
-    /// Events up to this number were handed out to those who watch.
-    handed_out: AtomicI64,
 }
 
 /// What a job wants done once it is committed.
@@ -71,8 +72,10 @@ struct Outcome {
     over: Vec<(Cid, String)>,
     /// Whether a transcript can be finished.
     finished: bool,
-    /// Events up to this number are handed out.
-    last_event: i64,
+    /// Events, and the hooks that want them.
+    events: Vec<(Arc<Outgoing>, Vec<String>)>,
+    /// Which hooks there are.
+    configured: Option<Configured>,
 }
 
 /// An event, and who is told.
@@ -94,6 +97,7 @@ impl Host {
         stages: Stages,
         transcripts: Transcripts,
         signer: Signer,
+        hooks: Hooks,
         first_participant_s: u32,
     ) -> Result<Arc<Self>, crate::ServerError> {
         for name in CALL_TYPES {
@@ -102,8 +106,6 @@ impl Host {
             }
         }
         let suspended: Vec<_> = store.calls_in_session()?.iter().map(|call| call.cid().clone()).collect();
-        // Whoever was to be told of them is gone.
-        store.forget_events(i64::MAX)?;
         let writer = Writer::start(store)?;
         let host = Arc::new(Self {
             store: Mutex::new(Some(writer)),
@@ -111,9 +113,10 @@ impl Host {
             stages,
             transcripts,
             signer,
+            hooks,
             first_participant_s,
-            handed_out: AtomicI64::new(0),
         });
+        host.submit(|change| change.configure_hooks(), |result| report("starting hooks", result));
         for cid in suspended {
             host.tell(cid, Input::Restarted);
         }
@@ -220,14 +223,10 @@ impl Host {
         );
     }
 
-    /// Wakes the calls whose time has come, and forgets events that every reader has had: those who watch are the only one.
+    /// Wakes the calls whose time has come.
     pub fn tick(self: &Arc<Self>) {
-        let handed_out = self.handed_out.load(Ordering::Relaxed);
         self.submit(
-            move |change| {
-                if handed_out > 0 {
-                    change.store.forget_events(handed_out)?;
-                }
+            |change| {
                 for call in change.store.calls_due(change.now, MOST_DUE)? {
                     change.input(call, Input::Tick)?;
                 }
@@ -238,7 +237,10 @@ impl Host {
     }
 
     fn carry_out(self: &Arc<Self>, outcome: Outcome) {
-        let Outcome { posts, effects, watched, lost, silenced, over, finished, last_event } = outcome;
+        let Outcome { posts, effects, watched, lost, silenced, over, finished, events, configured } = outcome;
+        if let Some(configured) = configured {
+            self.hooks.configure(self, configured);
+        }
         watched.iter().for_each(|cid| self.interims_changed(cid));
         for Post { connections, text, is_interim } in posts {
             let connections = connections.iter().map(String::as_str);
@@ -266,7 +268,7 @@ impl Host {
         if finished {
             self.transcripts.wake();
         }
-        self.handed_out.fetch_max(last_event, Ordering::Relaxed);
+        events.iter().for_each(|(event, hooks)| self.hooks.hand_on(event, hooks));
     }
 
     /// Makes interims for a call only where somebody asked for them.
@@ -559,8 +561,7 @@ impl<'a> Change<'a> {
         for (then, event) in events {
             let mut rendered =
                 self.with_env(call_type, |env| render::event(&then, &event, env, &|id| self.profile(id)));
-            let text = rendered.to_string();
-            self.outcome.last_event = self.store.put_event(call.cid(), self.now, &text)?;
+            self.put_event(call.cid(), &rendered)?;
             render::for_browser(&mut rendered);
             let plain: Utf8Bytes = rendered.to_string().into();
             let detailed = match (&event, &self.ledger) {
@@ -583,6 +584,47 @@ impl<'a> Change<'a> {
                 is_interim: false,
             });
         }
+        Ok(())
+    }
+
+    /// Writes an event for the hooks that want it.
+    fn put_event(&mut self, cid: &Cid, rendered: &Value) -> Result<(), ApiError> {
+        let event_type = rendered["type"].as_str().unwrap_or_default();
+        let app = self.store.app()?;
+        let hooks: Vec<String> = app.hooks_for(event_type).map(|hook| hook.id.clone()).collect();
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let mut event = Outgoing {
+            number: 0,
+            webhook_id: new_id(),
+            cid: cid.clone(),
+            at: self.now,
+            event_type: event_type.to_string(),
+            event: rendered.to_string(),
+        };
+        self.store.put_event(&mut event, hooks.iter().map(String::as_str))?;
+        self.outcome.events.push((Arc::new(event), hooks));
+        Ok(())
+    }
+
+    /// Writes the platform's settings.
+    pub(crate) fn put_app(&mut self, app: &AppSettings) -> Result<(), ApiError> {
+        let before = self.store.app()?;
+        for gone in before.hooks.iter().filter(|hook| app.hook(&hook.id).is_none()) {
+            self.store.forget_hook(&gone.id)?;
+        }
+        self.store.put_app(app)?;
+        self.configure_hooks()
+    }
+
+    fn configure_hooks(&mut self) -> Result<(), ApiError> {
+        let app = self.store.app()?;
+        let mut waiting = HashMap::new();
+        for hook in self.host.hooks.are_new(&app) {
+            waiting.insert(hook.id.clone(), self.store.calls_waiting(&hook.id)?);
+        }
+        self.outcome.configured = Some(Configured { app, waiting });
         Ok(())
     }
 

@@ -3,26 +3,30 @@
 //! In: jobs, each a change of everything it concerns at once. Out: their answers, once they are on disk.
 //!
 //! One thread owns the connection ([`Writer`]) and commits what has come together: a change and the events that it causes are in
-//! one commit, and who is answered was committed. Events stay until every reader has had them; those who watch by WebSocket are the
-//! only one, and get what is committed as it is handed on in memory.
+//! one commit, and who is answered was committed. Those who watch by WebSocket get what is committed as it is handed on in memory;
+//! for hooks it stays until each has had it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use cuewire::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::app::AppSettings;
 use crate::call::{Call, CallType, Cid};
 use crate::user::Profile;
 
+mod outbox;
 mod query;
 mod transcripts;
 mod writer;
 
+pub use outbox::{DeadLetter, MOST_DEAD_LETTERS, Outgoing};
 pub use query::{CALL_FIELDS, Fields, Query, QueryError, USER_FIELDS};
 pub use transcripts::StoredTranscript;
 pub use writer::{Gone, Writer};
@@ -68,6 +72,40 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE roles (name TEXT PRIMARY KEY, created_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ",
+    "
+    DROP TABLE outbox; -- nobody but those who watched was told
+    CREATE TABLE outbox (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        webhook_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        event_type TEXT NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE deliveries (
+        hook TEXT NOT NULL,
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (hook, type, id, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX deliveries_number ON deliveries (number);
+    CREATE TABLE dead_letters (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        webhook_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        event_type TEXT NOT NULL,
+        event TEXT NOT NULL,
+        hook TEXT NOT NULL,
+        given_up_at INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        error TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE app (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL) STRICT;
+",
 ];
 
 /// The database cannot be read or written.
@@ -95,25 +133,13 @@ pub enum StoreError {
     },
 }
 
-/// An event that was committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Grows by commit; none is used twice.
-    pub number: i64,
-    /// Of which call.
-    pub cid: Cid,
-    /// When it happened.
-    pub at: Timestamp,
-    /// As JSON.
-    pub event: String,
-}
-
 /// The database, within one transaction or between two.
 pub struct Store {
     connection: Connection,
     /// Rows that every event asks for, once for each who watches.
     users: RefCell<HashMap<String, Option<Profile>>>,
     call_types: RefCell<HashMap<String, Option<CallType>>>,
+    app: RefCell<Option<Arc<AppSettings>>>,
 }
 
 /// Users, and call types, that are remembered.
@@ -185,13 +211,14 @@ impl Store {
         if found > known {
             return Err(StoreError::Newer { found, known });
         }
-        Ok(Self { connection, users: RefCell::default(), call_types: RefCell::default() })
+        Ok(Self { connection, users: RefCell::default(), call_types: RefCell::default(), app: RefCell::default() })
     }
 
     /// A change was taken back: what was remembered of it is not so.
     fn forget_remembered(&self) {
         self.users.borrow_mut().clear();
         self.call_types.borrow_mut().clear();
+        *self.app.borrow_mut() = None;
     }
 
     /// A call.
@@ -363,40 +390,26 @@ impl Store {
         Ok(self.connection.prepare_cached(sql)?.execute(params![name, at.as_nanos()])? > 0)
     }
 
-    /// Writes an event that the present change causes; its number.
+    /// The platform's settings.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_event(&self, cid: &Cid, at: Timestamp, event: &str) -> Result<i64, StoreError> {
-        self.execute(
-            "INSERT INTO outbox (type, id, at, event) VALUES (?1, ?2, ?3, ?4)",
-            params![cid.call_type(), cid.id(), at.as_nanos(), event],
-        )?;
-        Ok(self.connection.last_insert_rowid())
+    pub fn app(&self) -> Result<Arc<AppSettings>, StoreError> {
+        if let Some(app) = &*self.app.borrow() {
+            return Ok(app.clone());
+        }
+        let app: Option<AppSettings> = self.one("SELECT state FROM app", params![], "the app")?;
+        Ok(self.app.borrow_mut().insert(Arc::new(app.unwrap_or_default())).clone())
     }
 
-    /// Events behind this number, in their order; at most `most`.
+    /// Writes the platform's settings as they are now.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn events_behind(&self, number: i64, most: u32) -> Result<Vec<Outgoing>, StoreError> {
-        let sql = "SELECT number, type, id, at, event FROM outbox WHERE number > ?1 ORDER BY number LIMIT ?2";
-        let mut query = self.connection.prepare_cached(sql)?;
-        let rows = query.query_map(params![number, most], |row| {
-            let (call_type, id): (String, String) = (row.get(1)?, row.get(2)?);
-            // Only what is a cid was ever written.
-            let cid = Cid::new(&call_type, &id).map_err(|_| rusqlite::Error::InvalidQuery)?;
-            Ok(Outgoing { number: row.get(0)?, cid, at: Timestamp::from_nanos(row.get(3)?), event: row.get(4)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// Forgets events up to and with this number: every reader has seen them.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn forget_events(&self, number: i64) -> Result<(), StoreError> {
-        self.execute("DELETE FROM outbox WHERE number <= ?1", params![number])
+    pub fn put_app(&self, app: &AppSettings) -> Result<(), StoreError> {
+        let state = json(app, "the app")?;
+        *self.app.borrow_mut() = None;
+        self.execute("INSERT OR REPLACE INTO app (one, state) VALUES (1, ?1)", params![state])
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
@@ -450,24 +463,5 @@ mod tests {
         again.connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
         let error = Store::open(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("version {}", MIGRATIONS.len() + 1)), "{error}");
-    }
-
-    #[test]
-    fn events_are_read_from_where_one_has_come_to() {
-        let store = Store::in_memory().unwrap();
-        let cid = Cid::new("default", "c").unwrap();
-        for event in ["a", "b", "c"] {
-            store.put_event(&cid, Timestamp::EPOCH, event).unwrap();
-        }
-        let read = |number, most| -> Vec<(i64, String)> {
-            let events = store.events_behind(number, most).unwrap();
-            events.into_iter().map(|event| (event.number, event.event)).collect()
-        };
-        assert_eq!(read(0, 2), [(1, "a".to_string()), (2, "b".to_string())]);
-        store.forget_events(2).unwrap();
-        assert_eq!(read(0, 9), [(3, "c".to_string())]);
-        store.forget_events(3).unwrap();
-        store.put_event(&cid, Timestamp::EPOCH, "d").unwrap();
-        assert_eq!(read(0, 9), [(4, "d".to_string())], "a number is not used twice");
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::{Message, WebSocket};
 
+pub(crate) mod receiver;
 pub(crate) mod schemas;
 #[path = "../../../tests/support/session.rs"]
 pub(crate) mod sounds;
@@ -60,6 +61,7 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
         ("GET", ["roles"]) => "list_roles",
         ("POST", ["roles"]) => "create_role",
         ("GET", ["permissions"]) => "list_permissions",
+        ("GET", ["app"]) => "get_app",
         ("GET", ["video", "calltypes"]) => "list_call_types",
         ("POST", ["video", "calltypes"]) => "create_call_type",
         ("GET", ["video", "calltypes", _]) => "get_call_type",
@@ -128,8 +130,12 @@ impl Service {
 
     /// Ends the server and starts another one over the same data.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(|_| ());
+    }
+
+    pub(crate) fn restart_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
         self.server.take().unwrap().shutdown(PATIENCE);
-        let server = start(self.folder.path(), self.decodes.clone(), |_| ());
+        let server = start(self.folder.path(), self.decodes.clone(), change);
         self.addr = server.local_addr().to_string();
         self.server = Some(server);
     }

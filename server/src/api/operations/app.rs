@@ -1,0 +1,250 @@
+//! The platform's own settings.
+//!
+//! In: what its server writes of hooks and the rest. Out: all of it, without secrets.
+
+use cuewire::time::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{flag, input, page, read, short, texts};
+use crate::api::error::ApiError;
+use crate::api::http::text;
+use crate::app::{AppSettings, Hook, MOST_HOOKS, PLAIN_HOOKS, Queue, Secret, Target, defaults};
+use crate::hooks::check_url;
+use crate::host::{Change, new_id};
+
+/// Types of events in one filter, and the longest.
+const MOST_EVENT_TYPES: usize = 200;
+/// Milliseconds that one delivery may take: from, to, and where nothing is said.
+const TIMEOUT_MS: (u32, u32, u32) = (100, 30_000, 6000);
+
+/// A hook as it is written.
+#[derive(Deserialize)]
+struct Written {
+    id: Option<String>,
+    hook_type: String,
+    enabled: Option<bool>,
+    #[serde(default)]
+    event_types: Option<Vec<String>>,
+    rfc3339: Option<bool>,
+    timeout_ms: Option<u32>,
+    webhook_url: Option<String>,
+    sqs_queue_url: Option<String>,
+    sqs_region: Option<String>,
+    sqs_key: Option<String>,
+    sqs_secret: Option<String>,
+}
+
+pub(super) fn get_app(change: &Change<'_>) -> Result<Value, ApiError> {
+    Ok(json!({"app": change.store.app()?.render()}))
+}
+
+pub(super) fn update_app(
+    change: &mut Change<'_>,
+    mut body: Map<String, Value>,
+    private: bool,
+) -> Result<Value, ApiError> {
+    let before = change.store.app()?;
+    let mut app = AppSettings::clone(&before);
+    let now = change.now;
+    if body.get("enable_hook_payload_compression").is_some_and(|value| !value.is_null()) {
+        app.compression = flag(&body, "enable_hook_payload_compression")?;
+    }
+    update_plain(&mut app, &body, now)?;
+    match body.remove("event_hooks") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(written)) => {
+            app.hooks.retain(|hook| PLAIN_HOOKS.contains(&&*hook.id));
+            for (i, hook) in written.into_iter().enumerate() {
+                let Value::Object(hook) = hook else { return input(format!("event_hooks[{i}] should be an object")) };
+                let hook = read(hook).and_then(|written| hook_of(&before, written, now));
+                let hook = hook.map_err(|error| ApiError { message: format!("event_hooks[{i}]: {error}"), ..error })?;
+                if app.hook(&hook.id).is_some() {
+                    return input(format!("event_hooks[{i}]: the id {} is there twice", short(&hook.id)));
+                }
+                app.hooks.push(hook);
+            }
+        }
+        Some(_) => return input("event_hooks should be a list"),
+    }
+    if app.hooks.len() > MOST_HOOKS {
+        return input(format!("{} hooks: allowed are {MOST_HOOKS}", app.hooks.len()));
+    }
+    for hook in &app.hooks {
+        // Those that are there already were checked, with what was allowed then.
+        if let (Target::Webhook { url }, false) = (&hook.target, before.hooks.contains(hook)) {
+            check_url(url, private).or_else(|why| input(format!("the webhook `{}`: {why}", short(url))))?;
+        }
+        if matches!(hook.target, Target::Sqs(_)) && !cfg!(feature = "sqs") {
+            return input("this server was built without SQS: build it with the feature `sqs`");
+        }
+    }
+    keep(&mut app, body);
+    change.put_app(&app)?;
+    Ok(json!({}))
+}
+
+/// `webhook_url`, `webhook_events` and `sqs_…` at top level: two hooks of their own.
+fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp) -> Result<(), ApiError> {
+    let [webhook, sqs] = PLAIN_HOOKS;
+    let mut of = |id: &str, target: Option<Target>, event_types: Option<Vec<String>>| {
+        let known = app.hooks.iter().position(|hook| hook.id == id);
+        match (target, known) {
+            (Some(target), None) => app.hooks.insert(
+                0,
+                Hook {
+                    id: id.to_string(),
+                    enabled: true,
+                    event_types: event_types.unwrap_or_default(),
+                    rfc3339: false,
+                    timeout_ms: TIMEOUT_MS.2,
+                    target,
+                    created_at: now,
+                    updated_at: now,
+                },
+            ),
+            (target, Some(known)) => {
+                let hook = &mut app.hooks[known];
+                let before = hook.clone();
+                hook.target = target.unwrap_or_else(|| hook.target.clone());
+                hook.event_types = event_types.unwrap_or_else(|| hook.event_types.clone());
+                if *hook != before {
+                    hook.updated_at = now;
+                }
+            }
+            (None, None) => {}
+        }
+    };
+    let is_list = body.get("webhook_events").is_some_and(|value| !value.is_null());
+    let event_types = if is_list { Some(checked_types(texts(body, "webhook_events")?)?) } else { None };
+    let url = text(body, "webhook_url").map(|url| Target::Webhook { url: url.to_string() });
+    of(webhook, url, event_types);
+    if let Some(url) = text(body, "sqs_url") {
+        let field = |name| text(body, name).unwrap_or_default().to_string();
+        let queue = Queue {
+            url: url.to_string(),
+            region: String::new(),
+            key: field("sqs_key"),
+            secret: Secret(field("sqs_secret")),
+        };
+        of(sqs, Some(Target::Sqs(queue)), None);
+    }
+    app.hooks.retain(
+        |hook| !matches!(&hook.target, Target::Webhook { url } | Target::Sqs(Queue { url, .. }) if url.is_empty()),
+    );
+    Ok(())
+}
+
+fn checked_types(event_types: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let is_one = |name: &String| (1..=100).contains(&name.len());
+    if event_types.len() > MOST_EVENT_TYPES || !event_types.iter().all(is_one) {
+        return input(format!("types of events: allowed are {MOST_EVENT_TYPES}, each of 1 – 100 bytes"));
+    }
+    Ok(event_types)
+}
+
+fn hook_of(before: &AppSettings, written: Written, now: Timestamp) -> Result<Hook, ApiError> {
+    let id = written.id.filter(|id| !id.is_empty());
+    if let Some(id) = id.as_ref().filter(|id| id.len() > 64 || PLAIN_HOOKS.contains(&&***id)) {
+        return input(format!("the id `{}`: allowed are 1 – 64 bytes, and not {}", short(id), PLAIN_HOOKS.join(", ")));
+    }
+    let known = id.as_deref().and_then(|id| before.hook(id));
+    let target = match written.hook_type.as_str() {
+        "webhook" => match written.webhook_url {
+            Some(url) if !url.is_empty() => Target::Webhook { url },
+            _ => return input("webhook_url is missing"),
+        },
+        "sqs" => {
+            let Some(url) = written.sqs_queue_url.filter(|url| !url.is_empty()) else {
+                return input("sqs_queue_url is missing");
+            };
+            // What is never given back is not sent back either.
+            let kept = match known.map(|hook| &hook.target) {
+                Some(Target::Sqs(queue)) => queue.clone(),
+                _ => Queue::default(),
+            };
+            Target::Sqs(Queue {
+                url,
+                region: written.sqs_region.unwrap_or(kept.region),
+                key: written.sqs_key.filter(|key| !key.is_empty()).unwrap_or(kept.key),
+                secret: written.sqs_secret.filter(|key| !key.is_empty()).map_or(kept.secret, Secret),
+            })
+        }
+        other => return input(format!("hook_type is `{}`: allowed are webhook, sqs", short(other))),
+    };
+    let timeout_ms = written.timeout_ms.filter(|ms| *ms != 0).unwrap_or(TIMEOUT_MS.2);
+    if !(TIMEOUT_MS.0..=TIMEOUT_MS.1).contains(&timeout_ms) {
+        return input(format!("timeout_ms is {timeout_ms}: allowed are {} – {}", TIMEOUT_MS.0, TIMEOUT_MS.1));
+    }
+    let hook = Hook {
+        id: id.clone().unwrap_or_else(new_id),
+        enabled: written.enabled.unwrap_or(true),
+        event_types: checked_types(written.event_types.unwrap_or_default())?,
+        rfc3339: written.rfc3339.unwrap_or(false),
+        timeout_ms,
+        target,
+        created_at: known.map_or(now, |hook| hook.created_at),
+        updated_at: now,
+    };
+    Ok(match known {
+        Some(known) if (Hook { updated_at: known.updated_at, ..hook.clone() }) == *known => known.clone(),
+        _ => hook,
+    })
+}
+
+/// What cuewire does not act on is kept, where it is of the kind that clients expect, and no secret.
+fn keep(app: &mut AppSettings, body: Map<String, Value>) {
+    let defaults = defaults();
+    let acted_on = ["event_hooks", "webhook_url", "webhook_events", "id"];
+    let is_secret = |name: &str| name.starts_with("sqs_") || name.starts_with("sns_");
+    for (name, value) in body {
+        let is_kept = match (&value, defaults.get(&name)) {
+            (Value::Bool(_), Some(Value::Bool(_))) | (Value::Number(_), Some(Value::Number(_))) => true,
+            (Value::String(text), Some(Value::String(_))) => text.len() <= 2048,
+            _ => false,
+        };
+        if is_kept && !is_secret(&name) && !acted_on.contains(&name.as_str()) {
+            app.kept.insert(name, value);
+        }
+    }
+}
+
+/// Events that hooks did not take for so long that they were given up, the newest first.
+pub(super) fn dead_letters(change: &Change<'_>, query: &Map<String, Value>) -> Result<Value, ApiError> {
+    let mut asked = query.clone();
+    if let Some(limit) = text(query, "limit") {
+        let Ok(limit) = limit.parse::<u32>() else { return input(format!("limit is `{}`", short(limit))) };
+        asked.insert("limit".into(), json!(limit));
+    }
+    let before = match text(query, "next").filter(|next| !next.is_empty()) {
+        None => i64::MAX,
+        Some(next) => match next.parse() {
+            Ok(before) => before,
+            Err(_) => return input(format!("next is `{}`: it is not from here", short(next))),
+        },
+    };
+    asked.remove("next");
+    let (limit, _) = page(&asked)?;
+    let (count, letters) = change.store.dead_letters(before, limit)?;
+    let next = (letters.len() == limit as usize).then(|| letters.last().map(|(number, _)| number.to_string()));
+    let letters: Vec<_> = letters
+        .into_iter()
+        .map(|(_, letter)| {
+            json!({
+                "hook_id": letter.hook,
+                "webhook_id": letter.event.webhook_id,
+                "call_cid": letter.event.cid.to_string(),
+                "created_at": letter.event.at.as_nanos(),
+                "given_up_at": letter.given_up_at.as_nanos(),
+                "attempts": letter.attempts,
+                "error": letter.error,
+                "event": serde_json::from_str::<Value>(&letter.event.event).unwrap_or_default(),
+            })
+        })
+        .collect();
+    let mut answer = json!({"count": count, "waiting": change.store.deliveries_waiting()?, "dead_letters": letters});
+    if let Some(next) = next.flatten() {
+        answer["next"] = json!(next);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,279 @@
+//! From the outbox to hooks: at least once, and in order in each call.
+//!
+//! In: events that were committed, with the hooks that want them. Out: requests and messages, and what became of them on disk.
+//!
+//! Each hook has a task of its own and a [lane](lane::Lane): none waits for another, and nothing waits for any of them. Calls of a
+//! hook are told of side by side. What fails is tried again, later and later, until the event is too old: then it is a dead
+//! letter. That an event was delivered is written a moment later, so that after a crash its last events are delivered again, under
+//! the same `X-Webhook-Id`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use cuewire::time::Timestamp;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::render;
+use crate::app::{AppSettings, Hook, Target};
+use crate::call::Cid;
+use crate::host::{Host, now};
+use crate::store::{DeadLetter, Outgoing};
+
+mod lane;
+mod webhook;
+
+pub(crate) use webhook::{chain, check_url};
+
+use lane::{Lane, MOST_OF_A_CALL, Next};
+use webhook::Webhooks;
+
+/// Calls that one hook is told of side by side.
+const MOST_AT_ONCE: usize = 16;
+/// How often it is written what was delivered.
+const WRITTEN_EVERY: Duration = Duration::from_millis(200);
+
+/// Where all events go that leave the house.
+pub struct Hooks {
+    lanes: Mutex<HashMap<String, Arc<Running>>>,
+    delivered: Mutex<Vec<(String, Cid, i64)>>,
+    webhooks: Webhooks,
+    /// Nanoseconds after which an event is too old.
+    max_age_nanos: i64,
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One hook.
+struct Running {
+    hook: Mutex<Arc<(Hook, bool)>>,
+    lane: Mutex<Lane>,
+    changed: Notify,
+    stop: CancellationToken,
+}
+
+/// What is different from some commit on.
+pub(crate) struct Configured {
+    pub(crate) app: Arc<AppSettings>,
+    /// Of hooks that were not told anything so far: calls of which something waits.
+    pub(crate) waiting: HashMap<String, Vec<Cid>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hooks {
+    /// Without any hook so far.
+    ///
+    /// # Errors
+    /// Where TLS cannot be had.
+    pub(crate) fn new(
+        api_key: String,
+        api_secret: String,
+        may_be_private: bool,
+        max_age_s: u32,
+        runtime: Handle,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            lanes: Mutex::default(),
+            delivered: Mutex::default(),
+            webhooks: Webhooks::new(api_key, api_secret, may_be_private)?,
+            max_age_nanos: i64::from(max_age_s) * 1_000_000_000,
+            runtime,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Hooks that are there now and were not.
+    pub(crate) fn are_new<'a>(&self, app: &'a AppSettings) -> Vec<&'a Hook> {
+        let lanes = lock(&self.lanes);
+        app.hooks.iter().filter(|hook| hook.enabled && !lanes.contains_key(&hook.id)).collect()
+    }
+
+    /// From here on these are the hooks.
+    pub(crate) fn configure(&self, host: &Arc<Host>, configured: Configured) {
+        let Configured { app, mut waiting } = configured;
+        let mut lanes = lock(&self.lanes);
+        lanes.retain(|id, running| {
+            let stays = app.hook(id).is_some_and(|hook| hook.enabled);
+            if !stays {
+                running.stop.cancel();
+            }
+            stays
+        });
+        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
+            let settings = Arc::new((hook.clone(), app.compression));
+            if let Some(running) = lanes.get(&hook.id) {
+                *lock(&running.hook) = settings;
+                continue;
+            }
+            let (mut lane, now) = (Lane::default(), Instant::now());
+            for cid in waiting.remove(&hook.id).unwrap_or_default() {
+                lane.add_from_disk(cid, now);
+            }
+            let running = Arc::new(Running {
+                hook: Mutex::new(settings),
+                lane: Mutex::new(lane),
+                changed: Notify::new(),
+                stop: self.stop.child_token(),
+            });
+            lanes.insert(hook.id.clone(), running.clone());
+            self.tasks.spawn_on(run(running, Arc::downgrade(host)), &self.runtime);
+        }
+    }
+
+    /// An event was committed that these hooks want.
+    pub(crate) fn hand_on(&self, event: &Arc<Outgoing>, hooks: &[String]) {
+        let lanes = lock(&self.lanes);
+        for running in hooks.iter().filter_map(|id| lanes.get(id)) {
+            lock(&running.lane).add(event, Instant::now());
+            running.changed.notify_one();
+        }
+    }
+
+    /// Writes what was delivered, again and again.
+    pub(crate) async fn keep_written(host: Weak<Host>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(WRITTEN_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let Some(host) = host.upgrade() else { return };
+            host.hooks.write(&host).await;
+        }
+    }
+
+    async fn write(&self, host: &Arc<Host>) {
+        let delivered = std::mem::take(&mut *lock(&self.delivered));
+        if delivered.is_empty() {
+            return;
+        }
+        let all = delivered.clone();
+        let written = host.run(move |change| {
+            all.iter().try_for_each(|(hook, cid, number)| change.store.delivered(hook, cid, *number))?;
+            Ok(())
+        });
+        if let Err(error) = written.await {
+            tracing::error!("what hooks were told cannot be written: {error}; trying again");
+            lock(&self.delivered).extend(delivered);
+        }
+    }
+
+    /// Begins no more deliveries, waits for those on their way, and writes what was delivered.
+    pub(crate) async fn shutdown(&self, host: &Arc<Host>) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.write(host).await;
+    }
+
+    async fn deliver(&self, hook: &Hook, compressed: bool, event: &Outgoing, attempt: u32) -> Result<(), String> {
+        let body = if hook.rfc3339 { for_humans(&event.event) } else { event.event.clone() };
+        match &hook.target {
+            Target::Webhook { url } => {
+                let timeout = Duration::from_millis(hook.timeout_ms.into());
+                self.webhooks.deliver(url, event, body, compressed, attempt, timeout).await
+            }
+            Target::Sqs(_) => Err("this server was built without SQS".into()),
+        }
+    }
+}
+
+/// An event with times as text.
+fn for_humans(event: &str) -> String {
+    let mut value: Value = serde_json::from_str(event).unwrap_or_default();
+    render::for_browser(&mut value);
+    value.to_string()
+}
+
+/// One hook, to its end.
+async fn run(running: Arc<Running>, host: Weak<Host>) {
+    let mut attempts = JoinSet::new();
+    loop {
+        while attempts.len() < MOST_AT_ONCE && !running.stop.is_cancelled() {
+            let Some(next) = lock(&running.lane).next(Instant::now()) else { break };
+            let Some(host) = host.upgrade() else { return };
+            let running = running.clone();
+            match next {
+                Next::Read(cid, behind) => attempts.spawn(async move { read(&running, &host, cid, behind).await }),
+                Next::Deliver(event, before) => {
+                    attempts.spawn(async move { attempt(&running, &host, &event, before).await })
+                }
+            };
+        }
+        let wake_up = lock(&running.lane).wake_up().filter(|_| attempts.len() < MOST_AT_ONCE);
+        let wake_up = wake_up.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        tokio::select! {
+            Some(_) = attempts.join_next() => {}
+            () = running.changed.notified() => {}
+            () = tokio::time::sleep_until(wake_up.into()) => {}
+            () = running.stop.cancelled() => {
+                while attempts.join_next().await.is_some() {}
+                return;
+            }
+        }
+    }
+}
+
+/// From 0 to 1.
+fn jitter() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
+}
+
+async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {
+    let (id, of, lane) = (lock(&running.hook).0.id.clone(), cid.clone(), running.clone());
+    let (sender, done) = tokio::sync::oneshot::channel();
+    host.submit(
+        move |change| Ok(change.store.events_waiting(&id, &of, behind, MOST_OF_A_CALL)?),
+        // On the store's thread: no event that is committed behind it is handed on before.
+        move |read| {
+            let mut lane = lock(&lane.lane);
+            match read {
+                Ok(events) => lane.read(&cid, events, Instant::now()),
+                Err(_) => lane.failed(&cid, Instant::now(), jitter()),
+            }
+            // Whoever waited is gone with the server.
+            let _ = sender.send(());
+        },
+    );
+    // A store that has ended has nothing more.
+    let _ = done.await;
+}
+
+async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, before: u32) {
+    let hooks = &host.hooks;
+    let settings = lock(&running.hook).clone();
+    let (hook, compressed) = (&settings.0, settings.1);
+    let result = hooks.deliver(hook, compressed, event, before + 1).await;
+    if let Err(error) = result {
+        let is_too_old = is_too_old(event.at, now(), hooks.max_age_nanos);
+        if !(is_too_old && give_up(host, &hook.id, event, before + 1, error.clone()).await) {
+            tracing::warn!("hook {}: {} {}: {error}", hook.id, event.cid, event.event_type);
+            lock(&running.lane).failed(&event.cid, Instant::now(), jitter());
+            return;
+        }
+    } else {
+        lock(&hooks.delivered).push((hook.id.clone(), event.cid.clone(), event.number));
+    }
+    lock(&running.lane).done(&event.cid, Instant::now());
+}
+
+fn is_too_old(at: Timestamp, now: Timestamp, max_age_nanos: i64) -> bool {
+    now.nanos_since(at) >= max_age_nanos
+}
+
+/// Whether it is written that an event is a dead letter.
+async fn give_up(host: &Arc<Host>, hook: &str, event: &Outgoing, attempts: u32, error: String) -> bool {
+    tracing::error!("hook {hook}: {} {} is given up: {error}", event.cid, event.event_type);
+    let (hook, event) = (hook.to_string(), event.clone());
+    let letter = DeadLetter { hook, event, given_up_at: now(), attempts, error };
+    host.run(move |change| Ok(change.store.give_up(&letter)?)).await.is_ok()
+}

@@ -1,0 +1,283 @@
+//! The outbox: events that hooks are still to be told of.
+//!
+//! In: events with the hooks that want them, and what became of deliveries. Out: what waits, of a hook and a call in its order.
+//!
+//! A delivery is a row of its own, in the same commit as the change that caused the event. An event that no hook wants is not
+//! written, and one that every hook has had is gone with the last delivery.
+
+use std::sync::Arc;
+
+use cuewire::time::Timestamp;
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::{Store, StoreError};
+use crate::call::Cid;
+
+/// Dead letters that are kept, the newest.
+pub const MOST_DEAD_LETTERS: i64 = 10_000;
+
+/// An event that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Grows by commit; none is used twice.
+    pub number: i64,
+    /// The same in every delivery of this event.
+    pub webhook_id: String,
+    /// Of which call.
+    pub cid: Cid,
+    /// When it happened.
+    pub at: Timestamp,
+    /// Its type.
+    pub event_type: String,
+    /// As JSON, with times as integers.
+    pub event: String,
+}
+
+/// One delivery that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// To which hook.
+    pub hook: String,
+    /// What it should have been told.
+    pub event: Outgoing,
+    /// When it was given up.
+    pub given_up_at: Timestamp,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What came of the last attempt.
+    pub error: String,
+}
+
+const FIELDS: &str = "outbox.number, webhook_id, outbox.type, outbox.id, at, event_type, event";
+
+fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
+    Ok(Outgoing {
+        number: row.get(0)?,
+        webhook_id: row.get(1)?,
+        cid: cid(row, 2)?,
+        at: Timestamp::from_nanos(row.get(4)?),
+        event_type: row.get(5)?,
+        event: row.get(6)?,
+    })
+}
+
+fn cid(row: &Row<'_>, column: usize) -> rusqlite::Result<Cid> {
+    let (call_type, id): (String, String) = (row.get(column)?, row.get(column + 1)?);
+    // Only what is a cid was ever written.
+    Cid::new(&call_type, &id).map_err(|_| rusqlite::Error::InvalidQuery)
+}
+
+impl Store {
+    /// Writes an event that the present change causes, for these hooks; it has its number then.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_event<'a>(
+        &self,
+        event: &mut Outgoing,
+        hooks: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), StoreError> {
+        let Outgoing { webhook_id, cid, at, event_type, event: text, .. } = &*event;
+        self.execute(
+            "INSERT INTO outbox (webhook_id, type, id, at, event_type, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![webhook_id, cid.call_type(), cid.id(), at.as_nanos(), event_type, text],
+        )?;
+        event.number = self.connection.last_insert_rowid();
+        for hook in hooks {
+            let Outgoing { number, cid, .. } = &*event;
+            let sql = "INSERT INTO deliveries (hook, type, id, number) VALUES (?1, ?2, ?3, ?4)";
+            self.execute(sql, params![hook, cid.call_type(), cid.id(), number])?;
+        }
+        Ok(())
+    }
+
+    /// The calls of which a hook is still to be told something.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn calls_waiting(&self, hook: &str) -> Result<Vec<Cid>, StoreError> {
+        let sql = "SELECT DISTINCT type, id FROM deliveries WHERE hook = ?1";
+        let mut query = self.connection.prepare_cached(sql)?;
+        let rows = query.query_map(params![hook], |row| cid(row, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What a hook is still to be told of a call, behind this number, in its order; at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn events_waiting(
+        &self,
+        hook: &str,
+        cid: &Cid,
+        behind: i64,
+        most: usize,
+    ) -> Result<Vec<Arc<Outgoing>>, StoreError> {
+        let sql = format!(
+            "SELECT {FIELDS} FROM deliveries JOIN outbox ON outbox.number = deliveries.number
+             WHERE hook = ?1 AND deliveries.type = ?2 AND deliveries.id = ?3 AND deliveries.number > ?4
+             ORDER BY deliveries.number LIMIT ?5"
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = query.query_map(params![hook, cid.call_type(), cid.id(), behind, most], outgoing)?;
+        Ok(rows.map(|row| row.map(Arc::new)).collect::<Result<_, _>>()?)
+    }
+
+    /// How many deliveries wait, of all hooks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deliveries_waiting(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT count(*) FROM deliveries";
+        Ok(self.connection.prepare_cached(sql)?.query_row(params![], |row| row.get(0))?)
+    }
+
+    /// A hook has had an event.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delivered(&self, hook: &str, cid: &Cid, number: i64) -> Result<(), StoreError> {
+        let sql = "DELETE FROM deliveries WHERE hook = ?1 AND type = ?2 AND id = ?3 AND number = ?4";
+        self.execute(sql, params![hook, cid.call_type(), cid.id(), number])?;
+        let sql = "DELETE FROM outbox WHERE number = ?1
+                   AND NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.number = ?1)";
+        self.execute(sql, params![number])
+    }
+
+    /// A delivery has come to nothing: it is kept for those who look, and no longer tried.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn give_up(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+        let DeadLetter { hook, event, given_up_at, attempts, error } = letter;
+        let Outgoing { webhook_id, cid, at, event_type, event: text, .. } = event;
+        self.execute(
+            "INSERT INTO dead_letters (hook, webhook_id, type, id, at, event_type, event, given_up_at, attempts, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                hook,
+                webhook_id,
+                cid.call_type(),
+                cid.id(),
+                at.as_nanos(),
+                event_type,
+                text,
+                given_up_at.as_nanos(),
+                attempts,
+                error
+            ],
+        )?;
+        let newest = self.connection.last_insert_rowid();
+        self.execute("DELETE FROM dead_letters WHERE number <= ?1", params![newest - MOST_DEAD_LETTERS])?;
+        self.delivered(hook, cid, event.number)
+    }
+
+    /// Dead letters before this number, the newest first, each with its number; at most `most`. How many there have ever been.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn dead_letters(&self, before: i64, most: u32) -> Result<(i64, Vec<(i64, DeadLetter)>), StoreError> {
+        // Numbers are those of rows, and none is used twice.
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'";
+        let count = self.connection.prepare_cached(sql)?.query_row(params![], |row| row.get(0)).optional()?;
+        let sql = "SELECT number, webhook_id, type, id, at, event_type, event, hook, given_up_at, attempts, error
+                   FROM dead_letters WHERE number < ?1 ORDER BY number DESC LIMIT ?2";
+        let mut query = self.connection.prepare_cached(sql)?;
+        let rows = query.query_map(params![before, most], |row| {
+            let letter = DeadLetter {
+                event: outgoing(row)?,
+                hook: row.get(7)?,
+                given_up_at: Timestamp::from_nanos(row.get(8)?),
+                attempts: row.get(9)?,
+                error: row.get(10)?,
+            };
+            Ok((row.get(0)?, letter))
+        })?;
+        Ok((count.unwrap_or(0), rows.collect::<Result<_, _>>()?))
+    }
+
+    /// A hook is gone, and with it what it was to be told.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_hook(&self, hook: &str) -> Result<(), StoreError> {
+        self.execute("DELETE FROM deliveries WHERE hook = ?1", params![hook])?;
+        self.execute(
+            "DELETE FROM outbox WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.number = outbox.number)",
+            params![],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn event(call: &str, text: &str) -> Outgoing {
+        Outgoing {
+            number: 0,
+            webhook_id: text.into(),
+            cid: Cid::new("default", call).unwrap(),
+            at: Timestamp::EPOCH,
+            event_type: "call.updated".into(),
+            event: text.into(),
+        }
+    }
+
+    fn rows(store: &Store) -> i64 {
+        store.connection.query_row("SELECT count(*) FROM outbox", params![], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn each_hook_has_its_own_place_in_each_call_and_an_event_is_gone_with_its_last_delivery() {
+        let store = Store::in_memory().unwrap();
+        let put = |call: &str, text: &str, hooks: &[&str]| {
+            let mut event = event(call, text);
+            store.put_event(&mut event, hooks.iter().copied()).unwrap();
+            event
+        };
+        let (a1, b1, a2) = (put("a", "a1", &["one", "two"]), put("b", "b1", &["one"]), put("a", "a2", &["one", "two"]));
+        let waiting = |hook: &str, of: &Outgoing, behind, most| -> Vec<String> {
+            let events = store.events_waiting(hook, &of.cid, behind, most).unwrap();
+            events.iter().map(|event| event.event.clone()).collect()
+        };
+        assert_eq!(store.calls_waiting("one").unwrap(), [a1.cid.clone(), b1.cid.clone()]);
+        assert_eq!(waiting("one", &a1, 0, 9), ["a1", "a2"]);
+        assert_eq!(waiting("one", &a1, a1.number, 9), ["a2"]);
+        assert_eq!(waiting("two", &a1, 0, 1), ["a1"]);
+        store.delivered("one", &a1.cid, a1.number).unwrap();
+        assert_eq!(
+            (waiting("one", &a1, 0, 9), rows(&store)),
+            (vec!["a2".to_string()], 3),
+            "the other one waits for it"
+        );
+        store.delivered("two", &a1.cid, a1.number).unwrap();
+        assert_eq!((rows(&store), store.deliveries_waiting().unwrap()), (2, 3));
+        store.forget_hook("one").unwrap();
+        assert_eq!(waiting("two", &a2, 0, 9), ["a2"]);
+        assert_eq!(rows(&store), 1, "what only that hook was to be told is gone");
+    }
+
+    #[test]
+    fn what_was_given_up_is_counted_and_the_newest_are_kept() {
+        let store = Store::in_memory().unwrap();
+        assert_eq!(store.dead_letters(i64::MAX, 9).unwrap(), (0, vec![]));
+        let total = MOST_DEAD_LETTERS + 2;
+        for i in 0..total {
+            let mut event = event("a", &i.to_string());
+            store.put_event(&mut event, ["one"]).unwrap();
+            let (hook, error) = ("one".into(), "status 500".into());
+            store.give_up(&DeadLetter { hook, event, given_up_at: Timestamp::EPOCH, attempts: 7, error }).unwrap();
+        }
+        let (count, newest) = store.dead_letters(i64::MAX, 2).unwrap();
+        assert_eq!(count, total);
+        let texts: Vec<_> = newest.iter().map(|(_, letter)| letter.event.event.clone()).collect();
+        assert_eq!(texts, [(total - 1).to_string(), (total - 2).to_string()]);
+        assert_eq!((newest[0].1.attempts, &*newest[0].1.error), (7, "status 500"));
+        assert_eq!(store.dead_letters(newest[1].0, 1).unwrap().1[0].1.event.event, (total - 3).to_string());
+        assert_eq!(store.dead_letters(3, 9).unwrap().1, [], "the oldest are gone");
+        assert_eq!((rows(&store), store.deliveries_waiting().unwrap()), (0, 0));
+    }
+}
