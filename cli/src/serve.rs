@@ -2,6 +2,7 @@
 //!
 //! In: flags, over the environment, over a file. Out: a server that runs until it is told to end.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use cuewire::engine::{Engine, EngineConfig, Model};
 use cuewire_server::keys::ApiKey;
+use cuewire_server::storage::StorageConfig;
 use cuewire_server::{Server, ServerConfig};
 use serde::Deserialize;
 
@@ -39,6 +41,9 @@ struct File {
     request_log: Option<PathBuf>,
     hooks_to_private_addresses: Option<bool>,
     hook_max_age_s: Option<u32>,
+    upload_give_up_s: Option<u32>,
+    default_storage: Option<String>,
+    storages: BTreeMap<String, StorageConfig>,
 }
 
 /// Where data are kept when nothing else is said.
@@ -87,6 +92,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.request_log = args.request_log.clone().or(file.request_log);
     config.hooks_to_private_addresses = file.hooks_to_private_addresses.unwrap_or_default();
     config.hook_max_age_s = file.hook_max_age_s.unwrap_or(config.hook_max_age_s);
+    config.upload_give_up_s = file.upload_give_up_s.unwrap_or(config.upload_give_up_s);
+    (config.storages, config.default_storage) = (file.storages, file.default_storage);
     config.check()?;
     let path = args.model.clone().or(file.model);
     if args.check_config {

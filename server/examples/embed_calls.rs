@@ -31,8 +31,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut host = Host::new(model)?;
     let events = host.engine.subscribe();
 
-    let start =
-        Command::Start { process: Process::Transcription, recognition: RecognitionPatch::default(), with_other: true };
+    let start = Command::Start {
+        process: Process::Transcription,
+        recognition: RecognitionPatch::default(),
+        with_other: true,
+        storage: None,
+    };
     host.command(&Actor::Server { user_id: None }, start)?;
     for path in args {
         host.join(&path)?;

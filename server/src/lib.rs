@@ -27,7 +27,8 @@
 //! | [`events`] | to those who watch |
 //! | [`hooks`] | to webhooks and queues, from the outbox |
 //! | [`ingest`] | from participants' audio to captions: one track of the engine a participant |
-//! | [`transcripts`] | from a run's journal to its file, and to whoever may fetch it |
+//! | [`transcripts`] | from a run's journal to its file |
+//! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
 //!
 //! # What is durable
@@ -39,8 +40,9 @@
 //! # The threads
 //!
 //! `cuewire-store` owns the database and does one change behind the other; `cuewire-captions` hands on what the engine says;
-//! `cuewire-transcripts` writes files; `cuewire-http` serves sockets.
+//! `cuewire-http` serves sockets, tells hooks and uploads files.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -63,6 +65,8 @@ pub mod hooks;
 pub mod host;
 pub mod ingest;
 pub mod keys;
+mod retry;
+pub mod storage;
 pub mod store;
 mod tls;
 pub mod transcripts;
@@ -72,8 +76,9 @@ use api::http::{App, RequestLog, router, serve_connection};
 use hooks::Hooks;
 use host::Host;
 use ingest::Stages;
+use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError};
-use transcripts::{Signer, Transcripts};
+use transcripts::Transcripts;
 
 /// Connections that are open at a time, WebSockets among them; a further one waits.
 const MAX_CONNECTIONS: usize = 16 * 1024;
@@ -100,8 +105,14 @@ pub struct ServerConfig {
     pub cors_origins: Vec<String>,
     /// How long a session waits for its first participant, in seconds; default an hour.
     pub first_participant_timeout_s: u32,
-    /// How long transcripts are kept, in days; default 14.
+    /// How long transcripts are kept on default storage, in days; default 14.
     pub transcript_retention_days: u32,
+    /// Storages by name, beside those that requests make.
+    pub storages: BTreeMap<String, StorageConfig>,
+    /// Which of them is the default storage; `None`: the data folder.
+    pub default_storage: Option<String>,
+    /// How long behind a run's end its transcript's upload is tried before it has failed, in seconds; default a day.
+    pub upload_give_up_s: u32,
     /// A file that gets a line of JSON a request.
     pub request_log: Option<PathBuf>,
     /// Whether hooks may lead to addresses of private networks and of this machine.
@@ -134,6 +145,9 @@ impl ServerConfig {
             cors_origins: Vec::new(),
             first_participant_timeout_s: 3600,
             transcript_retention_days: 14,
+            storages: BTreeMap::new(),
+            default_storage: None,
+            upload_give_up_s: 24 * 3600,
             request_log: None,
             hooks_to_private_addresses: false,
             hook_max_age_s: 3 * 24 * 3600,
@@ -151,6 +165,14 @@ impl ServerConfig {
             return Err(ServerError::Config(format!(
                 "transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"
             )));
+        }
+        for (name, storage) in &self.storages {
+            let checked = call::Cid::new(name, "x").map_err(|_| "names are 1 – 64 letters, digits, `_` and `-`".into());
+            let checked = checked.and_then(|_| storage::Bucket::open(storage));
+            checked.map_err(|why| ServerError::Config(format!("storages.{name}: {why}")))?;
+        }
+        if let Some(name) = self.default_storage.as_ref().filter(|name| !self.storages.contains_key(*name)) {
+            return Err(ServerError::Config(format!("default_storage is `{name}`: there is no storages.{name}")));
         }
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         match &self.public_url {
@@ -250,16 +272,16 @@ impl Server {
         let addr = listener.local_addr().map_err(|source| ServerError::Listen { listen, source })?;
 
         let store = Store::open(&data_dir.join("cuewire.db"))?;
-        let kept_nanos = i64::from(config.transcript_retention_days) * 24 * 3600 * 1_000_000_000;
-        let folder = data_dir.join("transcripts");
-        let transcripts = Transcripts::new(folder.clone(), kept_nanos);
-        let transcripts = transcripts.map_err(file_error("cannot make the folder", &folder))?;
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
         let public_url = config.public_url.unwrap_or_else(|| format!("http://{addr}"));
         if public_url.contains("://0.0.0.0") || public_url.contains("://[::]") {
-            tracing::warn!("public_url is not set: URLs of transcripts begin with {public_url}, which is nowhere");
+            tracing::warn!("URLs of transcripts begin with {public_url}, which is nowhere: set public_url");
         }
-        let signer = Signer::new(url_key, &public_url);
+        let folder = data_dir.join("transcripts");
+        let local = Local::new(folder.clone(), url_key, &public_url);
+        let local = local.map_err(file_error("cannot make the folder", &folder))?;
+        let storages = Storages::new(local, config.storages, config.default_storage);
+        let transcripts = Transcripts::new(config.transcript_retention_days, config.upload_give_up_s);
         let stages = Stages::new(engine, model);
         let hooks_to_private_addresses = config.hooks_to_private_addresses;
         let hooks = Hooks::new(
@@ -270,9 +292,9 @@ impl Server {
             runtime.handle().clone(),
         );
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
-        let host = Host::start(store, stages, transcripts, signer, hooks, config.first_participant_timeout_s)?;
+        let host = Host::start(store, stages, transcripts, storages, hooks, config.first_participant_timeout_s)?;
         host.stages.hand_on(&host)?;
-        host.transcripts.start(&host)?;
+        host.transcripts.start(&host, runtime.handle());
 
         let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { host, api_key, api_secret, hooks_to_private_addresses, log, shutdown, sockets });
@@ -306,7 +328,7 @@ impl Server {
         host.hub.close_all();
         sockets.close();
         let _ = runtime.block_on(async { tokio::time::timeout(left(), sockets.wait()).await });
-        host.transcripts.shutdown();
+        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.transcripts.shutdown()).await });
         let _ = runtime.block_on(async { tokio::time::timeout(left(), host.hooks.shutdown(host)).await });
         host.close();
         runtime.shutdown_timeout(left());

@@ -115,6 +115,7 @@ fn eventful() -> World {
         process: Process::Transcription,
         recognition: RecognitionPatch::default(),
         with_other: true,
+        storage: None,
     };
     world.command(2, &server, start());
     world.act(5, |call, env| call.handle_input(env, Input::Caption { caption: caption(), mark: 1 }));

@@ -22,8 +22,19 @@ Keys of the --config file, each with its default; an environment variable wins o
   first_participant_timeout_s = 3600    # how long a session waits for somebody
   transcript_retention_days = 14
   request_log = \"…\"                   # a line of JSON a request; none
+  default_storage = \"archive\"           # one of [storages]; none: the data folder
+  upload_give_up_s = 86400              # an upload that fails for so long is call.transcription_failed
   hooks_to_private_addresses = false    # whether webhooks may lead into this network
   hook_max_age_s = 259200               # an event that a hook does not take for so long is given up
+
+Storages beside the data folder, here or by requests, under the clients' names; keep the file to yourself (mode 0600):
+  [storages.archive]
+  storage_type = \"s3\"                  # s3, gcs, abs
+  bucket = \"captions\"
+  path = \"2026\"
+  aws_s3 = { s3_region = \"eu-west-1\", s3_api_key = \"…\", s3_secret = \"…\" }  # s3_custom_endpoint_url
+  # gcs_credentials = '{ … }'           # a service account's key
+  # azure_blob = { abs_account_name, abs_tenant_id, abs_client_id, abs_client_secret }  # or abs_account_key
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;
 sessions go on with the next server.

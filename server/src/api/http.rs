@@ -350,19 +350,19 @@ async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
     let query = query_of(parts);
     let egress_id = path.split('/').nth(2).unwrap_or_default().to_string();
     let field = |name| text(&query, name).unwrap_or_default();
-    if app.host.signer.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
+    if app.host.storages.local.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
         return refused(&ApiError::new(Code::NotAllowed, "the URL has expired, or was not made here: list again"));
     }
     let found = app.host.run(move |change| Ok(change.store.file(&egress_id)?)).await;
     let file = match found {
-        Ok(Some(file)) => file,
-        Ok(None) => return refused(&ApiError::new(Code::DoesNotExist, "the transcript was deleted")),
+        Ok(Some(file)) if file.storage.is_none() => file,
+        Ok(_) => return refused(&ApiError::new(Code::DoesNotExist, "the transcript was deleted")),
         Err(error) => return refused(&error),
     };
     let mut request = Request::new(Body::empty());
     *request.method_mut() = parts.method.clone();
     *request.headers_mut() = parts.headers.clone();
-    let path = app.host.transcripts.path(&file.filename);
+    let path = app.host.storages.path(&file.filename);
     let mime = "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM);
     match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => {

@@ -16,14 +16,16 @@ use crate::call::settings::{RecognitionPatch, Settings};
 use crate::call::{Actor, Call, Caption, Cid, Command, Member, NewCall, Process};
 use crate::host::{Change, new_id};
 use crate::store::{CALL_FIELDS, Query, QueryError};
-use crate::transcripts::{delete_file, find};
+use crate::transcripts::{delete, find, url};
 
 mod app;
 mod call_types;
+mod storages;
 mod users;
 
 use app::{dead_letters, get_app, update_app};
 use call_types::call_types;
+use storages::{known_storage, storages};
 use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
 
 /// Calls, members or users in one page, where nothing else is asked for, and at most.
@@ -185,41 +187,52 @@ pub(super) async fn answer(
             require_server(&request.token, "delete transcripts")?;
             let cid = Cid::new(names[0], names[1])?;
             let (session, filename) = (names[2].to_string(), names[3].to_string());
-            let worker = host.clone();
-            host.run(move |change| {
+            let file = host.run(move |change| {
                 // Of a call that was deleted too.
                 let files = change.store.files_of(&cid)?;
-                let Some(file) = find(&files, &session, &filename) else {
-                    let shown: String = filename.chars().take(100).collect();
-                    let why = format!("the call {cid} has no transcript {shown} of this session on default storage");
-                    return Err(ApiError::new(Code::DoesNotExist, why));
-                };
-                delete_file(&worker, &file.filename)?;
-                change.store.forget_file(&file.egress_id)?;
-                Ok(json!({}))
-            })
-            .await
+                match find(&files, &session, &filename) {
+                    Some(file) if !file.is_external => Ok(file.clone()),
+                    found => {
+                        let shown = short(&filename);
+                        let why = match found.and_then(|file| file.storage.as_deref()) {
+                            Some(name) => format!("the transcript {shown} is on the storage {name}: delete it there"),
+                            None => format!("the call {cid} has no transcript {shown} of this session"),
+                        };
+                        Err(ApiError::new(Code::DoesNotExist, why))
+                    }
+                }
+            });
+            delete(&host, &file.await?).await?;
+            Ok(json!({}))
+        }
+        O::ListTranscriptions => {
+            let cid = Cid::new(names[0], names[1])?;
+            connection(app, &request, false)?;
+            let files = host.run(move |change| {
+                let actor = actor(change, &request.token, &cid, None);
+                change.command(&cid, &actor, Command::ListTranscriptions)?;
+                // A call that was deleted and made anew has nothing to do with what was said in the old one.
+                let since = change.call(&cid)?.created_at();
+                let files = change.store.files_of(&cid)?.into_iter().filter(|file| file.start_time >= since);
+                Ok(files.collect::<Vec<_>>())
+            });
+            let mut rendered = Vec::new();
+            for file in files.await? {
+                let url = url(&host, &file).await;
+                rendered.push(render::transcript(&file.with_url(url)));
+            }
+            Ok(json!({"transcriptions": rendered}))
+        }
+        O::ListStorages | O::CreateStorage | O::UpdateStorage | O::DeleteStorage | O::CheckStorage => {
+            require_server(&request.token, "see or change storages")?;
+            storages(&host, operation, names.first().map(|name| (*name).to_string()), request.body).await
         }
         _ => {
             let cid = Cid::new(names[0], names[1])?;
             let is_watching = matches!(operation, O::GetCall | O::GetOrCreateCall);
             let connection = connection(app, &request, is_watching)?;
-            let signer = host.clone();
             host.run(move |change| match operation {
                 O::GetOrCreateCall => get_or_create(change, &cid, request, connection),
-                O::ListTranscriptions => {
-                    let actor = actor(change, &request.token, &cid, None);
-                    change.command(&cid, &actor, Command::ListTranscriptions)?;
-                    let now = change.now;
-                    // A call that was deleted and made anew has nothing to do with what was said in the old one.
-                    let since = change.call(&cid)?.created_at();
-                    let files = change.store.files_of(&cid)?.into_iter().filter(|file| file.start_time >= since);
-                    let files = files.map(|file| {
-                        let url = signer.signer.url(&file, now);
-                        render::transcript(&file.with_url(url))
-                    });
-                    Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
-                }
                 _ => on_call(change, operation, &cid, request, connection),
             })
             .await
@@ -346,12 +359,9 @@ fn on_call(
             } else {
                 (Process::Captions, "enable_transcription", "external_storage")
             };
-            if let Some(name) = text(&body, storage).filter(|name| !name.is_empty()) {
-                let why = format!("{storage}: there is no external storage `{}`", short(name));
-                return Err(ApiError::new(Code::DoesNotExist, why));
-            }
+            let storage = known_storage(change, &body, storage)?;
             let recognition = recognition(&mut body)?;
-            Command::Start { process, recognition, with_other: flag(&body, other)? }
+            Command::Start { process, recognition, with_other: flag(&body, other)?, storage }
         }
         O::StopTranscription => {
             Command::Stop { process: Process::Transcription, with_other: flag(&body, "stop_closed_captions")? }

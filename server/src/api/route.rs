@@ -39,6 +39,11 @@ pub(crate) enum Operation {
     GetApp,
     UpdateApp,
     ListDeadLetters,
+    ListStorages,
+    CreateStorage,
+    UpdateStorage,
+    DeleteStorage,
+    CheckStorage,
     CallClientEvent,
     Connect,
     Audio,
@@ -79,6 +84,11 @@ impl Operation {
             Self::GetApp => "get_app",
             Self::UpdateApp => "update_app",
             Self::ListDeadLetters => "list_dead_letters",
+            Self::ListStorages => "list_external_storage",
+            Self::CreateStorage => "create_external_storage",
+            Self::UpdateStorage => "update_external_storage",
+            Self::DeleteStorage => "delete_external_storage",
+            Self::CheckStorage => "check_external_storage",
             Self::CallClientEvent => "call_client_event",
             Self::Connect => "connect",
             Self::Audio => "audio",
@@ -110,14 +120,8 @@ impl Path {
 
     /// Which operation it is, with the parts that it names: of calls their type and id first.
     pub(crate) fn operation(&self, method: &Method) -> Option<(Operation, Vec<&str>)> {
-        use Operation::{
-            Audio, CallClientEvent, Connect, CreateCallType, CreateRole, DeleteCall, DeleteCallType,
-            DeleteTranscription, GetApp, GetCall, GetCallType, GetOrCreateCall, ListCallTypes, ListDeadLetters,
-            ListPermissions, ListRoles, ListTranscriptions, MarkEnded, QueryCalls, QueryMembers, QueryUsers,
-            SendClosedCaption, StartClosedCaptions, StartTranscription, StopClosedCaptions, StopTranscription,
-            UpdateApp, UpdateCall, UpdateCallType, UpdateMembers, UpdateUserPermissions, UpdateUsers,
-            UpdateUsersPartial,
-        };
+        #[allow(clippy::enum_glob_use, reason = "all of them are here")]
+        use Operation::*;
         let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
         Some(match (method.as_str(), &parts[..]) {
             ("POST", ["users"]) => (UpdateUsers, vec![]),
@@ -129,6 +133,11 @@ impl Path {
             ("GET", ["app"]) => (GetApp, vec![]),
             ("PATCH", ["app"]) => (UpdateApp, vec![]),
             ("GET", ["app", "dead_letters"]) => (ListDeadLetters, vec![]),
+            ("GET", ["external_storage"]) => (ListStorages, vec![]),
+            ("POST", ["external_storage"]) => (CreateStorage, vec![]),
+            ("PUT", ["external_storage", name]) => (UpdateStorage, vec![*name]),
+            ("DELETE", ["external_storage", name]) => (DeleteStorage, vec![*name]),
+            ("GET", ["external_storage", name, "check"]) => (CheckStorage, vec![*name]),
             ("POST", ["video", "calls"]) => (QueryCalls, vec![]),
             ("POST", ["video", "call", "members"]) => (QueryMembers, vec![]),
             ("POST", ["video", "call_client_event"]) => (CallClientEvent, vec![]),

@@ -205,6 +205,8 @@ pub enum Command {
         recognition: RecognitionPatch,
         /// Whether the other one is to run as well.
         with_other: bool,
+        /// Which storage a transcript goes to, where it is not the call type's.
+        storage: Option<String>,
     },
     /// To stop a process.
     Stop {
@@ -487,8 +489,8 @@ impl Call {
                 Ok(())
             }
             Command::Join => self.join(env, actor),
-            Command::Start { process, recognition, with_other } => {
-                self.start(env, actor, process, &recognition, with_other)
+            Command::Start { process, recognition, with_other, storage } => {
+                self.start(env, actor, process, &recognition, with_other, storage)
             }
             Command::Stop { process, with_other } => self.stop(env, actor, process, with_other),
             Command::SendCaption(caption) => self.send_caption(env, actor, caption),

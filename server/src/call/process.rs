@@ -73,6 +73,9 @@ pub struct Run {
     pub from: Timestamp,
     /// Until when, where it was stopped.
     pub to: Option<Timestamp>,
+    /// Of a transcription: which storage its file goes to, where it is not the default one.
+    #[serde(default)]
+    pub storage: Option<String>,
     /// Captions from this mark on are its own,
     from_mark: u64,
     /// and none from this one on, where it was stopped.
@@ -162,6 +165,7 @@ impl Call {
         process: Process,
         patch: &RecognitionPatch,
         with_other: bool,
+        storage: Option<String>,
     ) -> Result<(), CallError> {
         let wanted = [Some(process), with_other.then(|| process.other())];
         for process in wanted.iter().copied().flatten() {
@@ -187,7 +191,7 @@ impl Call {
         patch.apply_to(&mut recognition);
         (env.check)(&recognition).map_err(CallError::Input)?;
         self.open_session(env);
-        self.start_runs(env, wanted.into_iter().flatten(), Some(recognition));
+        self.start_runs(env, wanted.into_iter().flatten(), Some(recognition), storage);
         Ok(())
     }
 
@@ -197,7 +201,9 @@ impl Call {
         env: &mut Env<'_>,
         processes: impl IntoIterator<Item = Process>,
         recognition: Option<Recognition>,
+        storage: Option<String>,
     ) {
+        let storage = storage.or(env.call_type.external_storage.clone());
         let Some(session_id) = self.session.as_ref().map(|session| session.id().to_string()) else { return };
         let new: Vec<_> = processes.into_iter().filter(|process| self.runs.of(*process).is_none()).collect();
         if new.is_empty() {
@@ -213,6 +219,7 @@ impl Call {
             session_id: session_id.clone(),
             from: env.now,
             to: None,
+            storage: storage.clone().filter(|_| process == Process::Transcription),
             from_mark,
             to_mark: None,
             explicit: false,

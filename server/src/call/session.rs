@@ -251,6 +251,11 @@ impl Call {
             return;
         }
         let stopped = session.stopped.clone();
-        self.start_runs(env, leaves.processes_in(Mode::AutoOn).filter(|process| !stopped.contains(process)), None);
+        self.start_runs(
+            env,
+            leaves.processes_in(Mode::AutoOn).filter(|process| !stopped.contains(process)),
+            None,
+            None,
+        );
     }
 }

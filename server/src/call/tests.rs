@@ -123,7 +123,7 @@ impl World {
                     "start" => {
                         let language = word(1).parse().ok();
                         let recognition = RecognitionPatch { language, ..RecognitionPatch::default() };
-                        Command::Start { process, recognition, with_other }
+                        Command::Start { process, recognition, with_other, storage: None }
                     }
                     "stop" => Command::Stop { process, with_other },
                     "update" => Command::Update { settings: settings(tree()), custom: None, starts_at: None },

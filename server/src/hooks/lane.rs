@@ -8,18 +8,16 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::call::Cid;
+use crate::retry::backoff;
 use crate::store::Outgoing;
 
 /// Events of one call that are held in memory, and read at a time.
 pub(super) const MOST_OF_A_CALL: usize = 32;
 /// Events of all calls that are held in memory.
 const MOST_HELD: usize = 1024;
-/// Between the first attempt and the second, and at most between two.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The events of one hook.
 #[derive(Debug, Default)]
@@ -116,9 +114,8 @@ impl Lane {
     /// What was to be done for a call did not work. `jitter` is of 0 to 1.
     pub(super) fn failed(&mut self, cid: &Cid, now: Instant, jitter: f64) {
         let Some(waiting) = self.calls.get_mut(cid) else { return };
-        let longest = FIRST_RETRY.saturating_mul(1 << waiting.attempts.min(16)).min(LONGEST_RETRY);
+        self.ready.insert((now + backoff(waiting.attempts, jitter), cid.clone()));
         waiting.attempts = waiting.attempts.saturating_add(1);
-        self.ready.insert((now + longest.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)), cid.clone()));
     }
 
     fn go_on(&mut self, cid: &Cid, now: Instant) {
@@ -135,6 +132,7 @@ impl Lane {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+    use crate::retry::LONGEST;
     use crate::store::Store;
     use cuewire::time::Timestamp;
 
@@ -240,8 +238,8 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let Some(Next::Deliver(event, 9)) = lane.next(now) else { panic!() };
         lane.failed(&event.cid, now, 0.0);
-        assert_eq!(lane.wake_up(), Some(now + LONGEST_RETRY / 2), "half of it is chance");
-        lane.next(now + LONGEST_RETRY).unwrap();
+        assert_eq!(lane.wake_up(), Some(now + LONGEST / 2), "half of it is chance");
+        lane.next(now + LONGEST).unwrap();
         lane.done(&event.cid, now);
         assert!(matches!(lane.next(now), Some(Next::Deliver(event, 0)) if event.event == "behind it"));
     }

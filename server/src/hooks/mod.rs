@@ -23,6 +23,7 @@ use crate::api::render;
 use crate::app::{AppSettings, Hook, Target};
 use crate::call::Cid;
 use crate::host::{Host, now};
+use crate::retry::jitter;
 use crate::store::{DeadLetter, Outgoing};
 
 mod lane;
@@ -221,11 +222,6 @@ async fn run(running: Arc<Running>, host: Weak<Host>) {
             }
         }
     }
-}
-
-/// From 0 to 1.
-fn jitter() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 
 async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {

@@ -16,8 +16,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, header};
 use sha2::Sha256;
 
+use crate::keys::hex;
 use crate::store::Outgoing;
-use crate::transcripts::hex;
 
 /// Of an answer so much is read, that its connection can be used again.
 const MOST_ANSWER_BYTES: usize = 16 * 1024;

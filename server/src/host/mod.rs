@@ -5,7 +5,7 @@
 //! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,8 +24,9 @@ use crate::call::{Actor, Call, CallError, CallType, Caption, Cid, Command, Effec
 use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
+use crate::storage::{StorageConfig, Storages};
 use crate::store::{Outgoing, Store, StoreError, Writer};
-use crate::transcripts::{Signer, Transcripts};
+use crate::transcripts::Transcripts;
 use crate::user::Profile;
 
 /// The call types that are there from the start.
@@ -52,7 +53,7 @@ pub struct Host {
     pub(crate) hub: Hub,
     pub(crate) stages: Stages,
     pub(crate) transcripts: Transcripts,
-    pub(crate) signer: Signer,
+    pub(crate) storages: Storages,
     pub(crate) hooks: Hooks,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
@@ -96,7 +97,7 @@ impl Host {
         store: Store,
         stages: Stages,
         transcripts: Transcripts,
-        signer: Signer,
+        storages: Storages,
         hooks: Hooks,
         first_participant_s: u32,
     ) -> Result<Arc<Self>, crate::ServerError> {
@@ -112,7 +113,7 @@ impl Host {
             hub: Hub::default(),
             stages,
             transcripts,
-            signer,
+            storages,
             hooks,
             first_participant_s,
         });
@@ -608,6 +609,16 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// How a storage is reached.
+    pub(crate) fn storage(&self, name: &str) -> Result<Option<StorageConfig>, ApiError> {
+        Ok(self.host.storages.config(self.store, name)?)
+    }
+
+    /// All storages, by name.
+    pub(crate) fn storages(&self) -> Result<BTreeMap<String, StorageConfig>, ApiError> {
+        Ok(self.host.storages.all(self.store)?)
+    }
+
     /// Writes the platform's settings.
     pub(crate) fn put_app(&mut self, app: &AppSettings) -> Result<(), ApiError> {
         let before = self.store.app()?;
@@ -668,7 +679,9 @@ impl<'a> Change<'a> {
     /// The part of an effect that is on disk.
     fn write(&mut self, cid: &Cid, effect: &Effect) -> Result<(), ApiError> {
         match effect {
-            Effect::OpenTranscript(run) => self.store.open_transcript(cid, run)?,
+            Effect::OpenTranscript(run) => {
+                self.store.open_transcript(cid, run, self.host.storages.default())?;
+            }
             Effect::AppendTranscript { egress_id, caption } => {
                 let fragment = Fragment {
                     start_time: caption.start_time,

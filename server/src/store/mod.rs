@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::AppSettings;
 use crate::call::{Call, CallType, Cid};
+use crate::storage::StorageConfig;
 use crate::user::Profile;
 
 mod outbox;
@@ -105,6 +106,12 @@ const MIGRATIONS: &[&str] = &[
         error TEXT NOT NULL
     ) STRICT;
     CREATE TABLE app (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL) STRICT;
+    CREATE TABLE storages (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    ALTER TABLE transcripts ADD COLUMN storage TEXT; -- none: the server's disk
+    ALTER TABLE transcripts ADD COLUMN is_external INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE transcripts ADD COLUMN has_failed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX transcripts_unfinished ON transcripts (end_time) WHERE filename IS NULL;
+    CREATE INDEX transcripts_expiring ON transcripts (expires_at) WHERE expires_at IS NOT NULL;
 ",
 ];
 
@@ -369,6 +376,42 @@ impl Store {
     pub fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
         self.call_types.borrow_mut().remove(name);
         Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
+    }
+
+    /// How a storage that was made by a request is reached.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn storage(&self, name: &str) -> Result<Option<StorageConfig>, StoreError> {
+        self.one("SELECT state FROM storages WHERE name = ?1", params![name], "a storage")
+    }
+
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn storages(&self) -> Result<Vec<(String, StorageConfig)>, StoreError> {
+        let mut query = self.connection.prepare_cached("SELECT name, state FROM storages ORDER BY name")?;
+        let rows = query.query_map(params![], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        rows.map(|row| row.map_err(StoreError::from).and_then(|(name, state)| Ok((name, parse(&state, "a storage")?))))
+            .collect()
+    }
+
+    /// Writes how a storage is reached from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_storage(&self, name: &str, config: &StorageConfig) -> Result<(), StoreError> {
+        let state = json(config, "a storage")?;
+        self.execute("INSERT OR REPLACE INTO storages (name, state) VALUES (?1, ?2)", params![name, state])
+    }
+
+    /// Forgets a storage; whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_storage(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.connection.prepare_cached("DELETE FROM storages WHERE name = ?1")?.execute(params![name])? > 0)
     }
 
     /// Roles that were made, by name, and when.

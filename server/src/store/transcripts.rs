@@ -25,6 +25,12 @@ pub struct StoredTranscript {
     pub end_time: Timestamp,
     /// The file's name; empty where it is not written yet.
     pub filename: String,
+    /// Which bucket it goes to, or is in; `None`: the server's disk.
+    pub storage: Option<String>,
+    /// Whether that is not the default storage.
+    pub is_external: bool,
+    /// Whether it was said that it cannot be stored.
+    pub has_failed: bool,
 }
 
 impl StoredTranscript {
@@ -36,7 +42,8 @@ impl StoredTranscript {
     }
 }
 
-const FIELDS: &str = "type, id, egress_id, session_id, start_time, end_time, coalesce(filename, '')";
+const FIELDS: &str = "type, id, egress_id, session_id, start_time, end_time, coalesce(filename, ''),
+     storage, is_external, has_failed";
 
 fn transcript(row: &Row<'_>) -> rusqlite::Result<StoredTranscript> {
     let (call_type, id): (String, String) = (row.get(0)?, row.get(1)?);
@@ -48,18 +55,31 @@ fn transcript(row: &Row<'_>) -> rusqlite::Result<StoredTranscript> {
         start_time: Timestamp::from_nanos(row.get(4)?),
         end_time: Timestamp::from_nanos(row.get(5)?),
         filename: row.get(6)?,
+        storage: row.get(7)?,
+        is_external: row.get(8)?,
+        has_failed: row.get(9)?,
     })
 }
 
 impl Store {
-    /// Begins a run's transcript.
+    /// Begins a run's transcript, which goes to the storage that the run names, or else to the default one.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open_transcript(&self, cid: &Cid, run: &Run) -> Result<(), StoreError> {
+    pub fn open_transcript(&self, cid: &Cid, run: &Run, default: Option<&str>) -> Result<(), StoreError> {
+        let storage = run.storage.as_deref().or(default);
         self.execute(
-            "INSERT INTO transcripts (egress_id, type, id, session_id, start_time) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![run.egress_id, cid.call_type(), cid.id(), run.session_id, run.from.as_nanos()],
+            "INSERT INTO transcripts (egress_id, type, id, session_id, start_time, storage, is_external)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                run.egress_id,
+                cid.call_type(),
+                cid.id(),
+                run.session_id,
+                run.from.as_nanos(),
+                storage,
+                run.storage.is_some()
+            ],
         )
     }
 
@@ -99,16 +119,35 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A run's file is written: its journal is needed no more.
+    /// A run's file is written: its journal is needed no more. Without `expires_at` it is never deleted by itself.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn file_written(&self, egress_id: &str, filename: &str, expires_at: Timestamp) -> Result<(), StoreError> {
+    pub fn file_written(&self, transcript: &StoredTranscript, expires_at: Option<Timestamp>) -> Result<(), StoreError> {
+        let StoredTranscript { egress_id, filename, storage, is_external, .. } = transcript;
         self.execute(
-            "UPDATE transcripts SET filename = ?2, expires_at = ?3 WHERE egress_id = ?1",
-            params![egress_id, filename, expires_at.as_nanos()],
+            "UPDATE transcripts SET filename = ?2, expires_at = ?3, storage = ?4, is_external = ?5
+             WHERE egress_id = ?1",
+            params![egress_id, filename, expires_at.map(Timestamp::as_nanos), storage, is_external],
         )?;
         self.execute("DELETE FROM fragments WHERE egress_id = ?1", params![egress_id])
+    }
+
+    /// It was said that a run's file cannot be stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn file_failed(&self, egress_id: &str) -> Result<(), StoreError> {
+        self.execute("UPDATE transcripts SET has_failed = 1 WHERE egress_id = ?1", params![egress_id])
+    }
+
+    /// Whether a file is still to go to this storage.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_waited_for(&self, storage: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM transcripts WHERE storage = ?1 AND filename IS NULL)";
+        Ok(self.connection.prepare_cached(sql)?.query_row(params![storage], |row| row.get(0))?)
     }
 
     /// The files of a call, the oldest first.

@@ -62,6 +62,8 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
         ("POST", ["roles"]) => "create_role",
         ("GET", ["permissions"]) => "list_permissions",
         ("GET", ["app"]) => "get_app",
+        ("GET", ["external_storage"]) => "list_external_storage",
+        ("GET", ["external_storage", _, "check"]) => "check_external_storage",
         ("GET", ["video", "calltypes"]) => "list_call_types",
         ("POST", ["video", "calltypes"]) => "create_call_type",
         ("GET", ["video", "calltypes", _]) => "get_call_type",

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{input, object, settings, short};
-use crate::api::error::{ApiError, Code};
+use super::{input, known_storage, object, settings};
+use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::api::render;
 use crate::api::route::Operation;
@@ -59,9 +59,9 @@ pub(super) fn call_types(
         };
         call_type.grants = call_type.grants.overridden(&Grants::new(grants));
     }
-    if let Some(name) = text(&body, "external_storage").filter(|name| !name.is_empty()) {
-        let why = format!("external_storage: there is no external storage `{}`", short(name));
-        return Err(ApiError::new(Code::DoesNotExist, why));
+    if body.get("external_storage").is_some_and(|name| !name.is_null()) {
+        // An empty name is the default storage.
+        call_type.external_storage = known_storage(change, &body, "external_storage")?;
     }
     if let Some(notifications) = object(&mut body, "notification_settings")? {
         call_type.notification_settings.extend(notifications);

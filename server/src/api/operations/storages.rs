@@ -1,0 +1,135 @@
+//! External storages.
+//!
+//! In: how a platform's server says that they are reached. Out: what there is of them, without secrets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{input, read, short};
+use crate::api::error::{ApiError, Code};
+use crate::api::http::text;
+use crate::api::route::Operation;
+use crate::call::Cid;
+use crate::host::{Change, Host, new_id};
+use crate::storage::{Bucket, MOST_STORAGES, StorageConfig};
+
+/// A check is answered within this: clients give up after three seconds.
+const CHECK_TIME: Duration = Duration::from_secs(2);
+
+/// The storage that a field names; `None` where it names none.
+pub(super) fn known_storage(
+    change: &Change<'_>,
+    body: &Map<String, Value>,
+    field: &str,
+) -> Result<Option<String>, ApiError> {
+    let Some(name) = text(body, field).filter(|name| !name.is_empty()) else { return Ok(None) };
+    match change.storage(name)? {
+        Some(_) => Ok(Some(name.to_string())),
+        None => missing(&format!("{field}: "), name),
+    }
+}
+
+fn missing<T>(field: &str, name: &str) -> Result<T, ApiError> {
+    Err(ApiError::new(Code::DoesNotExist, format!("{field}there is no external storage `{}`", short(name))))
+}
+
+/// A storage as it is written, of which unknown fields are ignored.
+fn config_of(mut body: Map<String, Value>) -> Result<StorageConfig, ApiError> {
+    fn only(fields: &mut Map<String, Value>, names: &[&str]) {
+        fields.retain(|name, value| names.contains(&name.as_str()) && !value.is_null());
+    }
+    only(&mut body, &["storage_type", "bucket", "path", "aws_s3", "gcs_credentials", "azure_blob"]);
+    for (name, fields) in [
+        ("aws_s3", &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"][..]),
+        (
+            "azure_blob",
+            &[
+                "abs_account_name",
+                "abs_client_id",
+                "abs_client_secret",
+                "abs_tenant_id",
+                "abs_account_key",
+                "abs_custom_endpoint_url",
+                "abs_authority_host",
+            ],
+        ),
+    ] {
+        if let Some(Value::Object(part)) = body.get_mut(name) {
+            only(part, fields);
+        }
+    }
+    read(body)
+}
+
+pub(super) async fn storages(
+    host: &Arc<Host>,
+    operation: Operation,
+    name: Option<String>,
+    body: Map<String, Value>,
+) -> Result<Value, ApiError> {
+    if operation == Operation::ListStorages {
+        let all = host.run(|change| change.storages()).await?;
+        let render = |(name, config): (String, StorageConfig)| {
+            let StorageConfig { storage_type, bucket, path, .. } = config;
+            let rendered = json!({"name": name, "bucket": bucket, "path": path, "type": storage_type.name()});
+            (name, rendered)
+        };
+        let all: Map<String, Value> = all.into_iter().map(render).collect();
+        return Ok(json!({"external_storages": all}));
+    }
+    let name = name.or(text(&body, "name").map(str::to_string)).unwrap_or_default();
+    if Cid::new(&name, "x").is_err() {
+        return input(format!("name is `{}`: allowed are 1 – 64 letters, digits, `_` and `-`", short(&name)));
+    }
+    let of = name.clone();
+    let known = host.run(move |change| change.storage(&of)).await?;
+    match (operation, known) {
+        (Operation::CreateStorage, Some(_)) => input(format!("the external storage {name} is there already")),
+        (Operation::CreateStorage, None) => put(host, name, config_of(body)?).await,
+        (_, None) => missing("", &name),
+        (Operation::CheckStorage, Some(config)) => check(host, &name, &config).await,
+        (_, Some(_)) if host.storages.is_configured(&name) => {
+            input(format!("the external storage {name} is one of the server's configuration: change it there"))
+        }
+        (Operation::UpdateStorage, Some(before)) => put(host, name, config_of(body)?.or_secrets_of(before)).await,
+        (_, Some(_)) => host.run(move |change| delete(change, &name)).await,
+    }
+}
+
+async fn put(host: &Arc<Host>, name: String, config: StorageConfig) -> Result<Value, ApiError> {
+    Bucket::open(&config).or_else(input)?;
+    host.run(move |change| {
+        if change.store.storages()?.len() >= MOST_STORAGES && change.storage(&name)?.is_none() {
+            return input(format!("{MOST_STORAGES} external storages are the most there may be: delete one"));
+        }
+        change.store.put_storage(&name, &config)?;
+        Ok(json!({}))
+    })
+    .await
+}
+
+fn delete(change: &Change<'_>, name: &str) -> Result<Value, ApiError> {
+    let uses = |of: &crate::call::CallType| of.external_storage.as_deref() == Some(name);
+    if let Some(of) = change.store.call_types()?.iter().find(|of| uses(of)) {
+        return input(format!("the external storage {name} is that of the call type {}: change it first", of.name));
+    }
+    if change.store.is_waited_for(name)? {
+        return input(format!("transcripts are still to go to the external storage {name}"));
+    }
+    change.store.delete_storage(name)?;
+    Ok(json!({}))
+}
+
+/// Writes a test file.
+async fn check(host: &Arc<Host>, name: &str, config: &StorageConfig) -> Result<Value, ApiError> {
+    let bucket = host.storages.bucket(name, config).or_else(input)?;
+    let file = format!("cuewire_check_{}.txt", new_id());
+    let put = bucket.put(&file, b"cuewire can write here.\n".to_vec(), "text/plain");
+    match tokio::time::timeout(CHECK_TIME, put).await {
+        Ok(Ok(())) => Ok(json!({"file_url": bucket.url(&file)})),
+        Ok(Err(why)) => input(format!("the external storage {name} cannot be written: {why}")),
+        Err(_) => input(format!("the external storage {name} does not answer within {} s", CHECK_TIME.as_secs())),
+    }
+}

@@ -1,0 +1,172 @@
+//! How a storage is reached.
+//!
+//! In: the fields that clients send, or the same in the configuration file. Out: a [`StorageConfig`], checked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::Secret;
+
+/// Longest name of a bucket, longest path in it.
+const MAX_BUCKET_BYTES: usize = 255;
+const MAX_PATH_BYTES: usize = 512;
+
+/// Where files go, under the names of the clients' fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// Of which kind it is.
+    pub storage_type: StorageType,
+    /// The bucket, or Azure's container.
+    pub bucket: String,
+    /// What names of files begin with.
+    #[serde(default)]
+    pub path: String,
+    /// Of `s3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_s3: Option<S3>,
+    /// Of `gcs`: a service account's key, as JSON; without it the environment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcs_credentials: Option<Secret>,
+    /// Of `abs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure_blob: Option<Azure>,
+}
+
+/// The kinds of storages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageType {
+    /// Amazon S3, and what is compatible with it.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Abs,
+}
+
+impl StorageType {
+    /// As clients name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gcs => "gcs",
+            Self::Abs => "abs",
+        }
+    }
+}
+
+/// How an S3 bucket is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    /// The region.
+    pub s3_region: String,
+    /// The access key's id; empty: of the server's own environment, or of the machine's role.
+    #[serde(default)]
+    pub s3_api_key: String,
+    /// The access key's secret.
+    #[serde(default)]
+    pub s3_secret: Secret,
+    /// Where it is, if not at Amazon.
+    #[serde(default)]
+    pub s3_custom_endpoint_url: String,
+}
+
+/// How an Azure container is reached: by a client's secret, or by the account's key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Azure {
+    /// The storage account.
+    pub abs_account_name: String,
+    /// The registered application.
+    #[serde(default)]
+    pub abs_client_id: String,
+    /// Its secret.
+    #[serde(default)]
+    pub abs_client_secret: Secret,
+    /// Whose application it is.
+    #[serde(default)]
+    pub abs_tenant_id: String,
+    /// The account's key, in place of the application.
+    #[serde(default)]
+    pub abs_account_key: Secret,
+    /// Where it is, if not at Azure's public cloud.
+    #[serde(default)]
+    pub abs_custom_endpoint_url: String,
+    /// Where tokens are issued, if not there.
+    #[serde(default)]
+    pub abs_authority_host: String,
+}
+
+impl StorageConfig {
+    /// Whether it is whole.
+    ///
+    /// # Errors
+    /// What is missing, or makes no sense.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { bucket, path, .. } = self;
+        if bucket.is_empty() || bucket.len() > MAX_BUCKET_BYTES || bucket.contains(['/', '?', '#', ' ']) {
+            return Err(format!("bucket is `{bucket}`: allowed is a bucket's name of 1 – {MAX_BUCKET_BYTES} bytes"));
+        }
+        if path.len() > MAX_PATH_BYTES || object_store::path::Path::parse(path.trim_matches('/')).is_err() {
+            let why = "allowed are names parted by `/`, none of them empty, `.` or `..`";
+            return Err(format!("path: {why}, of {MAX_PATH_BYTES} bytes in all"));
+        }
+        let is_url = |url: &str| url.is_empty() || url.starts_with("https://") || url.starts_with("http://");
+        match (self.storage_type, &self.aws_s3, &self.azure_blob) {
+            (StorageType::S3, Some(s3), _) => {
+                if s3.s3_region.is_empty() {
+                    return Err("aws_s3.s3_region is missing".into());
+                }
+                if s3.s3_api_key.is_empty() != s3.s3_secret.0.is_empty() {
+                    return Err("aws_s3: set both s3_api_key and s3_secret, or neither".into());
+                }
+                if !is_url(&s3.s3_custom_endpoint_url) {
+                    return Err("aws_s3.s3_custom_endpoint_url: allowed is https://minio.example.org".into());
+                }
+            }
+            (StorageType::S3, None, _) => return Err("aws_s3 is missing".into()),
+            (StorageType::Abs, _, Some(azure)) => {
+                let client = [&azure.abs_client_id, &azure.abs_client_secret.0, &azure.abs_tenant_id];
+                let has_client = client.iter().all(|field| !field.is_empty());
+                if azure.abs_account_name.is_empty() || (!has_client && azure.abs_account_key.0.is_empty()) {
+                    return Err("azure_blob: abs_account_name is needed, and abs_client_id, abs_client_secret and \
+                                abs_tenant_id, or abs_account_key"
+                        .into());
+                }
+                if !is_url(&azure.abs_custom_endpoint_url) || !is_url(&azure.abs_authority_host) {
+                    return Err("azure_blob: abs_custom_endpoint_url and abs_authority_host are URLs".into());
+                }
+            }
+            (StorageType::Abs, _, None) => return Err("azure_blob is missing".into()),
+            (StorageType::Gcs, ..) => {}
+        }
+        Ok(())
+    }
+
+    /// With the secrets of what it takes the place of, where it has none of its own.
+    #[must_use]
+    pub fn or_secrets_of(mut self, before: Self) -> Self {
+        if let (Some(s3), Some(kept)) = (&mut self.aws_s3, before.aws_s3)
+            && s3.s3_secret.0.is_empty()
+            && (s3.s3_api_key.is_empty() || s3.s3_api_key == kept.s3_api_key)
+        {
+            (s3.s3_api_key, s3.s3_secret) = (kept.s3_api_key, kept.s3_secret);
+        }
+        if self.storage_type == before.storage_type {
+            self.gcs_credentials = self.gcs_credentials.or(before.gcs_credentials);
+        }
+        if let (Some(azure), Some(kept)) = (&mut self.azure_blob, before.azure_blob)
+            && azure.abs_account_name == kept.abs_account_name
+        {
+            if azure.abs_client_secret.0.is_empty() && azure.abs_client_id == kept.abs_client_id {
+                azure.abs_client_secret = kept.abs_client_secret;
+            }
+            if azure.abs_account_key.0.is_empty() {
+                azure.abs_account_key = kept.abs_account_key;
+            }
+        }
+        self
+    }
+}

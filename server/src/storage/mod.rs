@@ -1,0 +1,94 @@
+//! Where transcripts are kept: on the server's disk, or in buckets.
+//!
+//! In: whole files under new names. Out: URLs.
+//!
+//! The *default* storage is the disk, or a bucket that the configuration names: its URLs are signed and expire, and its files are
+//! deleted, when somebody asks or when their time is over. An *external* storage is somebody else's: files are put there, once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::store::{Store, StoreError};
+
+mod bucket;
+mod config;
+mod local;
+
+pub use bucket::Bucket;
+pub use config::{Azure, S3, StorageConfig, StorageType};
+pub use local::{BadSignature, Local, URL_TIME};
+
+/// Storages that platforms may have.
+pub const MOST_STORAGES: usize = 50;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Storages {
+    /// The server's disk.
+    pub local: Local,
+    configured: BTreeMap<String, StorageConfig>,
+    default: Option<String>,
+    open: Mutex<HashMap<String, (StorageConfig, Bucket)>>,
+}
+
+impl Storages {
+    /// The disk, and those that the configuration names.
+    #[must_use]
+    pub fn new(local: Local, configured: BTreeMap<String, StorageConfig>, default: Option<String>) -> Self {
+        Self { local, configured, default, open: Mutex::default() }
+    }
+
+    /// Which bucket is the default storage; `None`: the disk is.
+    #[must_use]
+    pub fn default(&self) -> Option<&str> {
+        self.default.as_deref()
+    }
+
+    /// Whether the configuration names it, so that no request changes it.
+    #[must_use]
+    pub fn is_configured(&self, name: &str) -> bool {
+        self.configured.contains_key(name)
+    }
+
+    /// How a storage is reached.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn config(&self, store: &Store, name: &str) -> Result<Option<StorageConfig>, StoreError> {
+        match self.configured.get(name) {
+            Some(config) => Ok(Some(config.clone())),
+            None => store.storage(name),
+        }
+    }
+
+    /// All, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn all(&self, store: &Store) -> Result<BTreeMap<String, StorageConfig>, StoreError> {
+        let mut all: BTreeMap<_, _> = store.storages()?.into_iter().collect();
+        all.extend(self.configured.clone());
+        Ok(all)
+    }
+
+    /// A bucket, opened once as long as it is reached in the same way.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    pub fn bucket(&self, name: &str, config: &StorageConfig) -> Result<Bucket, String> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bucket)) = open.get(name).filter(|(known, _)| known == config) {
+            return Ok(bucket.clone());
+        }
+        let bucket = Bucket::open(config)?;
+        open.insert(name.to_string(), (config.clone(), bucket.clone()));
+        Ok(bucket)
+    }
+
+    /// Where a file of the disk is.
+    #[must_use]
+    pub fn path(&self, filename: &str) -> PathBuf {
+        self.local.path(filename)
+    }
+}

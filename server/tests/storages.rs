@@ -1,0 +1,184 @@
+//! External storages as they are set, and what becomes of a transcript that cannot be stored. What real storages make of uploads is
+//! in `tests/clients`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use cuewire_server::storage::{S3, StorageConfig, StorageType};
+use serde_json::{Value, json};
+use support::{Service, eventually, types, utterance};
+
+const CALL: &str = "/api/v2/video/call/default/c";
+
+/// Nobody listens there.
+fn lost() -> Value {
+    json!({
+        "storage_type": "s3", "bucket": "captions", "path": "a/b",
+        "aws_s3": {
+            "s3_region": "eu-west-1", "s3_api_key": "AKIAXXXX", "s3_secret": "very secret",
+            "s3_custom_endpoint_url": "http://127.0.0.1:1",
+        },
+    })
+}
+
+fn named(name: &str, mut storage: Value) -> Value {
+    storage["name"] = json!(name);
+    storage
+}
+
+/// A watcher of a call whose transcription runs, in which one thing was said.
+fn transcribed(service: &Service, start: &Value) -> support::Socket {
+    service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
+    let (mut watcher, connection) = service.watch("alice", "");
+    service.ok("GET", &format!("/video/call/default/c?connection_id={connection}"), "alice", &json!({}));
+    service.ok("POST", &format!("{CALL}/start_transcription"), "", start);
+    let mut alice = service.join("default/c", "alice");
+    alice.speak(&utterance());
+    alice.leave();
+    watcher.until("call.session_participant_left");
+    service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
+    watcher
+}
+
+#[test]
+fn storages_are_made_changed_and_listed_without_their_secrets() {
+    let service = Service::start();
+    let list = || service.ok("GET", "/api/v2/external_storage", "", &json!({}))["external_storages"].clone();
+    assert_eq!(list(), json!({}));
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", lost()));
+    let expected = json!({"archive": {"name": "archive", "bucket": "captions", "path": "a/b", "type": "s3"}});
+    assert_eq!(list(), expected);
+    let (code, why) = service.refused("POST", "/api/v2/external_storage", "", &named("archive", lost()));
+    assert!(code == 4 && why.contains("there already"), "{why}");
+    for (field, value, what) in [
+        ("/bucket", json!(""), "bucket"),
+        ("/path", json!("../x"), "path"),
+        ("/storage_type", json!("ftp"), "storage_type"),
+        ("/aws_s3/s3_region", json!(""), "s3_region"),
+        ("/aws_s3/s3_secret", json!(""), "both"),
+        ("/aws_s3/s3_custom_endpoint_url", json!("ftp://x"), "endpoint"),
+    ] {
+        let mut storage = named("other", lost());
+        *storage.pointer_mut(field).unwrap() = value;
+        let (code, why) = service.refused("POST", "/api/v2/external_storage", "", &storage);
+        assert!(code == 4 && why.contains(what), "{field}: {why}");
+        assert!(!why.contains("very secret"), "{why}");
+    }
+    let (code, _) = service.refused("POST", "/api/v2/external_storage", "", &named("a/b", lost()));
+    assert_eq!(code, 4);
+    for (storage, what) in [
+        (
+            json!({"name": "g", "storage_type": "gcs", "bucket": "b", "gcs_credentials": "{\"secret\": 1}"}),
+            "gcs_credentials",
+        ),
+        (
+            json!({"name": "z", "storage_type": "abs", "bucket": "b", "azure_blob": {"abs_account_name": "a"}}),
+            "azure_blob",
+        ),
+    ] {
+        let (code, why) = service.refused("POST", "/api/v2/external_storage", "", &storage);
+        assert!(code == 4 && why.contains(what), "{why}");
+    }
+    let (code, why) = service.refused("GET", "/api/v2/external_storage/archive/check", "", &json!({}));
+    assert!(code == 4 && why.contains("archive"), "a check tells: {why}");
+
+    // What a secret is left out of keeps it.
+    let mut changed = lost();
+    changed["path"] = json!("");
+    changed["aws_s3"].as_object_mut().unwrap().remove("s3_secret");
+    service.ok("PUT", "/api/v2/external_storage/archive", "", &changed);
+    assert_eq!(list()["archive"]["path"], "");
+    // One that is used stays.
+    service.ok("PUT", "/api/v2/video/calltypes/default", "", &json!({"external_storage": "archive"}));
+    let (_, why) = service.refused("DELETE", "/api/v2/external_storage/archive", "", &json!({}));
+    assert!(why.contains("call type default"), "{why}");
+    let (code, _) = service.refused("PUT", "/api/v2/video/calltypes/default", "", &json!({"external_storage": "no"}));
+    assert_eq!(code, 16);
+    service.ok("PUT", "/api/v2/video/calltypes/default", "", &json!({"external_storage": ""}));
+    service.ok("DELETE", "/api/v2/external_storage/archive", "", &json!({}));
+    assert_eq!(list(), json!({}));
+    let database = std::fs::read(service.folder.path().join("cuewire.db-wal")).unwrap();
+    assert!(database.windows(11).any(|bytes| bytes == b"very secret"), "they are in the database");
+    #[cfg(unix)]
+    for name in ["cuewire.db", "cuewire.db-wal"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(service.folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "which only its owner reads: {name}");
+    }
+}
+
+#[test]
+fn an_upload_that_fails_for_too_long_is_said_and_the_file_stays_on_disk() {
+    let mut service = Service::start_with(|config| config.upload_give_up_s = 2);
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", lost()));
+    let mut watcher = transcribed(&service, &json!({"transcription_external_storage": "archive"}));
+    watcher.until("call.session_ended");
+    let (_, why) = service.refused("DELETE", "/api/v2/external_storage/archive", "", &json!({}));
+    assert!(why.contains("still to go"), "{why}");
+    let events = watcher.until("call.transcription_failed");
+    assert!(!types(&events).contains(&"call.transcription_ready"));
+    let error = events.last().unwrap()["error"].as_str().unwrap().to_string();
+    assert!(error.contains("the storage archive"), "{error}");
+    let path = error.split(" in ").last().unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains("heard en"), "{text}");
+    // It is listed, can be fetched, and stays over a restart.
+    service.restart();
+    let list = service.ok("GET", &format!("{CALL}/transcriptions"), "", &json!({}))["transcriptions"].clone();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(service.fetch(list[0]["url"].as_str().unwrap(), None).1, text);
+    service.ok("DELETE", "/api/v2/external_storage/archive", "", &json!({}));
+}
+
+#[test]
+fn the_disk_that_fails_is_said_once_and_the_file_is_written_when_it_works_again() {
+    let service = Service::start_with(|config| config.upload_give_up_s = 1);
+    let folder = service.folder.path().join("transcripts");
+    std::fs::remove_dir(&folder).unwrap();
+    let mut watcher = transcribed(&service, &json!({}));
+    let events = watcher.until("call.transcription_failed");
+    let error = events.last().unwrap()["error"].as_str().unwrap();
+    assert!(error.contains("cannot be written"), "{error}");
+    std::fs::create_dir(&folder).unwrap();
+    let events = watcher.until("call.transcription_ready");
+    assert_eq!(types(&events), ["call.transcription_ready"], "nothing was said twice");
+    let url = events[0]["call_transcription"]["url"].as_str().unwrap();
+    assert!(service.fetch(url, None).1.contains("heard en"));
+}
+
+#[test]
+fn a_configured_storage_may_be_the_default_one_and_no_request_changes_it() {
+    let config = StorageConfig {
+        storage_type: StorageType::S3,
+        bucket: "captions".into(),
+        path: String::new(),
+        aws_s3: Some(S3 {
+            s3_region: "eu-west-1".into(),
+            s3_api_key: "AKIAXXXX".into(),
+            s3_secret: cuewire_server::app::Secret("very secret".into()),
+            s3_custom_endpoint_url: "http://127.0.0.1:1".into(),
+        }),
+        gcs_credentials: None,
+        azure_blob: None,
+    };
+    assert!(!format!("{config:?}").contains("very secret"));
+    let service = Service::start_with(|server| {
+        server.storages.insert("ours".into(), config);
+        server.default_storage = Some("ours".into());
+        server.upload_give_up_s = 1;
+    });
+    for (method, path) in [("PUT", "/api/v2/external_storage/ours"), ("DELETE", "/api/v2/external_storage/ours")] {
+        let (code, why) = service.refused(method, path, "", &lost());
+        assert!(code == 4 && why.contains("configuration"), "{why}");
+    }
+    let mut watcher = transcribed(&service, &json!({}));
+    let events = watcher.until("call.transcription_failed");
+    assert!(events.last().unwrap()["error"].as_str().unwrap().contains("the storage ours"));
+    eventually("it can be deleted", || {
+        let list = service.ok("GET", &format!("{CALL}/transcriptions"), "", &json!({}))["transcriptions"].clone();
+        let Some(file) = list.get(0) else { return false };
+        let (session, name) = (file["session_id"].as_str().unwrap(), file["filename"].as_str().unwrap());
+        service.ok("DELETE", &format!("{CALL}/{session}/transcriptions/{name}"), "", &json!({}));
+        true
+    });
+}
