@@ -144,3 +144,51 @@ fn interims_end_with_the_last_who_wants_them_and_other_watchers_have_none() {
     assert_eq!(decodes, 1, "the final alone");
     alice.leave();
 }
+
+#[test]
+fn who_was_away_or_comes_late_catches_up() {
+    let mut service = Service::start();
+    let mut watcher = captioned(&service);
+    let mut alice = service.join("default/a", "alice");
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        alice.speak(&utterance());
+        shown.push(watcher.until("call.closed_caption").pop().unwrap());
+    }
+    let list = |service: &Service, query: &str| {
+        let path = format!("/video/call/default/a/closed_captions?{query}");
+        service.ok("GET", &path, "bob", &json!({}))
+    };
+    let ids = |answer: &serde_json::Value| -> Vec<String> {
+        let captions = answer["closed_captions"].as_array().unwrap();
+        captions.iter().map(|caption| caption["id"].as_str().unwrap().to_string()).collect()
+    };
+    let expected: Vec<_> =
+        shown.iter().map(|event| event["closed_caption"]["id"].as_str().unwrap().to_string()).collect();
+    // In whole, and as they were shown.
+    let all = list(&service, "");
+    assert_eq!(ids(&all), expected);
+    let mut first = all["closed_captions"][0].clone();
+    assert_eq!(first.as_object_mut().unwrap().remove("created_at").unwrap(), shown[0]["created_at"]);
+    assert_eq!(first, shown[0]["closed_caption"]);
+    // From the last that was seen on: with it, lest another one of the same moment is missed.
+    let since = shown[1]["created_at"].as_str().unwrap();
+    assert_eq!(ids(&list(&service, &format!("since={since}"))), expected[1..]);
+    assert!(ids(&list(&service, "since=2100-01-01T00:00:00Z")).is_empty());
+    // In pages.
+    let page = list(&service, "limit=2");
+    assert_eq!(ids(&page), expected[..2]);
+    assert_eq!(ids(&list(&service, &format!("next={}", page["next"].as_str().unwrap()))), expected[2..]);
+    for query in ["since=soon", "limit=0", "limit=5000", "next=x"] {
+        let path = format!("/video/call/default/a/closed_captions?{query}");
+        assert_eq!(service.refused("GET", &path, "bob", &json!({})).0, 4, "{query}");
+    }
+    // Over a restart, and until the session is over.
+    service.restart();
+    assert_eq!(ids(&list(&service, "")), expected);
+    service.ok("POST", "/api/v2/video/call/default/a/mark_ended", "", &json!({}));
+    assert!(ids(&list(&service, "")).is_empty());
+    let revoke = json!({"user_id": "bob", "revoke_permissions": ["read-call"]});
+    service.ok("POST", &format!("{CALL}/user_permissions"), "", &revoke);
+    assert_eq!(service.refused("GET", "/video/call/default/a/closed_captions", "bob", &json!({})).0, 17);
+}

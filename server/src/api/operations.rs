@@ -37,6 +37,8 @@ const MOST_LOOKED_AT: u32 = 5000;
 const LOOKED_AT_ONCE: u32 = 500;
 /// Members, users or capabilities in one request.
 const MOST_ENTRIES: usize = 1000;
+/// Captions in one page, where nothing else is asked for, and at most.
+const CAPTIONS_PAGE: (i64, i64) = (100, 1000);
 /// Longest text of a caption from elsewhere.
 const MAX_CAPTION_BYTES: usize = 16 * 1024;
 
@@ -233,6 +235,7 @@ pub(super) async fn answer(
             let connection = connection(app, &request, is_watching)?;
             host.run(move |change| match operation {
                 O::GetOrCreateCall => get_or_create(change, &cid, request, connection),
+                O::ListClosedCaptions => closed_captions(change, &cid, &request),
                 _ => on_call(change, operation, &cid, request, connection),
             })
             .await
@@ -385,6 +388,49 @@ fn on_call(
         O::UpdateMembers => json!({"members": change.render_members(&call)}),
         _ => json!({}),
     })
+}
+
+/// The captions of the session that goes on, for who was away or came late.
+fn closed_captions(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Result<Value, ApiError> {
+    let actor = actor(change, &request.token, cid, None);
+    let call = change.command(cid, &actor, Command::Read)?;
+    let number = |name: &str| match text(&request.query, name).filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => match text.parse::<i64>() {
+            Ok(number) if number >= 0 => Ok(Some(number)),
+            _ => input(format!("{name} is `{}`: allowed is a number", short(text))),
+        },
+    };
+    let since = match text(&request.query, "since").filter(|since| !since.is_empty()) {
+        None => None,
+        Some(since) => {
+            let time = time_of(&since.parse::<i64>().map_or_else(|_| json!(since), |nanos| json!(nanos)));
+            let wrong = || ApiError::new(Code::Input, format!("since is `{}`: allowed is a time", short(since)));
+            Some(time.ok_or_else(wrong)?)
+        }
+    };
+    let limit = number("limit")?.unwrap_or(CAPTIONS_PAGE.0);
+    if !(1..=CAPTIONS_PAGE.1).contains(&limit) {
+        return input(format!("limit is {limit}: allowed are 1 – {}", CAPTIONS_PAGE.1));
+    }
+    let Some(session) = call.session() else { return Ok(json!({"closed_captions": []})) };
+    let behind = match (number("next")?, since) {
+        (Some(next), _) => next,
+        (None, Some(since)) => change.store.captions_before(cid, session.id(), since)?,
+        (None, None) => 0,
+    };
+    let found = change.store.captions(cid, session.id(), behind, limit as u32)?;
+    let next = (found.len() as i64 == limit).then_some(behind.saturating_add(limit));
+    let captions = found.into_iter().map(|(at, caption)| {
+        let mut caption: Value = serde_json::from_str(&caption).unwrap_or_default();
+        caption["created_at"] = json!(at.as_nanos());
+        caption
+    });
+    let mut answer = json!({"closed_captions": captions.collect::<Vec<_>>()});
+    if let Some(next) = next {
+        answer["next"] = json!(next.to_string());
+    }
+    Ok(answer)
 }
 
 fn short(text: &str) -> String {

@@ -26,6 +26,7 @@ pub(crate) enum Operation {
     StartClosedCaptions,
     StopClosedCaptions,
     SendClosedCaption,
+    ListClosedCaptions,
     ListTranscriptions,
     DeleteTranscription,
     ListCallTypes,
@@ -71,6 +72,7 @@ impl Operation {
             Self::StartClosedCaptions => "start_closed_captions",
             Self::StopClosedCaptions => "stop_closed_captions",
             Self::SendClosedCaption => "send_closed_caption",
+            Self::ListClosedCaptions => "list_closed_captions",
             Self::ListTranscriptions => "list_transcriptions",
             Self::DeleteTranscription => "delete_transcription",
             Self::ListCallTypes => "list_call_types",
@@ -178,6 +180,7 @@ impl Path {
                 (operation, vec![*call_type, *id])
             }
             ("GET", ["video", "call", call_type, id, "transcriptions"]) => (ListTranscriptions, vec![*call_type, *id]),
+            ("GET", ["video", "call", call_type, id, "closed_captions"]) => (ListClosedCaptions, vec![*call_type, *id]),
             ("GET", ["video", "call", call_type, id, "audio"]) => (Audio, vec![*call_type, *id]),
             ("DELETE", ["video", "call", call_type, id, session, "transcriptions", filename]) => {
                 (DeleteTranscription, vec![*call_type, *id, *session, *filename])

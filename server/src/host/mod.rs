@@ -379,6 +379,7 @@ impl<'a> Change<'a> {
         self.drain(call, &call_type)?;
         self.store.put_call(call)?;
         if let Some(before) = session_before.filter(|id| call.session().is_none_or(|session| session.id() != id)) {
+            self.store.forget_captions(call.cid(), &before)?;
             self.outcome.over.push((call.cid().clone(), before));
         }
         Ok(result)
@@ -563,6 +564,10 @@ impl<'a> Change<'a> {
             let mut rendered =
                 self.with_env(call_type, |env| render::event(&then, &event, env, &|id| self.profile(id)));
             self.put_event(call.cid(), &rendered)?;
+            if let (Event::ClosedCaption(_), Some(session)) = (&event, then.session()) {
+                let caption = rendered["closed_caption"].to_string();
+                self.store.put_caption(call.cid(), session.id(), self.now, &caption)?;
+            }
             render::for_browser(&mut rendered);
             let plain: Utf8Bytes = rendered.to_string().into();
             let detailed = match (&event, &self.ledger) {

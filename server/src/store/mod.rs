@@ -22,6 +22,7 @@ use crate::call::{Call, CallType, Cid};
 use crate::storage::StorageConfig;
 use crate::user::Profile;
 
+mod captions;
 mod outbox;
 mod query;
 mod transcripts;
@@ -110,6 +111,15 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE transcripts ADD COLUMN storage TEXT; -- none: the server's disk
     ALTER TABLE transcripts ADD COLUMN is_external INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transcripts ADD COLUMN has_failed INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE captions ( -- of sessions that go on
+        type TEXT NOT NULL,
+        id TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        number INTEGER NOT NULL, -- counts in the session
+        at INTEGER NOT NULL,
+        caption TEXT NOT NULL,
+        PRIMARY KEY (type, id, session_id, number)
+    ) STRICT, WITHOUT ROWID;
     CREATE INDEX transcripts_unfinished ON transcripts (end_time) WHERE filename IS NULL;
     CREATE INDEX transcripts_expiring ON transcripts (expires_at) WHERE expires_at IS NOT NULL;
 ",
