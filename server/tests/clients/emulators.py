@@ -125,12 +125,13 @@ class Front:
     `seen` has (method, path, status) of everything that it answered.
     """
 
-    def __init__(self, handle, upstream=None, context=None):
-        self.handle, self.upstream, self.seen = handle, upstream, []
+    def __init__(self, handle=None, upstream=None, context=None, upstream_context=None):
+        self.handle, self.upstream, self.upstream_context, self.seen = handle or self.forward, upstream, upstream_context, []
         front = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
             timeout = 60
 
             def answer(self):
@@ -176,7 +177,8 @@ class Front:
 
     def forward(self, request, method=None, target=None):
         """Of what is behind us: the status, headers without those of the connection, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=30)
+        kind, how = (http.client.HTTPSConnection, {"context": self.upstream_context}) if self.upstream_context else (http.client.HTTPConnection, {})
+        connection = kind("127.0.0.1", self.upstream, timeout=30, **how)
         try:
             headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP | {"expect"}}
             connection.request(method or request.method, target or request.target, request.body or None, headers)
@@ -364,7 +366,7 @@ class Azurite(Emulator):
             "--blobHost", "127.0.0.1", "--blobPort", port, *self._https(),
         ], {"AZURITE_ACCOUNTS": f"{self.account}:{self.account_key}"})
         self.tenant, self.client_id, self.client_secret = "5d1f2b44-6a0e-4b8a-9d6c-0f4f4e0f7a11", "cuewire", os.urandom(12).hex()
-        self.certificate, self.context = None, None
+        self.certificate, self.context, self.server_context, self.tokens = None, None, None, None
 
     def _https(self):
         if not self.oauth:
@@ -376,15 +378,15 @@ class Azurite(Emulator):
         return ["--oauth", "basic", "--cert", chain, "--key", key]
 
     def before(self):
-        return Front(self._token, context=self.server_context) if self.oauth else None
+        if self.oauth:
+            self.tokens = Front(self._token, context=self.server_context)
+        return Front(None, self.process.port, self.server_context, self.context)
 
     def __exit__(self, *_):
         super().__exit__()
+        if self.tokens:
+            self.tokens.stop()
         self.folder.cleanup()
-
-    @property
-    def url(self):
-        return f"{'https' if self.oauth else 'http'}://127.0.0.1:{self.process.port}"
 
     @property
     def endpoint(self):
@@ -392,7 +394,7 @@ class Azurite(Emulator):
 
     @property
     def authority(self):
-        return self.front.url
+        return self.tokens.url
 
     def _token(self, request):
         """What the authority answers."""
