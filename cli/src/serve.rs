@@ -14,6 +14,7 @@ use std::time::Duration;
 use cuewire::engine::{Engine, EngineConfig, Model};
 use cuewire_server::keys::ApiKey;
 use cuewire_server::storage::StorageConfig;
+use cuewire_server::store::Sync;
 use cuewire_server::{Server, ServerConfig};
 use serde::Deserialize;
 
@@ -42,6 +43,8 @@ struct File {
     hooks_to_private_addresses: Option<bool>,
     hook_max_age_s: Option<u32>,
     upload_give_up_s: Option<u32>,
+    stall_event_s: Option<u32>,
+    sync: Sync,
     default_storage: Option<String>,
     storages: BTreeMap<String, StorageConfig>,
 }
@@ -92,6 +95,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.request_log = args.request_log.clone().or(file.request_log);
     config.hooks_to_private_addresses = file.hooks_to_private_addresses.unwrap_or_default();
     config.hook_max_age_s = file.hook_max_age_s.unwrap_or(config.hook_max_age_s);
+    config.stall_event_s = file.stall_event_s.unwrap_or(config.stall_event_s);
+    config.sync = file.sync;
     config.upload_give_up_s = file.upload_give_up_s.unwrap_or(config.upload_give_up_s);
     (config.storages, config.default_storage) = (file.storages, file.default_storage);
     config.check()?;

@@ -101,6 +101,18 @@ pub(crate) fn owned_file() -> fs::OpenOptions {
     options
 }
 
+/// A file that was there already is its owner's alone too.
+pub(crate) fn own(file: &File) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // On file systems without modes nobody can.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

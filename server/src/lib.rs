@@ -74,10 +74,10 @@ pub mod user;
 
 use api::http::{App, RequestLog, router, serve_connection};
 use hooks::Hooks;
-use host::Host;
+use host::{Host, Stalls};
 use ingest::Stages;
 use storage::{Local, StorageConfig, Storages};
-use store::{Store, StoreError};
+use store::{Store, StoreError, Sync};
 use transcripts::Transcripts;
 
 /// Connections that are open at a time, WebSockets among them; a further one waits.
@@ -113,6 +113,10 @@ pub struct ServerConfig {
     pub default_storage: Option<String>,
     /// How long behind a run's end its transcript's upload is tried before it has failed, in seconds; default a day.
     pub upload_give_up_s: u32,
+    /// After how long speech without a caption is an event, in seconds; default 30. Half of it is a metric.
+    pub stall_event_s: u32,
+    /// When what was committed survives a loss of power; default before anybody hears of it.
+    pub sync: Sync,
     /// A file that gets a line of JSON a request.
     pub request_log: Option<PathBuf>,
     /// Whether hooks may lead to addresses of private networks and of this machine.
@@ -148,6 +152,8 @@ impl ServerConfig {
             storages: BTreeMap::new(),
             default_storage: None,
             upload_give_up_s: 24 * 3600,
+            stall_event_s: 30,
+            sync: Sync::Each,
             request_log: None,
             hooks_to_private_addresses: false,
             hook_max_age_s: 3 * 24 * 3600,
@@ -271,7 +277,7 @@ impl Server {
         let listener = listener.map_err(|source| ServerError::Listen { listen, source })?;
         let addr = listener.local_addr().map_err(|source| ServerError::Listen { listen, source })?;
 
-        let store = Store::open(&data_dir.join("cuewire.db"))?;
+        let store = Store::open(&data_dir.join("cuewire.db"), config.sync)?;
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
         let public_url = config.public_url.unwrap_or_else(|| format!("http://{addr}"));
         if public_url.contains("://0.0.0.0") || public_url.contains("://[::]") {
@@ -292,14 +298,28 @@ impl Server {
             runtime.handle().clone(),
         );
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
-        let host = Host::start(store, stages, transcripts, storages, hooks, config.first_participant_timeout_s)?;
+        let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
+        let host =
+            Host::start(store, stages, transcripts, storages, hooks, stalls, config.first_participant_timeout_s)?;
         host.stages.hand_on(&host)?;
         host.transcripts.start(&host, runtime.handle());
 
         let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
-        let app = Arc::new(App { host, api_key, api_secret, hooks_to_private_addresses, log, shutdown, sockets });
+        let app = Arc::new(App {
+            host,
+            api_key,
+            api_secret,
+            hooks_to_private_addresses,
+            log,
+            probed: tokio::sync::Mutex::default(),
+            shutdown,
+            sockets,
+        });
         runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins)));
         runtime.spawn(tick(app.clone()));
+        if config.sync == Sync::Second {
+            runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
+        }
         runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
         Ok(Self { app, addr, runtime: Some(runtime), _lock: lock })
     }
@@ -358,6 +378,22 @@ async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router) {
                 tracing::error!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// Has the journal written to disk, whoever wrote to it: what SQLite has committed by then is in this file.
+async fn sync_each_second(journal: PathBuf, shutdown: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let journal = journal.clone();
+        let synced = tokio::task::spawn_blocking(move || std::fs::File::open(journal)?.sync_data()).await;
+        if let Ok(Err(error)) = synced {
+            tracing::error!("the journal cannot be synced: {error}");
         }
     }
 }

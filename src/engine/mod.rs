@@ -256,6 +256,11 @@ impl Clock {
         Self { start: Instant::now(), utc }
     }
 
+    /// Since it started.
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn utc(&self, instant: Instant) -> Timestamp {
         let since = instant.saturating_duration_since(self.start);
         self.utc.plus_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
@@ -403,6 +408,20 @@ impl Engine {
         self.core.check(model, &config)?;
         let smaller = self.core.smaller(model, &config);
         self.command(track, Command::Configure { config: Box::new(config), smaller })
+    }
+
+    /// For how long the track's oldest caption has been open or awaited: since speech was heard of which nothing final was
+    /// said. Zero where there is none. A caption is open for `max_speech_caption_ms` at most; much more is a decoder that hangs.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownTrack`].
+    pub fn unfinished_for(&self, track: TrackId) -> Result<Duration, EngineError> {
+        let since = self.handle(track, |handle| handle.shared.unfinished_since.load(Ordering::Relaxed))?;
+        Ok(if since == 0 {
+            Duration::ZERO
+        } else {
+            Duration::from_nanos(self.core.clock.nanos().saturating_sub(since))
+        })
     }
 
     /// Everything that happens from now on.

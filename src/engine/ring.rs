@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) taken: AtomicU64,
     /// Pushes refused, the ring being full.
     pub(super) refused: AtomicU64,
+    /// Since when a caption is unfinished, the oldest: nanoseconds of the engine's clock; 0: none is.
+    pub(super) unfinished_since: AtomicU64,
 }
 
 /// A push was refused. Nothing of it was taken.

@@ -57,6 +57,8 @@ pub(super) struct Track {
     marks: VecDeque<(CaptionId, u64)>,
     /// The last mark of the others.
     marked: u64,
+    /// The oldest caption that is open or awaited.
+    unfinished: Option<CaptionId>,
     /// Where the last audio ended, by the sender's clock, and when it came.
     heard_to: Timestamp,
     heard_at: Instant,
@@ -136,6 +138,7 @@ impl Track {
             closed: VecDeque::new(),
             marks: VecDeque::new(),
             marked: 0,
+            unfinished: None,
             heard_to: Timestamp::EPOCH,
             heard_at: Instant::now(),
             wake_up: None,
@@ -351,10 +354,22 @@ impl Track {
                 Output::Wait(wake_up) => {
                     self.wake_up = wake_up;
                     self.meter.count(&self.session, &self.shared);
-                    self.say_marks(self.session.unfinished_from(), core);
+                    let unfinished = self.session.unfinished_from();
+                    self.note_unfinished(unfinished, core);
+                    self.say_marks(unfinished, core);
                     return;
                 }
             }
+        }
+    }
+
+    /// Notes since when the oldest caption has been open or awaited.
+    fn note_unfinished(&mut self, unfinished: CaptionId, core: &Core) {
+        let oldest = Some(unfinished).filter(|id| *id < self.session.next_caption());
+        if oldest != self.unfinished {
+            self.unfinished = oldest;
+            let since = oldest.map_or(0, |_| core.clock.nanos().max(1));
+            self.shared.unfinished_since.store(since, Ordering::Relaxed);
         }
     }
 

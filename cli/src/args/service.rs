@@ -24,6 +24,8 @@ Keys of the --config file, each with its default; an environment variable wins o
   request_log = \"…\"                   # a line of JSON a request; none
   default_storage = \"archive\"           # one of [storages]; none: the data folder
   upload_give_up_s = 86400              # an upload that fails for so long is call.transcription_failed
+  sync = \"each\"                       # what a loss of power leaves: each, second (all but the last), never (no promise)
+  stall_event_s = 30                    # speech without a caption for so long is call.captions_stalled
   hooks_to_private_addresses = false    # whether webhooks may lead into this network
   hook_max_age_s = 259200               # an event that a hook does not take for so long is given up
 

@@ -46,11 +46,36 @@ pub(crate) struct App {
     pub(crate) hooks_to_private_addresses: bool,
     /// Where a line a request goes; none in tests.
     pub(crate) log: RequestLog,
+    /// Whether it was ready when somebody last asked.
+    pub(crate) probed: tokio::sync::Mutex<Probed>,
     /// Sockets are to be closed.
     pub(crate) shutdown: CancellationToken,
     /// Sockets that are open.
     pub(crate) sockets: tokio_util::task::TaskTracker,
 }
+
+impl App {
+    /// Whether a request could be served, and what it changes written: looked at once a second at most.
+    async fn is_ready(&self) -> Result<(), String> {
+        if self.shutdown.is_cancelled() {
+            return Err("the server is shutting down".into());
+        }
+        let mut probed = self.probed.lock().await;
+        if let Some((_, known)) = probed.as_ref().filter(|(at, _)| at.elapsed() < Duration::from_secs(1)) {
+            return known.clone();
+        }
+        let probe = self.host.run(|change| Ok(change.store.probe(change.now)?));
+        let ready = match tokio::time::timeout(PATIENCE, probe).await {
+            Ok(written) => written.map_err(|error| error.message),
+            Err(_) => Err("the database does not answer".into()),
+        };
+        *probed = Some((Instant::now(), ready.clone()));
+        ready
+    }
+}
+
+/// What was found out when.
+pub(crate) type Probed = Option<(Instant, Result<(), String>)>;
 
 /// A line of JSON a request, without secrets and without anything that was said.
 pub(crate) struct RequestLog(pub(crate) Option<std::sync::Mutex<std::fs::File>>);
@@ -106,9 +131,9 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     match (parts.method.as_str(), path.as_str()) {
         ("GET", "/healthz") => return plain(StatusCode::OK, "ok\n"),
         ("GET", "/readyz") => {
-            return match app.host.run(|_| Ok(())).await {
-                Ok(()) if !app.shutdown.is_cancelled() => plain(StatusCode::OK, "ready\n"),
-                _ => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            return match app.is_ready().await {
+                Ok(()) => plain(StatusCode::OK, "ready\n"),
+                Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             };
         }
         ("GET" | "HEAD", path) if path.starts_with("/transcripts/") => {
@@ -245,8 +270,8 @@ pub(crate) fn log(app: &App, operation: &str, client: &str, token: &str, status:
     }));
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response {
-    (status, text).into_response()
+fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
+    (status, text.into()).into_response()
 }
 
 fn status_of(error: &ApiError) -> StatusCode {

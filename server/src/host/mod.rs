@@ -25,9 +25,15 @@ use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
 use crate::storage::{StorageConfig, Storages};
-use crate::store::{Outgoing, Store, StoreError, Writer};
+use crate::store::{Gone, Outgoing, Store, StoreError, Writer};
 use crate::transcripts::Transcripts;
 use crate::user::Profile;
+
+mod stalls;
+mod unwritten;
+
+pub(crate) use stalls::Stalls;
+use unwritten::{Must, Unwritten};
 
 /// The call types that are there from the start.
 const CALL_TYPES: [&str; 4] = ["default", "audio_room", "livestream", "development"];
@@ -55,6 +61,8 @@ pub struct Host {
     pub(crate) transcripts: Transcripts,
     pub(crate) storages: Storages,
     pub(crate) hooks: Hooks,
+    pub(crate) unwritten: Unwritten,
+    stalls: Stalls,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
 }
@@ -93,12 +101,13 @@ impl Host {
     ///
     /// # Errors
     /// [`StoreError`], or that no thread could be started.
-    pub fn start(
+    pub(crate) fn start(
         store: Store,
         stages: Stages,
         transcripts: Transcripts,
         storages: Storages,
         hooks: Hooks,
+        stalls: Stalls,
         first_participant_s: u32,
     ) -> Result<Arc<Self>, crate::ServerError> {
         for name in CALL_TYPES {
@@ -115,6 +124,8 @@ impl Host {
             transcripts,
             storages,
             hooks,
+            unwritten: Unwritten::default(),
+            stalls,
             first_participant_s,
         });
         host.submit(|change| change.configure_hooks(), |result| report("starting hooks", result));
@@ -131,16 +142,27 @@ impl Host {
     }
 
     /// Does a job, and gives its result to `answer` once it is committed. What gives an error has changed nothing.
-    pub fn submit<R: Send + 'static>(
+    pub(crate) fn submit<R: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
         answer: impl FnOnce(Result<R, ApiError>) + Send + 'static,
     ) {
+        let answer = move |_: &Arc<Self>, result: Result<_, Gone>| match result {
+            Ok(result) => answer(result),
+            Err(gone) => answer(Err(ApiError::new(Code::Internal, gone.to_string()))),
+        };
+        self.submit_raw(job, answer);
+    }
+
+    /// The same, for who acts on what could not be written.
+    fn submit_raw<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
+        answer: impl FnOnce(&Arc<Self>, Result<Result<R, ApiError>, Gone>) + Send + 'static,
+    ) {
         let (host, committed) = (self.clone(), self.clone());
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(store) = store.as_ref() else {
-            return answer(Err(ApiError::new(Code::Internal, "the server is shutting down: try again")));
-        };
+        let Some(store) = store.as_ref() else { return answer(self, Err(Gone::ended())) };
         store.submit(
             move |store| {
                 let mut change = Change::new(&host, store);
@@ -148,14 +170,13 @@ impl Host {
                 Ok::<_, ApiError>((result, change.outcome))
             },
             move |result| {
-                answer(match result {
-                    Ok(Ok((result, outcome))) => {
+                let result = result.map(|result| {
+                    result.map(|(result, outcome)| {
                         committed.carry_out(outcome);
-                        Ok(result)
-                    }
-                    Ok(Err(error)) => Err(error),
-                    Err(gone) => Err(ApiError::new(Code::Internal, gone.to_string())),
+                        result
+                    })
                 });
+                answer(&committed, result);
             },
         );
     }
@@ -185,32 +206,29 @@ impl Host {
 
     /// Tells a call what happened.
     pub fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
-        self.submit(move |change| change.tell(&cid, input), |result| report("telling a call what happened", result));
+        self.must(Must::new(move |change| change.tell(&cid, input.clone())));
     }
 
     /// A participant's connection is closed, and their last caption is there: they have left, unless they are back by now.
     pub fn left(self: &Arc<Self>, cid: Cid, user_id: String) {
-        self.submit(
-            move |change| {
-                // Who joins does so in a job too: no join comes in between.
-                if change.host.stages.is_here(&cid, &user_id) {
-                    return Ok(());
-                }
-                change.tell(&cid, Input::Left { user_id })
-            },
-            |result| report("telling a call who has left", result),
-        );
+        self.must(Must::new(move |change| {
+            // Who joins does so in a job too: no join comes in between.
+            if change.host.stages.is_here(&cid, &user_id) {
+                return Ok(());
+            }
+            change.tell(&cid, Input::Left { user_id: user_id.clone() })
+        }));
     }
 
     /// A caption is final.
     pub fn heard(self: &Arc<Self>, cid: Cid, caption: Caption, mark: u64, ledger: Option<Ledger>) {
-        self.submit(
-            move |change| {
-                change.ledger = ledger;
-                change.tell(&cid, Input::Caption { caption, mark })
-            },
-            |result| report("telling a call of a caption", result),
-        );
+        let of = cid.clone();
+        let mut job = Must::new(move |change| {
+            change.ledger = ledger;
+            change.tell(&cid, Input::Caption { caption: caption.clone(), mark })
+        });
+        job.caption_of = Some(of);
+        self.must(job);
     }
 
     /// Something is known of a caption that is still open: told where captions are shown, and kept nowhere.
@@ -235,6 +253,8 @@ impl Host {
             },
             |result| report("waking calls", result),
         );
+        self.retry();
+        self.look_for_stalls();
     }
 
     fn carry_out(self: &Arc<Self>, outcome: Outcome) {

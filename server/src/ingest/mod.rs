@@ -150,6 +150,18 @@ impl Stages {
         self.model.check(&config_of(Some(recognition), false))
     }
 
+    /// Participants of whom speech was heard, of which nothing final was said, and for how long: those where that is `least` or
+    /// more.
+    pub(crate) fn stalled(&self, least: std::time::Duration) -> Vec<(Cid, String, std::time::Duration)> {
+        let Some(engine) = self.engine() else { return Vec::new() };
+        let state = self.lock();
+        let seats = state.tracks.iter().filter_map(|(track, (cid, user_id))| {
+            let lasts = engine.unfinished_for(*track).ok().filter(|lasts| *lasts >= least)?;
+            Some((cid.clone(), user_id.clone(), lasts))
+        });
+        seats.collect()
+    }
+
     /// Whether the engine does without anything at present.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {

@@ -95,11 +95,7 @@ impl Bucket {
                     Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(&key.0),
                     None => GoogleCloudStorageBuilder::from_env(),
                 };
-                let written = config.gcs_credentials.as_ref().and_then(|key| {
-                    let key: serde_json::Value = serde_json::from_str(&key.0).ok()?;
-                    Some(key["gcs_base_url"].as_str()?.trim_end_matches('/').to_string())
-                });
-                let base_url = written.unwrap_or_else(|| "https://storage.googleapis.com".into());
+                let base_url = config.gcs_base_url().unwrap_or_else(|| "https://storage.googleapis.com".into());
                 builder = builder
                     .with_bucket_name(bucket)
                     .with_client_options(options().with_allow_http(base_url.starts_with("http://")))
@@ -162,7 +158,7 @@ impl Bucket {
         options.attributes.insert(object_store::Attribute::ContentType, content_type.into());
         match self.files.put_opts(&self.path_of(name), PutPayload::from(bytes), options).await {
             Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(why(&error)),
         }
     }
 
@@ -173,7 +169,7 @@ impl Bucket {
     pub async fn delete(&self, name: &str) -> Result<(), String> {
         match self.files.delete(&self.path_of(name)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(why(&error)),
         }
     }
 
@@ -189,6 +185,20 @@ impl Bucket {
     /// Why it cannot be signed.
     pub async fn signed_url(&self, name: &str, expires_in: Duration) -> Result<String, String> {
         let url = self.signer.signed_url(http::Method::GET, &self.path_of(name), expires_in).await;
-        url.map(String::from).map_err(|error| chain(&error))
+        url.map(String::from).map_err(|error| why(&error))
     }
+}
+
+/// Why a storage refuses, for whoever watches a call. Its own words, which may have more in them than all should read, are logged.
+fn why(error: &Error) -> String {
+    let all = chain(error);
+    tracing::warn!("a storage: {all}");
+    let code = all.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
+    let why = match error {
+        Error::NotFound { .. } => "the bucket is not there",
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => "access is denied: look at its credentials",
+        _ => "it cannot be reached, or fails",
+    };
+    let is_plain = |code: &&str| code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric());
+    code.filter(is_plain).map_or_else(|| why.to_string(), |code| format!("{why} ({code})"))
 }

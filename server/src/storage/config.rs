@@ -109,11 +109,18 @@ impl StorageConfig {
         if bucket.is_empty() || bucket.len() > MAX_BUCKET_BYTES || bucket.contains(['/', '?', '#', ' ']) {
             return Err(format!("bucket is `{bucket}`: allowed is a bucket's name of 1 – {MAX_BUCKET_BYTES} bytes"));
         }
-        if path.len() > MAX_PATH_BYTES || object_store::path::Path::parse(path.trim_matches('/')).is_err() {
-            let why = "allowed are names parted by `/`, none of them empty, `.` or `..`";
+        // Of other characters clients, storages and signatures have different spellings.
+        let is_plain = |name: &str| {
+            let is_char = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
+            !name.is_empty() && name != "." && name != ".." && name.chars().all(is_char)
+        };
+        let names = path.trim_matches('/');
+        if path.len() > MAX_PATH_BYTES || !(names.is_empty() || names.split('/').all(is_plain)) {
+            let why =
+                "allowed are names of letters, digits, `-`, `_`, `.` and `=`, parted by `/`, none of them `.` or `..`";
             return Err(format!("path: {why}, of {MAX_PATH_BYTES} bytes in all"));
         }
-        let is_url = |url: &str| url.is_empty() || url.starts_with("https://") || url.starts_with("http://");
+        let is_url = |url: &str| url.is_empty() || is_http_url(url);
         match (self.storage_type, &self.aws_s3, &self.azure_blob) {
             (StorageType::S3, Some(s3), _) => {
                 if s3.s3_region.is_empty() {
@@ -140,9 +147,19 @@ impl StorageConfig {
                 }
             }
             (StorageType::Abs, _, None) => return Err("azure_blob is missing".into()),
-            (StorageType::Gcs, ..) => {}
+            (StorageType::Gcs, ..) => {
+                if self.gcs_base_url().is_some_and(|url| !is_http_url(&url)) {
+                    return Err("gcs_credentials: its gcs_base_url is no URL".into());
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Where the credentials say that Google is, if not there.
+    pub(super) fn gcs_base_url(&self) -> Option<String> {
+        let key: serde_json::Value = serde_json::from_str(&self.gcs_credentials.as_ref()?.0).ok()?;
+        Some(key["gcs_base_url"].as_str()?.trim_end_matches('/').to_string())
     }
 
     /// With the secrets of what it takes the place of, where it has none of its own.
@@ -169,4 +186,8 @@ impl StorageConfig {
         }
         self
     }
+}
+
+fn is_http_url(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }

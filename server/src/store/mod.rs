@@ -6,16 +6,17 @@
 //! one commit, and who is answered was committed. Those who watch by WebSocket get what is committed as it is handed on in memory;
 //! for hooks it stays until each has had it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cuewire::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::app::AppSettings;
 use crate::call::{Call, CallType, Cid};
@@ -107,6 +108,7 @@ const MIGRATIONS: &[&str] = &[
         error TEXT NOT NULL
     ) STRICT;
     CREATE TABLE app (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL) STRICT;
+    CREATE TABLE probe (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
     CREATE TABLE storages (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
     ALTER TABLE transcripts ADD COLUMN storage TEXT; -- none: the server's disk
     ALTER TABLE transcripts ADD COLUMN is_external INTEGER NOT NULL DEFAULT 0;
@@ -132,6 +134,9 @@ pub enum StoreError {
     /// The database says so.
     #[error("the database: {0}")]
     Sql(#[from] rusqlite::Error),
+    /// Nothing can be written.
+    #[error("{0}")]
+    Unwritable(String),
     /// What it holds is not what was written.
     #[error("the database holds {what} that cannot be read: {source}")]
     State {
@@ -150,6 +155,19 @@ pub enum StoreError {
     },
 }
 
+/// When what was committed is on disk, so that it survives a loss of power; that of the process it survives in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// Before anybody hears of it: with each caption, and each answer.
+    #[default]
+    Each,
+    /// Within a second.
+    Second,
+    /// When the system writes it.
+    Never,
+}
+
 /// The database, within one transaction or between two.
 pub struct Store {
     connection: Connection,
@@ -157,8 +175,11 @@ pub struct Store {
     users: RefCell<HashMap<String, Option<Profile>>>,
     call_types: RefCell<HashMap<String, Option<CallType>>>,
     app: RefCell<Option<Arc<AppSettings>>>,
+    failure: Cell<Option<String>>,
 }
 
+/// How long whoever else has the database is waited for at a time.
+const BUSY: Duration = Duration::from_secs(1);
 /// Users, and call types, that are remembered.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -191,18 +212,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut options = std::fs::File::options();
-        options.append(true).create(true);
-        // What was said is its owner's; SQLite's other files have the mode of this one.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        // Where it cannot be made, SQLite says why.
-        let _ = options.open(path);
+    pub fn open(path: &Path, sync: Sync) -> Result<Self, StoreError> {
+        // What was said is its owner's, and so are the keys of storages; SQLite's other files have the mode of this one. Where it
+        // cannot be made, SQLite says why.
+        if let Ok(file) = crate::keys::owned_file().append(true).create(true).open(path) {
+            crate::keys::own(&file);
+        }
         let connection = Connection::open(path)?;
-        // What was committed survives a loss of power.
+        connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        // With NORMAL a loss of power takes the last commits with it, and breaks nothing.
+        connection.pragma_update(None, "synchronous", if sync == Sync::Each { "FULL" } else { "NORMAL" })?;
         Self::migrated(connection)
     }
 
@@ -228,7 +248,13 @@ impl Store {
         if found > known {
             return Err(StoreError::Newer { found, known });
         }
-        Ok(Self { connection, users: RefCell::default(), call_types: RefCell::default(), app: RefCell::default() })
+        Ok(Self {
+            connection,
+            users: RefCell::default(),
+            call_types: RefCell::default(),
+            app: RefCell::default(),
+            failure: Cell::default(),
+        })
     }
 
     /// A change was taken back: what was remembered of it is not so.
@@ -466,8 +492,42 @@ impl Store {
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-        self.connection.prepare_cached(sql)?.execute(params)?;
+        let done = self.connection.prepare_cached(sql).and_then(|mut query| query.execute(params));
+        if let Err(error) = &done
+            && !matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
+        {
+            self.failure.set(Some(error.to_string()));
+        }
+        done?;
         Ok(())
+    }
+
+    /// Why nothing can be written, where that was found out: the disk is full, for one. Nothing of the transaction is to stay.
+    fn take_failure(&self) -> Option<StoreError> {
+        self.failure.take().map(StoreError::Unwritable)
+    }
+
+    /// Writes something that means nothing.
+    ///
+    /// # Errors
+    /// Where nothing can be written.
+    pub fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.execute("INSERT OR REPLACE INTO probe (one, at) VALUES (1, ?1)", params![now.as_nanos()])
+    }
+
+    /// Does something that leaves nothing behind where it fails, whatever was done before.
+    ///
+    /// # Errors
+    /// The action's own, within; and [`StoreError`].
+    pub fn apart<R, E>(&self, act: impl FnOnce() -> Result<R, E>) -> Result<Result<R, E>, StoreError> {
+        self.connection.execute_batch("SAVEPOINT apart")?;
+        let result = act();
+        if result.is_err() {
+            self.forget_remembered();
+            self.connection.execute_batch("ROLLBACK TO apart")?;
+        }
+        self.connection.execute_batch("RELEASE apart")?;
+        Ok(result)
     }
 
     fn one<T: DeserializeOwned>(
@@ -510,11 +570,11 @@ mod tests {
     fn an_old_database_is_migrated_and_a_newer_one_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        Store::open(&path).unwrap().put_call_type(&CallType::new("default", Timestamp::EPOCH)).unwrap();
-        let again = Store::open(&path).unwrap();
+        Store::open(&path, Sync::Each).unwrap().put_call_type(&CallType::new("default", Timestamp::EPOCH)).unwrap();
+        let again = Store::open(&path, Sync::Each).unwrap();
         assert_eq!(again.call_types().unwrap(), [CallType::new("default", Timestamp::EPOCH)]);
         again.connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
-        let error = Store::open(&path).unwrap_err().to_string();
+        let error = Store::open(&path, Sync::Each).unwrap_err().to_string();
         assert!(error.contains(&format!("version {}", MIGRATIONS.len() + 1)), "{error}");
     }
 }

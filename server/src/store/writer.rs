@@ -4,6 +4,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,18 +14,24 @@ use super::{Store, StoreError};
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
 /// A transaction is begun so often, at such intervals, before its jobs are given up.
-const MOST_TRIES: u32 = 5;
+const MOST_TRIES: u32 = 3;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What is to happen once the commit is known to have succeeded, or failed.
-type Answer = Box<dyn FnOnce(bool) + Send>;
+type Answer = Box<dyn FnOnce(&Result<(), Gone>) + Send>;
 /// Without a store there is nothing but the answer.
 type Job = Box<dyn FnOnce(Option<&Store>) -> (bool, Answer) + Send>;
 
 /// The job was not done, or is not on disk: the writer has ended, or the database failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the database takes no more changes")]
-pub struct Gone;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written: {0}")]
+pub struct Gone(Arc<str>);
+
+impl Gone {
+    pub(crate) fn ended() -> Self {
+        Self("the server is shutting down".into())
+    }
+}
 
 /// Where jobs go. Dropping it waits for those that are there.
 pub struct Writer {
@@ -54,9 +61,14 @@ impl Writer {
         E: Send + 'static,
     {
         let job: Job = Box::new(|store| {
-            let Some(result) = store.map(job) else { return (false, Box::new(move |_| answer(Err(Gone)))) };
+            let Some(result) = store.map(job) else {
+                return (false, Box::new(move |committed| answer(Err(lost(committed)))));
+            };
             let keep = result.is_ok();
-            (keep, Box::new(move |committed| answer(if committed { Ok(result) } else { Err(Gone) })))
+            let answer = move |committed: &Result<(), Gone>| {
+                answer(if committed.is_ok() { Ok(result) } else { Err(lost(committed)) });
+            };
+            (keep, Box::new(answer))
         });
         // The thread is there as long as this is; a job that it cannot take drops its answer, and with it who waits.
         let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
@@ -73,7 +85,7 @@ impl Writer {
     {
         let (sender, receiver) = channel();
         self.submit(job, move |result| drop(sender.send(result)));
-        receiver.recv().unwrap_or(Err(Gone))
+        receiver.recv().unwrap_or_else(|_| Err(Gone::ended()))
     }
 }
 
@@ -87,18 +99,23 @@ impl Drop for Writer {
     }
 }
 
+/// Why a job that was not done, or not kept, is not on disk.
+fn lost(committed: &Result<(), Gone>) -> Gone {
+    committed.clone().err().unwrap_or_else(Gone::ended)
+}
+
 fn work(store: &Store, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut answers = Vec::new();
         let jobs = std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1));
-        let committed = together(store, jobs, &mut answers);
-        if let Err(error) = &committed {
+        let committed = together(store, jobs, &mut answers).map_err(|error| {
             store.forget_remembered();
-            tracing::error!("{} changes are lost: {error}", answers.len());
-        }
+            tracing::error!("{} changes are not on disk: {error}", answers.len());
+            Gone(error.to_string().into())
+        });
         for answer in answers {
             // Foreign code.
-            let _ = catch_unwind(AssertUnwindSafe(|| answer(committed.is_ok())));
+            let _ = catch_unwind(AssertUnwindSafe(|| answer(&committed)));
         }
     }
 }
@@ -106,9 +123,9 @@ fn work(store: &Store, queue: &Receiver<Job>) {
 /// All jobs in one transaction, and each in one of its own within. Every job has an answer, but one that panicked.
 fn together(store: &Store, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     let connection = &store.connection;
-    let mut state = begin(store);
+    let mut state = begin(store).map_err(StoreError::from);
     for job in jobs {
-        let begun = state.and_then(|()| connection.execute_batch("SAVEPOINT job"));
+        let begun = state.and_then(|()| Ok(connection.execute_batch("SAVEPOINT job")?));
         if begun.is_err() {
             state = begun;
             answers.push(job(None).1);
@@ -120,14 +137,17 @@ fn together(store: &Store, jobs: impl Iterator<Item = Job>, answers: &mut Vec<An
         } else {
             store.forget_remembered();
             connection.execute_batch("ROLLBACK TO job; RELEASE job")
-        };
+        }
+        .map_err(StoreError::from);
+        state = store.take_failure().map_or(state, Err);
         answers.extend(done.ok().map(|(_, answer)| answer));
     }
-    state.and_then(|()| connection.execute_batch("COMMIT")).inspect_err(|_| {
+    let committed = state.and_then(|()| Ok(connection.execute_batch("COMMIT")?));
+    if committed.is_err() {
         // There may be nothing to take back.
         let _ = connection.execute_batch("ROLLBACK");
-    })?;
-    Ok(())
+    }
+    committed
 }
 
 /// Begins, once whoever else has the database lets it go.
@@ -146,6 +166,7 @@ fn begin(store: &Store) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::super::Sync;
     use super::*;
     use crate::call::CallType;
 
@@ -199,7 +220,7 @@ mod tests {
     fn writes_until_it_dies() {
         use std::io::Write as _;
         let Some(path) = std::env::var_os("CUEWIRE_TEST_DATABASE") else { return };
-        let writer = Writer::start(Store::open(path.as_ref()).unwrap()).unwrap();
+        let writer = Writer::start(Store::open(path.as_ref(), Sync::Each).unwrap()).unwrap();
         for i in 0.. {
             let said = writer.run(put(format!("type-{i:05}"))).unwrap();
             if said.is_ok() {
@@ -233,7 +254,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         while next(&mut kept).is_some() {}
-        let there = names(&Store::open(&path).unwrap());
+        let there = names(&Store::open(&path, Sync::Each).unwrap());
         assert!(
             kept.iter().all(|i| there.contains(&format!("type-{i:05}"))),
             "{} of {} are there",
