@@ -179,7 +179,7 @@ pub struct Store {
 }
 
 /// How long whoever else has the database is waited for at a time.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_millis(500);
 /// Users, and call types, that are remembered.
 const MOST_REMEMBERED: usize = 10_000;
 

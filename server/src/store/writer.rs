@@ -14,7 +14,7 @@ use super::{Store, StoreError};
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
 /// A transaction is begun so often, at such intervals, before its jobs are given up.
-const MOST_TRIES: u32 = 3;
+const MOST_TRIES: u32 = 2;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// What is to happen once the commit is known to have succeeded, or failed.

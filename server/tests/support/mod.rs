@@ -43,6 +43,7 @@ fn model(decodes: Arc<AtomicU64>) -> Arc<dyn Model> {
 
 pub(crate) struct Service {
     server: Option<Server>,
+    model: Arc<dyn Model>,
     pub(crate) folder: tempfile::TempDir,
     /// How often the model was asked.
     pub(crate) decodes: Arc<AtomicU64>,
@@ -92,8 +93,7 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
     })
 }
 
-fn start(folder: &std::path::Path, decodes: Arc<AtomicU64>, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    let model = model(decodes);
+fn start(folder: &std::path::Path, model: Arc<dyn Model>, change: impl FnOnce(&mut ServerConfig)) -> Server {
     let engine = Engine::start(EngineConfig::default(), vec![model.clone()]).unwrap();
     let mut config = ServerConfig::new(folder, KEY, SECRET);
     config.listen = ([127, 0, 0, 1], 0).into();
@@ -116,13 +116,20 @@ impl Service {
     }
 
     pub(crate) fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let decodes: Arc<AtomicU64> = Arc::default();
+        Self { decodes: decodes.clone(), ..Self::start_model(model(decodes), change) }
+    }
+
+    /// Over a model of one's own.
+    pub(crate) fn start_model(model: Arc<dyn Model>, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let decodes = Arc::default();
-        let server = start(folder.path(), Arc::clone(&decodes), change);
+        let server = start(folder.path(), model.clone(), change);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
         Self {
             addr: server.local_addr().to_string(),
             server: Some(server),
+            model,
             folder,
             decodes,
             agent: agent.into(),
@@ -137,7 +144,7 @@ impl Service {
 
     pub(crate) fn restart_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
         self.server.take().unwrap().shutdown(PATIENCE);
-        let server = start(self.folder.path(), self.decodes.clone(), change);
+        let server = start(self.folder.path(), self.model.clone(), change);
         self.addr = server.local_addr().to_string();
         self.server = Some(server);
     }

@@ -1,0 +1,142 @@
+//! What becomes of captions when something fails: the model, the journal.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
+use cuewire::engine::{Idle, Model};
+use serde_json::json;
+use support::receiver::Receiver;
+use support::{Service, Socket, eventually, types, utterance};
+
+const CALL: &str = "/api/v2/video/call/default/c";
+
+/// A model that answers as a script says.
+fn scripted(
+    script: impl Fn(&DecodeJob) -> Result<Hypothesis, DecodeError> + Send + Sync + Clone + 'static,
+) -> Arc<dyn Model> {
+    Arc::new(move |_: &Idle| ScriptedDecoder::new(script.clone()))
+}
+
+/// A watcher of a call that is transcribed and captioned.
+fn watched(service: &Service) -> Socket {
+    service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
+    let (watcher, connection) = service.watch("alice", "");
+    service.ok("GET", &format!("/video/call/default/c?connection_id={connection}"), "alice", &json!({}));
+    service.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({"enable_closed_captions": true}));
+    watcher
+}
+
+#[test]
+fn a_model_that_fails_again_and_again_ends_both_processes_and_says_so() {
+    let works = Arc::new(AtomicBool::new(true));
+    let model = {
+        let works = works.clone();
+        scripted(move |job| {
+            let answer = Hypothesis::certain("heard", job);
+            if works.load(Ordering::Relaxed) { Ok(answer) } else { Err(DecodeError::Failed("out of order".into())) }
+        })
+    };
+    let service = Service::start_model(model, |_| ());
+    let mut watcher = watched(&service);
+    let mut alice = service.join("default/c", "alice");
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+    works.store(false, Ordering::Relaxed);
+    // One failure is a gap and no more.
+    for _ in 0..3 {
+        alice.speak(&utterance());
+    }
+    let events = watcher.until("call.transcription_ready");
+    assert_eq!(
+        types(&events),
+        ["call.closed_captions_failed", "call.transcription_failed", "call.transcription_ready"],
+        "what was heard by then is kept"
+    );
+    assert!(events[1]["error"].as_str().unwrap().contains("out of order"));
+    let url = events[2]["call_transcription"]["url"].as_str().unwrap();
+    assert_eq!(service.fetch(url, None).1.lines().count(), 1);
+    works.store(true, Ordering::Relaxed);
+    service.ok("POST", &format!("{CALL}/start_closed_captions"), "", &json!({}));
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+}
+
+#[test]
+fn a_model_that_does_not_answer_is_told_of_and_its_caption_comes_when_it_does() {
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let hangs = Arc::new(AtomicU64::new(1));
+    let model = {
+        let hangs = hangs.clone();
+        scripted(move |job| {
+            if hangs.swap(0, Ordering::Relaxed) == 1 {
+                let _ = gate.lock().unwrap().recv();
+            }
+            Ok(Hypothesis::certain("heard", job))
+        })
+    };
+    let receiver = Receiver::start();
+    let service = Service::start_model(model, |config| {
+        (config.stall_event_s, config.hooks_to_private_addresses) = (2, true);
+    });
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
+    let mut watcher = watched(&service);
+    let mut alice = service.join("default/c", "alice");
+    let began = Instant::now();
+    alice.speak(&utterance());
+    let stalled = watcher.until("call.captions_stalled").pop().unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!((&stalled["speaker_id"], &stalled["seconds"]), (&json!("alice"), &json!(2)));
+    assert!(stalled["created_at"].is_string() && stalled["reason"].is_string());
+    eventually("hooks too", || receiver.types("c").contains(&"call.captions_stalled".to_string()));
+    release.send(()).unwrap();
+    let events = watcher.until("call.closed_caption");
+    assert_eq!(types(&events), ["call.closed_caption"], "it is said once, and nothing is lost");
+    alice.speak(&utterance());
+    assert_eq!(types(&watcher.until("call.closed_caption")), ["call.closed_caption"]);
+}
+
+#[test]
+fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wait() {
+    let service = Service::start_with(|config| config.stall_event_s = 4);
+    let mut watcher = watched(&service);
+    let mut alice = service.join("default/c", "alice");
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+    let ready = || service.fetch(&service.url("/readyz"), None);
+    assert_eq!(ready().0, 200);
+
+    // Somebody else has the database.
+    let other = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..3 {
+        alice.speak(&utterance());
+    }
+    alice.leave();
+    eventually("it is not ready, and says why", || {
+        let (status, text, _) = ready();
+        status == 503 && text.contains("not ready: the journal cannot be written")
+    });
+    let start = service.request("POST", &format!("{CALL}/start_transcription"), "", &json!({}));
+    assert_eq!(start.0, 500, "{start:?}");
+    assert!(watcher.is_silent(Duration::from_secs(3)), "nobody sees what is not on disk");
+
+    other.execute_batch("COMMIT").unwrap();
+    let events = watcher.until("call.session_participant_left");
+    let captions = ["call.closed_caption"; 3];
+    assert_eq!(types(&events)[..3], captions, "all of it comes, in its order, and each once");
+    assert_eq!(types(&events)[3..], ["call.session_participant_left"]);
+    let starts: Vec<_> =
+        events[..3].iter().map(|event| support::time(&event["closed_caption"]["start_time"])).collect();
+    assert!(starts.is_sorted(), "{starts:?}");
+    eventually("it is ready again", || ready().0 == 200);
+    service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
+    let ended = watcher.until("call.transcription_ready").pop().unwrap();
+    let text = service.fetch(ended["call_transcription"]["url"].as_str().unwrap(), None).1;
+    assert_eq!(text.lines().count(), 4, "{text}");
+}
