@@ -20,7 +20,7 @@ use cuewire::transcript::Format;
 mod service;
 
 #[cfg(feature = "serve")]
-pub(crate) use service::{BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs};
+pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs};
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
@@ -188,6 +188,10 @@ pub(crate) enum Command {
     #[cfg(feature = "serve")]
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Copy a server's data folder, also while it runs.
+    #[cfg(feature = "serve")]
+    #[command(after_help = service::BACKUP_NOTES)]
+    Backup(BackupArgs),
     /// Fetch models, look into them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),

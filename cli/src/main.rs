@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         Command::Call(args) => call::run(&args),
         #[cfg(feature = "serve")]
         Command::Key(command) => serve::key(&command),
+        #[cfg(feature = "serve")]
+        Command::Backup(args) => serve::backup(&args),
         #[cfg(feature = "hub")]
         Command::Model(ModelCommand::Pull(args)) => hub::pull(&args),
         #[cfg(not(feature = "hub"))]

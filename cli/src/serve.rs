@@ -1,4 +1,4 @@
-//! `cuewire serve`: the service, and `cuewire key`: what its clients need to know.
+//! `cuewire serve`: the service; `cuewire key`: what its clients need to know; `cuewire backup`.
 //!
 //! In: flags, over the environment, over a file. Out: a server that runs until it is told to end.
 
@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuewire::engine::{Engine, EngineConfig, Model};
+use cuewire_server::backup::Backup;
 use cuewire_server::keys::ApiKey;
 use cuewire_server::storage::StorageConfig;
 use cuewire_server::store::Sync;
 use cuewire_server::{Server, ServerConfig};
 use serde::Deserialize;
 
-use crate::args::{KeyCommand, ServeArgs};
+use crate::args::{BackupArgs, KeyCommand, ServeArgs};
 use crate::output::print;
 use crate::run::Interrupt;
 use crate::{Failure, complain, model};
@@ -133,6 +134,14 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     // It is only ever sent to, and its sender lives as long as the process.
     let _ = interrupt.signal().recv();
     server.shutdown(PATIENCE);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn backup(args: &BackupArgs) -> Result<ExitCode, Failure> {
+    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
+    let Backup { files, bytes } = cuewire_server::backup::backup(&data_dir, &args.to)?;
+    let megabytes = bytes as f64 / 1e6;
+    complain(&format!("copied the database and {files} transcripts, {megabytes:.1} MB, to {}", args.to.display()));
     Ok(ExitCode::SUCCESS)
 }
 

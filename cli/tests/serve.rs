@@ -156,6 +156,10 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
         ("transcript_retention_days = -1\n", &["line 1", "-1"]),
         ("transcript_retention_days = 999999\n", &["transcript_retention_days", "999999", "36500"]),
         ("model = \"nowhere.gguf\"\n", &["nowhere.gguf"]),
+        ("sync = \"often\"\n", &["line 1", "often", "each", "second", "never"]),
+        ("default_storage = \"ours\"\n", &["default_storage", "`ours`", "storages.ours"]),
+        ("[storages.ours]\nstorage_type = \"s3\"\nbucket = \"captions\"\n", &["storages.ours", "aws_s3 is missing"]),
+        ("[storages.ours]\nstorage_type = \"s3\"\nbucket = \"b\"\nregion = 1\n", &["line 4", "region"]),
         ("listen = ", &["cuewire.toml", "line 1"]),
     ] {
         std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
@@ -246,4 +250,75 @@ fn what_was_answered_is_there_after_kill_9() {
     let text = agent.get(listed.unwrap()).call().unwrap().body_mut().read_to_string().unwrap();
     let texts: Vec<_> = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
     assert_eq!(texts.iter().map(|line| line["text"].as_str().unwrap()).collect::<Vec<_>>(), ["one", "two"]);
+}
+
+/// System calls of a server, from the first byte of a request to the first of its answer.
+fn system_calls_of_a_request(home: &Path, sync: &str) -> Vec<String> {
+    std::fs::write(home.join("cuewire.toml"), format!("sync = \"{sync}\"\n")).unwrap();
+    let trace = home.join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-s", "48", "-e", "trace=fdatasync,fsync,recvfrom,read,sendto,write,writev,pwrite64"]);
+    command.arg("-o").arg(&trace).arg(env!("CARGO_BIN_EXE_cuewire"));
+    command.args(["serve", "--data-dir", sync, "--listen", "127.0.0.1:0", "--config", "cuewire.toml"]);
+    command.env("HOME", home).env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret").current_dir(home);
+    let serving = Serving::start(&mut command);
+    let token =
+        cuewire_server::api::token::sign(None, cuewire_server::host::now().plus_nanos(3_600_000_000_000), "secret");
+    let url = format!("{}/api/v2/video/call/default/monday?api_key=key", serving.url);
+    let body = "{\"data\": {\"created_by_id\": \"carol\"}}";
+    let answer = ureq::post(url).header("Authorization", &token.unwrap()).send(body).unwrap();
+    assert_eq!(answer.status(), 201);
+    // What traces it ends with it, once it is told.
+    let of_server = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", serving.process.id())).unwrap();
+    let status = Command::new("kill").args(["-TERM", of_server.trim()]).status().unwrap();
+    assert!(status.success(), "{of_server}");
+    let mut serving = serving;
+    serving.process.wait().unwrap();
+    let calls: Vec<String> = std::fs::read_to_string(&trace).unwrap().lines().map(str::to_string).collect();
+    let asked = calls.iter().position(|call| call.contains("POST /api/v2")).unwrap();
+    let answered = calls.iter().position(|call| call.contains("HTTP/1.1 201")).unwrap();
+    calls[asked..answered].to_vec()
+}
+
+#[test]
+fn what_is_answered_was_synced_before_where_that_is_the_policy() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("!!!! SKIPPED: `strace` is not installed, which shows what is synced before an answer");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    for (sync, is_synced) in [("each", true), ("never", false)] {
+        let calls = system_calls_of_a_request(home.path(), sync);
+        let of_journal =
+            |name: &'static str| calls.iter().rposition(|call| call.contains(name) && call.contains("cuewire.db-wal>"));
+        let (written, synced) = (of_journal("pwrite64("), of_journal("sync("));
+        assert!(written.is_some(), "{calls:#?}");
+        assert_eq!(synced > written, is_synced, "sync = {sync}: {calls:#?}");
+    }
+}
+
+#[test]
+fn a_data_folder_is_copied_while_a_server_runs_over_it() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = cuewire(home.path());
+    let serving = Serving::start(command.args(["serve", "--listen", "127.0.0.1:0"]));
+    let mut command = cuewire(home.path());
+    let (code, out, err) = run(command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(RECORDING)));
+    assert_eq!(code, 0, "{err}");
+    assert!(!out.is_empty());
+    let copied = |to: &str| run(cuewire(home.path()).args(["backup", to]));
+    let (code, _, err) = copied("copy");
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("1 transcripts"), "{err}");
+    let (code, _, err) = copied("copy");
+    assert_eq!(code, 2);
+    assert!(err.contains("not empty"), "{err}");
+    drop(serving);
+    let mut command = cuewire(home.path());
+    let restored = Serving::start(command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir", "copy"]));
+    assert_eq!(restored.get("/readyz"), 200);
+    // With the key that clients have.
+    let (of_copy, of_first) = (["--data-dir", "copy"], [] as [&str; 0]);
+    let key = |args: &[&str]| run(cuewire(home.path()).args(["key", "show"]).args(args)).1;
+    assert_eq!(key(&of_copy), key(&of_first));
 }

@@ -59,6 +59,7 @@ use tokio_util::task::TaskTracker;
 
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod call;
 pub mod events;
 pub mod hooks;

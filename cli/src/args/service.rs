@@ -77,6 +77,30 @@ Exit codes:
   2    the command line makes no sense, there is no server, or a recording cannot be read
   130  interrupted (Ctrl-C); what was measured by then is printed";
 
+pub(super) const BACKUP_NOTES: &str = "\
+The copy has all that was committed when it was begun: database, finished transcripts, keys. It is a data folder: to restore it,
+end the server and start one with `--data-dir` and the copy. Sessions that were open end there, with their transcripts. The copy
+holds the secrets of storages and hooks, and is its owner's alone. What is in buckets is not copied, nor is the --config file.
+
+Examples:
+  cuewire backup /backups/2026-11-24
+  cuewire backup --data-dir /var/lib/cuewire /backups/2026-11-24
+
+Exit codes:
+  0    it is whole, and on disk
+  2    there is nothing to copy, or the copy cannot be written";
+
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    /// Where the copy goes: a folder that is not there, or empty
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+
+    /// The server's data folder [default: as of `cuewire serve`]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub(crate) struct ServeArgs {
     /// Where database, transcripts and keys are kept [default: $XDG_DATA_HOME/cuewire, or ~/.local/share/cuewire]

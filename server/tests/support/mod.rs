@@ -149,6 +149,32 @@ impl Service {
         self.server = Some(server);
     }
 
+    /// Over a copy of a folder.
+    pub(crate) fn start_over(folder: &std::path::Path) -> Self {
+        let mut service = Self::start();
+        service.end();
+        for name in ["", "transcripts"] {
+            let (from, to) = (folder.join(name), service.folder.path().join(name));
+            std::fs::remove_dir_all(&to).unwrap();
+            std::fs::create_dir(&to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+            if name.is_empty() {
+                std::fs::create_dir(to.join("transcripts")).unwrap();
+            }
+        }
+        service.begin();
+        service
+    }
+
+    /// Starts the server that was ended.
+    pub(crate) fn begin(&mut self) {
+        let server = start(self.folder.path(), self.model.clone(), |_| ());
+        self.addr = server.local_addr().to_string();
+        self.server = Some(server);
+    }
+
     /// Ends the server.
     pub(crate) fn end(&mut self) {
         self.server.take().unwrap().shutdown(PATIENCE);
