@@ -70,7 +70,7 @@ fn whatever_is_wrong_is_said_in_the_clients_format() {
         ("POST", "/api/v2/video/call/default/%2e%2e%2fx", "", &none, 4),
         ("POST", "/api/v2/video/call/default/a/go_live", "", &none, 16),
         ("GET", "/api/v2/nothing", "", &none, 16),
-        ("POST", "/api/v2/check_sqs", "", &none, 16),
+        ("POST", "/api/v2/check_sqs", "carol", &none, 17),
         ("DELETE", "/api/v2/external_storage/none", "", &none, 16),
         ("GET", "/api/v2/external_storage/none/check", "", &none, 16),
         ("GET", "/api/v2/external_storage", "carol", &none, 17),

@@ -23,7 +23,7 @@ mod call_types;
 mod storages;
 mod users;
 
-use app::{dead_letters, get_app, update_app};
+use app::{check_sqs, dead_letters, get_app, update_app};
 use call_types::call_types;
 use storages::{known_storage, storages};
 use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
@@ -168,6 +168,10 @@ pub(super) async fn answer(
                 _ => dead_letters(change, &request.query),
             })
             .await
+        }
+        O::CheckSqs => {
+            require_server(&request.token, "check a queue")?;
+            check_sqs(&host, request.body, app.hooks_to_private_addresses).await
         }
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             require_server(&request.token, "see or change call types")?;

@@ -149,17 +149,26 @@ fn private(address: IpAddr) -> String {
     )
 }
 
+/// The addresses of a name: such as the whole net has, or any.
+pub(super) async fn public_addresses(
+    name: &str,
+    may_be_private: bool,
+) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
+    // One private address among them is a name that leads somewhere else at the next look.
+    match found.iter().find(|address| !may_be_private && !is_public(address.ip())) {
+        Some(address) => Err(private(address.ip()).into()),
+        None => Ok(found),
+    }
+}
+
 /// Names to addresses that the whole net has.
 struct PublicOnly;
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One private address among them is a name that leads somewhere else at the next look.
-            if let Some(address) = found.iter().find(|address| !is_public(address.ip())) {
-                return Err(private(address.ip()).into());
-            }
+            let found = public_addresses(name.as_str(), false).await?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

@@ -2,6 +2,9 @@
 //!
 //! In: what its server writes of hooks and the rest. Out: all of it, without secrets.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -10,13 +13,18 @@ use super::{flag, input, page, read, short, texts};
 use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::app::{AppSettings, Hook, MOST_HOOKS, PLAIN_HOOKS, Queue, Secret, Target, defaults};
-use crate::hooks::check_url;
-use crate::host::{Change, new_id};
+use crate::call::Cid;
+use crate::hooks::{WITHOUT_SQS, check_url};
+use crate::host::{Change, Host, new_id, now};
+use crate::store::Outgoing;
 
 /// Types of events in one filter, and the longest.
 const MOST_EVENT_TYPES: usize = 200;
 /// Milliseconds that one delivery may take: from, to, and where nothing is said.
 const TIMEOUT_MS: (u32, u32, u32) = (100, 30_000, 6000);
+
+/// A check is answered within this: clients give up after three seconds.
+pub(super) const CHECK_TIME: Duration = Duration::from_secs(2);
 
 /// A hook as it is written.
 #[derive(Deserialize)]
@@ -71,12 +79,13 @@ pub(super) fn update_app(
         return input(format!("{} hooks: allowed are {MOST_HOOKS}", app.hooks.len()));
     }
     for hook in &app.hooks {
+        let (Target::Webhook { url } | Target::Sqs(Queue { url, .. })) = &hook.target;
         // Those that are there already were checked, with what was allowed then.
-        if let (Target::Webhook { url }, false) = (&hook.target, before.hooks.contains(hook)) {
-            check_url(url, private).or_else(|why| input(format!("the webhook `{}`: {why}", short(url))))?;
+        if !before.hooks.contains(hook) {
+            check_url(url, private).or_else(|why| input(format!("the hook `{}`: {why}", short(url))))?;
         }
         if matches!(hook.target, Target::Sqs(_)) && !cfg!(feature = "sqs") {
-            return input("this server was built without SQS: build it with the feature `sqs`");
+            return input(WITHOUT_SQS);
         }
     }
     keep(&mut app, body);
@@ -206,6 +215,41 @@ fn keep(app: &mut AppSettings, body: Map<String, Value>) {
         if is_kept && !is_secret(&name) && !acted_on.contains(&name.as_str()) {
             app.kept.insert(name, value);
         }
+    }
+}
+
+/// Sends a message into a queue, to see whether that works.
+pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, private: bool) -> Result<Value, ApiError> {
+    if !cfg!(feature = "sqs") {
+        return input(WITHOUT_SQS);
+    }
+    let known = host.run(|change| {
+        let app = change.store.app()?;
+        Ok(match app.hook(PLAIN_HOOKS[1]).map(|hook| &hook.target) {
+            Some(Target::Sqs(queue)) => queue.clone(),
+            _ => Queue::default(),
+        })
+    });
+    let known = known.await?;
+    let field = |name, kept| text(&body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
+    let queue = Queue {
+        url: field("sqs_url", known.url),
+        region: known.region,
+        key: field("sqs_key", known.key),
+        secret: Secret(field("sqs_secret", known.secret.0)),
+    };
+    let answer = |why: String| Ok(json!({"status": "error", "error": why}));
+    if let Err(why) = check_url(&queue.url, private) {
+        return answer(format!("the queue `{}`: {why}", short(&queue.url)));
+    }
+    let at = now();
+    let event_type = "cuewire.check".to_string();
+    let event = json!({"type": event_type, "created_at": at.as_nanos()}).to_string();
+    let cid = Cid::new("cuewire", "check")?;
+    let message = Outgoing { number: 0, webhook_id: new_id(), cid, at, event_type, event: event.clone() };
+    match host.hooks.send(&queue, &message, &event, false, CHECK_TIME).await {
+        Ok(()) => Ok(json!({"status": "ok"})),
+        Err(why) => answer(why),
     }
 }
 

@@ -3,10 +3,10 @@
 //! In: how a platform's server says that they are reached. Out: what there is of them, without secrets.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::app::CHECK_TIME;
 use super::{input, read, short};
 use crate::api::error::{ApiError, Code};
 use crate::api::http::text;
@@ -14,9 +14,6 @@ use crate::api::route::Operation;
 use crate::call::Cid;
 use crate::host::{Change, Host, new_id};
 use crate::storage::{Bucket, MOST_STORAGES, StorageConfig};
-
-/// A check is answered within this: clients give up after three seconds.
-const CHECK_TIME: Duration = Duration::from_secs(2);
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(
