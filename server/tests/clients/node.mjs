@@ -472,8 +472,32 @@ const served = new Set([
   'startClosedCaptions', 'startTranscription', 'stopClosedCaptions', 'stopTranscription', 'listTranscriptions',
   'updateUserPermissions', 'deleteTranscription', 'reportClientCallEvent', 'queryCalls', 'queryCallMembers', 'listCallTypes',
   'createCallType', 'deleteCallType', 'getCallType', 'updateCallType', 'queryUsers', 'updateUsersPartial', 'updateUsers',
-  'listRoles', 'createRole', 'listPermissions',
+  'listRoles', 'createRole', 'listPermissions', 'getApp', 'updateApp', 'checkSQS', 'listExternalStorage', 'createExternalStorage',
+  'updateExternalStorage', 'deleteExternalStorage', 'checkExternalStorage',
 ]);
+
+const app_and_storages = async (check) => {
+  const webhook_url = 'https://hooks.example.org/node';
+  await client.updateApp({ webhook_url, webhook_events: ['call.deleted'], enable_hook_payload_compression: true });
+  const { app } = await client.getApp();
+  check.equal('a webhook is set', [webhook_url, ['call.deleted'], true], [app.webhook_url, app.webhook_events, app.enable_hook_payload_compression]);
+  await client.updateApp({ webhook_url: '', enable_hook_payload_compression: false });
+  check.equal('and taken back', '', (await client.getApp()).app.webhook_url);
+  const name = `node-storage-${Date.now()}`;
+  const azure_blob = { abs_account_name: 'captions', abs_client_id: 'id', abs_client_secret: 'unheard of', abs_tenant_id: 'tenant' };
+  const storage = { bucket: 'captions', storage_type: 'abs', path: '', azure_blob };
+  await client.createExternalStorage({ name, ...storage });
+  const listed = async () => (await client.listExternalStorage()).external_storages[name];
+  const { duration: _, ...made } = await listed();
+  check.equal('a storage is made and listed, without its secret', { name, bucket: 'captions', path: '', type: 'abs' }, made);
+  await client.updateExternalStorage({ name, ...storage, path: 'other' });
+  check.equal('and changed', 'other', (await listed()).path);
+  await check.refused('nobody checks one that is not there', { status: 404, code: 16 }, client.checkExternalStorage({ name: 'none' }));
+  await client.deleteExternalStorage({ name });
+  check.equal('and deleted', undefined, await listed());
+  const checked = await client.checkSQS({ sqs_url: 'http://127.0.0.1:9/q' }).catch((error) => ({ status: 'error', error: error.message }));
+  check.equal('a queue that nobody reaches', 'error', checked.status);
+};
 
 const offered = async (check) => {
   // Whatever field is asked for, it says `none`; so each of the client's methods makes a request.
@@ -547,7 +571,8 @@ const list = [
   ['settings at three levels', levels],
   ['translation', translation], ['detection', detection],
   ['modes', modes], ['captions from elsewhere', elsewhere], ['transcripts', transcripts], ['audio', audio],
-  ['connections', connections], ['tokens', tokens], ['end of a call', end], ['not offered', offered],
+  ['connections', connections], ['tokens', tokens], ['end of a call', end], ['app and storages', app_and_storages],
+  ['not offered', offered],
 ];
 if (has_more_speech()) list.push(['language, longer', language('longer', 'more-fr-en', 2500)]);
 else say('!!!! SKIPPED: node: language, longer: CUEWIRE_TEST_SPEECH is not set');

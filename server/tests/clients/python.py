@@ -38,8 +38,10 @@ from getstream.models import (
     CallRequest,
     CallSettingsRequest,
     ClientEvent,
+    EventHook,
     MemberRequest,
     QueryUsersPayload,
+    S3Request,
     SessionSettingsRequest,
     SortParamRequest,
     SpeechSegmentConfig,
@@ -391,8 +393,41 @@ SERVED = {
     "start_closed_captions", "start_transcription", "stop_closed_captions", "stop_transcription", "list_transcriptions",
     "update_user_permissions", "delete_transcription", "report_client_call_event", "query_calls", "query_call_members",
     "list_call_types", "create_call_type", "delete_call_type", "get_call_type", "update_call_type", "query_users",
-    "update_users_partial", "update_users", "list_roles", "create_role", "list_permissions",
+    "update_users_partial", "update_users", "list_roles", "create_role", "list_permissions", "get_app", "update_app", "check_sqs",
+    "list_external_storage", "create_external_storage", "update_external_storage", "delete_external_storage",
+    "check_external_storage",
 }
+
+
+def app_and_storages(check):
+    """What `delivery.py` has go somewhere, as far as the client's own models go."""
+    name = f"python-storage-{STAMP}"
+    hook = EventHook(id=name, hook_type="webhook", webhook_url="https://hooks.example.org/it", event_types=["call.deleted"], enabled=True)
+    server.update_app(event_hooks=[hook])
+    app = server.get_app().data.app
+    made = next((one for one in app.event_hooks if one.id == name), None)
+    check.equal("a hook is made", (hook.webhook_url, ["call.deleted"], True), made and (made.webhook_url, made.event_types, made.enabled))
+    check.that("with its times", made.created_at == made.updated_at, (made.created_at, made.updated_at))
+    message = refused(check, "one that leads to this machine", 400, 4,
+                      lambda: server.update_app(event_hooks=[EventHook(hook_type="webhook", webhook_url="http://169.254.169.254/")]))
+    check.that("the refusal says why", "169.254.169.254" in message, message)
+    server.update_app(event_hooks=[])
+    bucket = {"bucket": "captions", "storage_type": "s3", "path": "python"}
+    s3 = S3Request(s3_region="eu-west-1", s3_api_key="AKIAEXAMPLE", s3_secret="unheard of", s3_custom_endpoint_url="http://127.0.0.1:9")
+    server.create_external_storage(name=name, aws_s3=s3, **bucket)
+    listed = server.list_external_storage().data.external_storages[name]
+    check.equal("a storage is made and listed", ("captions", "python", "s3"), (listed.bucket, listed.path, listed.type))
+    server.update_external_storage(name=name, aws_s3=s3, **{**bucket, "path": "other"})
+    check.equal("and changed", "other", server.list_external_storage().data.external_storages[name].path)
+    message = refused(check, "a check of one that nobody reaches", 400, 4, lambda: server.check_external_storage(name))
+    check.that("the refusal has no secret in it", name in message and "unheard" not in message, message)
+    server.delete_external_storage(name)
+    check.equal("and deleted", False, name in server.list_external_storage().data.external_storages)
+    try:
+        answer = server.check_sqs(sqs_url="http://127.0.0.1:9/queue", sqs_key="key", sqs_secret="unheard of").data
+        check.equal("a queue in this machine is none", "error", answer.status)
+    except StreamApiException as error:
+        check.equal("a server without queues says so", True, error.status_code == 400 and "SQS" in str(error))
 
 
 def made_up(hint):
@@ -440,6 +475,6 @@ def not_offered(check):
 if not any(action == "error" and category is RuntimeWarning for action, _, category, *_ in warnings.filters):
     raise SystemExit("run this with -W error::RuntimeWarning: else missing fields are forgiven")
 run("python", [
-    users, call_types, calls, start_and_stop, transcripts, settings_at_three_levels,
+    users, call_types, calls, start_and_stop, transcripts, settings_at_three_levels, app_and_storages,
     language_while_somebody_speaks, captions_from_elsewhere, permissions, tokens, not_offered,
 ])

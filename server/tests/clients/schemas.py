@@ -48,7 +48,11 @@ RESPONSES = {
     "list_permissions": "ListPermissionsResponse",
     "get_app": "GetApplicationResponse",
     "list_external_storage": "ListExternalStorageResponse",
+    "create_external_storage": "CreateExternalStorageResponse",
+    "update_external_storage": "UpdateExternalStorageResponse",
+    "delete_external_storage": "DeleteExternalStorageResponse",
     "check_external_storage": "CheckExternalStorageResponse",
+    "check_sqs": "CheckSQSResponse",
 }
 EVENTS = {
     "call.created": "CallCreatedEvent",

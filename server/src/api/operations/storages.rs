@@ -60,6 +60,12 @@ fn config_of(mut body: Map<String, Value>) -> Result<StorageConfig, ApiError> {
     read(body)
 }
 
+/// A storage as an `ExternalStorageResponse`; no secret is in it.
+fn render(name: &str, config: &StorageConfig) -> Value {
+    let StorageConfig { storage_type, bucket, path, .. } = config;
+    json!({"name": name, "bucket": bucket, "path": path, "type": storage_type.name()})
+}
+
 pub(super) async fn storages(
     host: &Arc<Host>,
     operation: Operation,
@@ -68,12 +74,7 @@ pub(super) async fn storages(
 ) -> Result<Value, ApiError> {
     if operation == Operation::ListStorages {
         let all = host.run(|change| change.storages()).await?;
-        let render = |(name, config): (String, StorageConfig)| {
-            let StorageConfig { storage_type, bucket, path, .. } = config;
-            let rendered = json!({"name": name, "bucket": bucket, "path": path, "type": storage_type.name()});
-            (name, rendered)
-        };
-        let all: Map<String, Value> = all.into_iter().map(render).collect();
+        let all: Map<String, Value> = all.iter().map(|(name, config)| (name.clone(), render(name, config))).collect();
         return Ok(json!({"external_storages": all}));
     }
     let name = name.or(text(&body, "name").map(str::to_string)).unwrap_or_default();
@@ -102,7 +103,7 @@ async fn put(host: &Arc<Host>, name: String, config: StorageConfig) -> Result<Va
             return input(format!("{MOST_STORAGES} external storages are the most there may be: delete one"));
         }
         change.store.put_storage(&name, &config)?;
-        Ok(json!({}))
+        Ok(render(&name, &config))
     })
     .await
 }
