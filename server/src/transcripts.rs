@@ -130,7 +130,7 @@ async fn run(host: Weak<Host>, stop: CancellationToken) {
     loop {
         let Some(host) = host.upgrade() else { return };
         let is_over = stop.is_cancelled();
-        match host.run(|change| Ok(change.store.unfinished_transcripts()?)).await {
+        match host.read(|change| Ok(change.store.unfinished_transcripts()?)).await {
             Ok(unfinished) => work.begin(&host, unfinished, is_over),
             Err(error) => tracing::error!("transcripts: {error}"),
         }
@@ -158,7 +158,7 @@ async fn run(host: Weak<Host>, stop: CancellationToken) {
 
 async fn finish(host: &Arc<Host>, mut transcript: StoredTranscript) -> Result<(), ApiError> {
     let egress_id = transcript.egress_id.clone();
-    let lines = host.run(move |change| Ok(change.store.fragments(&egress_id)?)).await?;
+    let lines = host.read(move |change| Ok(change.store.fragments(&egress_id)?)).await?;
     let (cid, egress_id) = (&transcript.cid, &transcript.egress_id);
     let bytes = file_of(&lines, egress_id);
     transcript.filename = format!("transcript_{}_{}_{egress_id}.jsonl", cid.call_type(), cid.id());
@@ -233,7 +233,7 @@ fn file_of(journal: &[String], egress_id: &str) -> Vec<u8> {
 /// How a bucket is reached now.
 async fn bucket(host: &Arc<Host>, name: &str) -> Result<crate::storage::Bucket, ApiError> {
     let of = name.to_string();
-    let config = host.run(move |change| change.storage(&of)).await?;
+    let config = host.read(move |change| change.storage(&of)).await?;
     let failed = |why: String| ApiError::new(Code::Internal, format!("the storage {name}: {why}"));
     let config = config.ok_or_else(|| failed("it is not there any more".into()))?;
     host.storages.bucket(name, &config).map_err(failed)
@@ -267,7 +267,7 @@ pub(crate) async fn url(host: &Arc<Host>, transcript: &StoredTranscript) -> Stri
 }
 
 async fn delete_expired(host: &Arc<Host>) {
-    let expired = host.run(|change| Ok(change.store.expired_files(change.now)?)).await;
+    let expired = host.read(|change| Ok(change.store.expired_files(change.now)?)).await;
     for transcript in expired.unwrap_or_default() {
         if let Err(error) = delete(host, &transcript).await {
             tracing::error!("{} cannot be deleted: {error}", transcript.filename);

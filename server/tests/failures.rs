@@ -103,7 +103,7 @@ fn a_model_that_does_not_answer_is_told_of_and_its_caption_comes_when_it_does() 
 
 #[test]
 fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wait() {
-    let service = Service::start_with(|config| config.stall_event_s = 4);
+    let service = Service::start_with(|config| config.stall_event_s = 3);
     let mut watcher = watched(&service);
     let mut alice = service.join("default/c", "alice");
     alice.speak(&utterance());
@@ -124,7 +124,10 @@ fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wa
     });
     let start = service.request("POST", &format!("{CALL}/start_transcription"), "", &json!({}));
     assert_eq!(start.0, 500, "{start:?}");
-    assert!(watcher.is_silent(Duration::from_secs(3)), "nobody sees what is not on disk");
+    service.ok("GET", CALL, "", &json!({}));
+    let stalled = watcher.until("call.captions_stalled").pop().unwrap();
+    assert_eq!(stalled["reason"], "captions cannot be written");
+    assert!(watcher.is_silent(Duration::from_secs(2)), "nobody sees what is not on disk");
 
     other.execute_batch("COMMIT").unwrap();
     let events = watcher.until("call.session_participant_left");

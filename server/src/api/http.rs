@@ -378,7 +378,7 @@ async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
     if app.host.storages.local.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
         return refused(&ApiError::new(Code::NotAllowed, "the URL has expired, or was not made here: list again"));
     }
-    let found = app.host.run(move |change| Ok(change.store.file(&egress_id)?)).await;
+    let found = app.host.read(move |change| Ok(change.store.file(&egress_id)?)).await;
     let file = match found {
         Ok(Some(file)) if file.storage.is_none() => file,
         Ok(_) => return refused(&ApiError::new(Code::DoesNotExist, "the transcript was deleted")),

@@ -148,7 +148,7 @@ pub(super) async fn answer(
             let Ok(payload) = serde_json::from_str(&payload) else {
                 return input("payload should be a JSON object");
             };
-            host.run(move |change| query_users(change, payload)).await
+            host.read(move |change| query_users(change, payload)).await
         }
         O::ListRoles | O::CreateRole | O::ListPermissions => {
             require_server(&request.token, "see or change roles")?;
@@ -162,12 +162,11 @@ pub(super) async fn answer(
         O::GetApp | O::UpdateApp | O::ListDeadLetters => {
             require_server(&request.token, "see or change the app")?;
             let private = app.hooks_to_private_addresses;
-            host.run(move |change| match operation {
-                O::GetApp => get_app(change),
-                O::UpdateApp => update_app(change, request.body, private),
-                _ => dead_letters(change, &request.query),
-            })
-            .await
+            match operation {
+                O::UpdateApp => host.run(move |change| update_app(change, request.body, private)).await,
+                O::GetApp => host.read(|change| get_app(change)).await,
+                _ => host.read(move |change| dead_letters(change, &request.query)).await,
+            }
         }
         O::CheckSqs => {
             require_server(&request.token, "check a queue")?;
@@ -181,19 +180,19 @@ pub(super) async fn answer(
         O::QueryCalls => {
             let is_watching = request.body.get("watch") == Some(&json!(true));
             let connection = connection(app, &request, is_watching)?;
-            host.run(move |change| query_calls(change, &request, connection)).await
+            host.read(move |change| query_calls(change, &request, connection)).await
         }
         O::QueryMembers => {
             let field = |name| text(&request.body, name).unwrap_or_default();
             let cid = Cid::new(field("type"), field("id"))?;
-            host.run(move |change| query_members(change, &cid, &request)).await
+            host.read(move |change| query_members(change, &cid, &request)).await
         }
         O::CallClientEvent | O::Connect | O::Audio => input("this is no operation of a body"),
         O::DeleteTranscription => {
             require_server(&request.token, "delete transcripts")?;
             let cid = Cid::new(names[0], names[1])?;
             let (session, filename) = (names[2].to_string(), names[3].to_string());
-            let file = host.run(move |change| {
+            let file = host.read(move |change| {
                 // Of a call that was deleted too.
                 let files = change.store.files_of(&cid)?;
                 match find(&files, &session, &filename) {
@@ -214,7 +213,7 @@ pub(super) async fn answer(
         O::ListTranscriptions => {
             let cid = Cid::new(names[0], names[1])?;
             connection(app, &request, false)?;
-            let files = host.run(move |change| {
+            let files = host.read(move |change| {
                 let actor = actor(change, &request.token, &cid, None);
                 change.command(&cid, &actor, Command::ListTranscriptions)?;
                 // A call that was deleted and made anew has nothing to do with what was said in the old one.
@@ -237,12 +236,13 @@ pub(super) async fn answer(
             let cid = Cid::new(names[0], names[1])?;
             let is_watching = matches!(operation, O::GetCall | O::GetOrCreateCall);
             let connection = connection(app, &request, is_watching)?;
-            host.run(move |change| match operation {
+            let is_read = matches!(operation, O::GetCall | O::ListClosedCaptions);
+            let job = move |change: &mut Change<'_>| match operation {
                 O::GetOrCreateCall => get_or_create(change, &cid, request, connection),
                 O::ListClosedCaptions => closed_captions(change, &cid, &request),
                 _ => on_call(change, operation, &cid, request, connection),
-            })
-            .await
+            };
+            if is_read { host.read(job).await } else { host.run(job).await }
         }
     }
 }

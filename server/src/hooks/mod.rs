@@ -252,7 +252,7 @@ async fn run(running: Arc<Running>, host: Weak<Host>) {
 async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {
     let (id, of, lane) = (lock(&running.hook).0.id.clone(), cid.clone(), running.clone());
     let (sender, done) = tokio::sync::oneshot::channel();
-    host.submit(
+    host.submit_read(
         move |change| Ok(change.store.events_waiting(&id, &of, behind, MOST_OF_A_CALL)?),
         // On the store's thread: no event that is committed behind it is handed on before.
         move |read| {

@@ -154,7 +154,44 @@ impl Host {
         self.submit_raw(job, answer);
     }
 
-    /// The same, for who acts on what could not be written.
+    /// Looks something up, also where nothing can be written, and gives it to `answer`.
+    pub(crate) fn submit_read<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
+        answer: impl FnOnce(Result<R, ApiError>) + Send + 'static,
+    ) {
+        let (host, done) = (self.clone(), self.clone());
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(store) = store.as_ref() else { return answer(Err(ended())) };
+        store.read(
+            move |store| {
+                let mut change = Change::new(&host, store);
+                let result = job(&mut change)?;
+                Ok::<_, ApiError>((result, change.outcome))
+            },
+            move |result| {
+                answer(result.map(|(result, outcome)| {
+                    done.carry_out(outcome);
+                    result
+                }));
+            },
+        );
+    }
+
+    /// Looks something up, also where nothing can be written.
+    ///
+    /// # Errors
+    /// The job's own.
+    pub(crate) async fn read<R: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.submit_read(job, move |result| drop(sender.send(result)));
+        receiver.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+    }
+
+    /// Does a job, for who acts on what could not be written.
     fn submit_raw<R: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
@@ -251,7 +288,8 @@ impl Host {
                 }
                 Ok(())
             },
-            |result| report("waking calls", result),
+            // Where it cannot be written it is tried again at the next tick, and the writer says so in the log.
+            drop,
         );
         self.retry();
         self.look_for_stalls();
@@ -296,6 +334,10 @@ impl Host {
     pub(crate) fn interims_changed(&self, cid: &Cid) {
         self.stages.set_interims(cid, || self.hub.wants_interims(cid));
     }
+}
+
+fn ended() -> ApiError {
+    ApiError::new(Code::Internal, Gone::ended().to_string())
 }
 
 fn report(what: &str, result: Result<(), ApiError>) {

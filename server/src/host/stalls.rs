@@ -69,7 +69,7 @@ impl Host {
         };
         let (of, for_watchers) = (cid.clone(), event.clone());
         // Nothing of this is written: where nothing can be, it is said all the same.
-        self.submit(
+        self.submit_read(
             move |change| {
                 let Some(call) = change.store.call(&of)?.filter(|call| call.runs().is_any()) else { return Ok(()) };
                 let mut event = for_watchers(change, &call);

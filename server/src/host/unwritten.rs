@@ -98,10 +98,8 @@ impl Host {
             },
             move |host, result| match result {
                 Ok(result) => report("what happened in a call", result),
-                Err(gone) => {
-                    tracing::error!("{gone}: it is tried again");
-                    host.unwritten.lock().push(again);
-                }
+                // The writer says so in the log.
+                Err(_) => host.unwritten.lock().push(again),
             },
         );
     }
@@ -145,7 +143,6 @@ impl Host {
                 let broken = if is_over { std::mem::take(&mut state.broken) } else { BTreeSet::new() };
                 if is_over {
                     state.since = None;
-                    tracing::warn!("what waited is written");
                 }
                 drop(state);
                 outcomes.into_iter().for_each(|outcome| host.carry_out(outcome));

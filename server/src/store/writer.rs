@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Store, StoreError};
 
@@ -20,7 +20,14 @@ const RETRY: Duration = Duration::from_millis(200);
 /// What is to happen once the commit is known to have succeeded, or failed.
 type Answer = Box<dyn FnOnce(&Result<(), Gone>) + Send>;
 /// Without a store there is nothing but the answer.
-type Job = Box<dyn FnOnce(Option<&Store>) -> (bool, Answer) + Send>;
+type Change = Box<dyn FnOnce(Option<&Store>) -> (bool, Answer) + Send>;
+
+enum Job {
+    /// Is committed with those beside it, or not at all.
+    Change(Change),
+    /// Changes nothing: it is done also where nothing can be written.
+    Read(Box<dyn FnOnce(&Store) + Send>),
+}
 
 /// The job was not done, or is not on disk: the writer has ended, or the database failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +67,7 @@ impl Writer {
         R: Send + 'static,
         E: Send + 'static,
     {
-        let job: Job = Box::new(|store| {
+        let job: Change = Box::new(|store| {
             let Some(result) = store.map(job) else {
                 return (false, Box::new(move |committed| answer(Err(lost(committed)))));
             };
@@ -70,6 +77,15 @@ impl Writer {
             };
             (keep, Box::new(answer))
         });
+        self.send(Job::Change(job));
+    }
+
+    /// Looks something up behind what was committed, and then gives it to `answer`, on the writer's thread.
+    pub fn read<R>(&self, job: impl FnOnce(&Store) -> R + Send + 'static, answer: impl FnOnce(R) + Send + 'static) {
+        self.send(Job::Read(Box::new(move |store| answer(job(store)))));
+    }
+
+    fn send(&self, job: Job) {
         // The thread is there as long as this is; a job that it cannot take drops its answer, and with it who waits.
         let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
     }
@@ -104,24 +120,45 @@ fn lost(committed: &Result<(), Gone>) -> Gone {
     committed.clone().err().unwrap_or_else(Gone::ended)
 }
 
+/// How often a failure that lasts is logged.
+const LOGGED_EVERY: Duration = Duration::from_secs(30);
+
 fn work(store: &Store, queue: &Receiver<Job>) {
+    let mut logged: Option<Instant> = None;
     while let Ok(first) = queue.recv() {
-        let mut answers = Vec::new();
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1));
-        let committed = together(store, jobs, &mut answers).map_err(|error| {
-            store.forget_remembered();
-            tracing::error!("{} changes are not on disk: {error}", answers.len());
-            Gone(error.to_string().into())
-        });
-        for answer in answers {
-            // Foreign code.
-            let _ = catch_unwind(AssertUnwindSafe(|| answer(&committed)));
+        let (mut changes, mut reads) = (Vec::new(), Vec::new());
+        for job in std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1)) {
+            match job {
+                Job::Change(change) => changes.push(change),
+                Job::Read(read) => reads.push(read),
+            }
+        }
+        if !changes.is_empty() {
+            let mut answers = Vec::new();
+            let committed = together(store, changes.into_iter(), &mut answers).map_err(|error| {
+                store.forget_remembered();
+                if logged.is_none_or(|at| at.elapsed() >= LOGGED_EVERY) {
+                    tracing::error!("{} changes are not on disk: {error}", answers.len());
+                    logged = Some(Instant::now());
+                }
+                Gone(error.to_string().into())
+            });
+            if committed.is_ok() && logged.take().is_some() {
+                tracing::warn!("the database can be written again");
+            }
+            for answer in answers {
+                // Foreign code.
+                let _ = catch_unwind(AssertUnwindSafe(|| answer(&committed)));
+            }
+        }
+        for read in reads {
+            let _ = catch_unwind(AssertUnwindSafe(|| read(store)));
         }
     }
 }
 
 /// All jobs in one transaction, and each in one of its own within. Every job has an answer, but one that panicked.
-fn together(store: &Store, jobs: impl Iterator<Item = Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     let connection = &store.connection;
     let mut state = begin(store).map_err(StoreError::from);
     for job in jobs {

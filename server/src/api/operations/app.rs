@@ -223,7 +223,7 @@ pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, privat
     if !cfg!(feature = "sqs") {
         return input(WITHOUT_SQS);
     }
-    let known = host.run(|change| {
+    let known = host.read(|change| {
         let app = change.store.app()?;
         Ok(match app.hook(PLAIN_HOOKS[1]).map(|hook| &hook.target) {
             Some(Target::Sqs(queue)) => queue.clone(),

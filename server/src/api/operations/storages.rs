@@ -73,7 +73,7 @@ pub(super) async fn storages(
     body: Map<String, Value>,
 ) -> Result<Value, ApiError> {
     if operation == Operation::ListStorages {
-        let all = host.run(|change| change.storages()).await?;
+        let all = host.read(|change| change.storages()).await?;
         let all: Map<String, Value> = all.iter().map(|(name, config)| (name.clone(), render(name, config))).collect();
         return Ok(json!({"external_storages": all}));
     }
@@ -82,7 +82,7 @@ pub(super) async fn storages(
         return input(format!("name is `{}`: allowed are 1 – 64 letters, digits, `_` and `-`", short(&name)));
     }
     let of = name.clone();
-    let known = host.run(move |change| change.storage(&of)).await?;
+    let known = host.read(move |change| change.storage(&of)).await?;
     match (operation, known) {
         (Operation::CreateStorage, Some(_)) => input(format!("the external storage {name} is there already")),
         (Operation::CreateStorage, None) => put(host, name, config_of(body)?).await,
