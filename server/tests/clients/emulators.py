@@ -136,6 +136,9 @@ class Front:
 
             def answer(self):
                 request = Request(self.command, self.path, self.headers, self.body())
+                if request.body is None:
+                    self.close_connection = True
+                    return
                 try:
                     status, headers, body = front.handle(request)
                 except OSError as error:
@@ -153,7 +156,10 @@ class Front:
 
             def body(self):
                 if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-                    return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                    length = int(self.headers.get("Content-Length", 0))
+                    whole = self.rfile.read(length)
+                    # Of a client that is gone meanwhile.
+                    return whole if len(whole) == length else None
                 parts = []
                 while size := int(self.rfile.readline().split(b";")[0], 16):
                     parts.append(self.rfile.read(size))

@@ -77,7 +77,12 @@ class Receiver:
             timeout = 120
 
             def do_POST(self):
-                raw = self.rfile.read(int(self.headers.get("Content-Length", 0))) if not self._is_chunked() else self._chunks()
+                length = int(self.headers.get("Content-Length", 0))
+                raw = self.rfile.read(length) if not self._is_chunked() else self._chunks()
+                if not self._is_chunked() and len(raw) < length:
+                    # Whoever sent it is gone: it is no request.
+                    self.close_connection = True
+                    return
                 post = Post(self.path, self.headers, raw, receiver.secret)
                 receiver._keep(post)
                 status, delay_s = receiver._answer(post)
