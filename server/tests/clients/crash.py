@@ -54,10 +54,10 @@ class Watcher:
     `events` are as they came; `finals` are the captions among them by id, `listed` those that it was told when it asked.
     """
 
-    def __init__(self, server):
-        self.server, self.events, self.finals, self.listed = server, [], {}, {}
+    def __init__(self, server, path=PATH):
+        self.server, self.path, self.events, self.finals, self.listed = server, path, [], {}, {}
         self.problems, self.connections, self.catch_ups, self.session, self.of_session = [], 0, 0, None, []
-        self.is_over, self.connection = False, None
+        self.is_over = False
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -79,7 +79,7 @@ class Watcher:
         connection, connection_id = watch(self.server, "watcher")
         ask = self.server.requests("watcher")
         try:
-            self._is_in(self._session(ask("GET", PATH, connection_id=connection_id)))
+            self._is_in(self._session(ask("GET", self.path, connection_id=connection_id)))
             self.connections += 1
             self._catch_up(ask)
             while not self.is_over:
@@ -118,12 +118,12 @@ class Watcher:
             return
         captions, query = [], {}
         while True:
-            answer = ask("GET", f"{PATH}/closed_captions", **query)
+            answer = ask("GET", f"{self.path}/closed_captions", **query)
             captions += answer["closed_captions"]
             if "next" not in answer:
                 break
             query = {"next": answer["next"]}
-        if self._session(ask("GET", PATH)) != self.session:
+        if self._session(ask("GET", self.path)) != self.session:
             return
         self.catch_ups += 1
         ids = [caption["id"] for caption in captions]

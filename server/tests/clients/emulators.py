@@ -144,6 +144,13 @@ class Front:
                 except OSError as error:
                     status, headers, body = 502, {}, str(error).encode()
                 front.seen.append((request.method, unquote(request.path), status))
+                try:
+                    self.say(status, headers, body)
+                except ConnectionError:
+                    # The client is gone meanwhile.
+                    self.close_connection = True
+
+            def say(self, status, headers, body):
                 self.send_response_only(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
