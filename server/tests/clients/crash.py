@@ -7,7 +7,8 @@ In: the program; FOLDER with what `run --prepare` installed, whose `venv` this r
 exits with 1 where anything is wrong. Emulator of S3 and receiver of webhooks outlive the server.
 
 The seed decides when it is killed, and whether the speakers come back in time, so that the session goes on, or stay away until it is over.
-In half of the latter the server is killed about when the session ends and its transcript is stored.
+In half of the latter the server is killed about when the session ends and its transcript is stored. Now and then it is killed once more while
+it starts.
 """
 
 import argparse
@@ -31,9 +32,11 @@ BUCKET = "transcripts"
 TIMEOUT_S = 2
 SPEED = 4
 PAUSE = bytes(int(16_000 * 0.6) * 2)
-AWAY = 0.25
+AWAY, EARLY = 0.35, 0.15
 # Seconds from the start until the kill: while people speak; while they are away, and then when the session ends.
 LIVE, LONG, AT_END = (1.8, 4.4), (1.0, 4.5), (TIMEOUT_S - 0.1, TIMEOUT_S + 0.8)
+# While it starts.
+STARTING = (0.05, 0.6)
 # The storage has a file, and says so this much later.
 MOST_UPLOAD_S = 0.4
 DRAIN_S = 60
@@ -198,21 +201,25 @@ def set_up(server, receiver):
 
 
 def kill_again_and_again(server, speakers, drawn, times):
-    """Out: how often the speakers stayed away."""
-    away_rounds, began = 0, time.monotonic()
-    is_away = False
+    """Out: how often the speakers stayed away, and how often it was killed while it started."""
+    counts, is_away, began = Counter(), False, time.monotonic()
     for number in range(1, times + 1):
         spans = [LONG, AT_END] if is_away else [LIVE]
         time.sleep(drawn.uniform(*drawn.choice(spans)))
         server.kill()
         is_away = drawn.random() < AWAY
-        away_rounds += is_away
+        counts["away"] += is_away
         for speaker in speakers:
             speaker.wanted.clear() if is_away else speaker.wanted.set()
+        if drawn.random() < EARLY:
+            server.spawn()
+            time.sleep(drawn.uniform(*STARTING))
+            server.kill()
+            counts["killed while it starts"] += 1
         server.start()
         if number % 10 == 0:
             say(f"{number} kills, {time.monotonic() - began:.0f} s")
-    return away_rounds
+    return counts
 
 
 def runs(hooks, kind):
@@ -277,11 +284,11 @@ def hold(server, s3, receiver, args):
     speakers = [Speaker(server, f"{TYPE}/{ID}", user_id, pcm, args.speed) for user_id, pcm in zip(("alice", "bob"), recordings(args.speech))]
     for speaker in speakers:
         speaker.wanted.set()
-    away_rounds = kill_again_and_again(server, speakers, drawn, args.times)
+    counts = kill_again_and_again(server, speakers, drawn, args.times)
     ask, left = finish(server, speakers, receiver)
     time.sleep(0.5)
     watcher.stop()
-    counts = {"kills": args.times, "away": away_rounds, "joins": sum(speaker.joins for speaker in speakers)}
+    counts = {"kills": args.times, **counts, "joins": sum(speaker.joins for speaker in speakers)}
     return check(ask, left, server, s3, receiver, watcher, speakers, counts)
 
 

@@ -70,15 +70,19 @@ class Server:
     def base(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self):
-        """Returns when it takes requests; how many seconds that took."""
+    def spawn(self):
+        """Begins to start."""
         command = [self.program, "serve", "--data-dir", self.folder / "data", "--config", self.folder / "cuewire.toml",
                    "--listen", f"127.0.0.1:{self.port}"]
         if self.model:
             command += ["--model", self.model]
-        began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start(self):
+        """Returns when it takes requests; how many seconds that took."""
+        began = time.monotonic()
+        self.spawn()
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > began + 60:
                 raise RuntimeError(f"expected that the server is ready within 60 s, got exit code {self.process.poll()}: {self.said()[-1500:]}")
