@@ -1,5 +1,6 @@
 //! `cuewire` on the command line: a thin shell over the library.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -73,5 +74,6 @@ fn main() -> ExitCode {
 
 /// Errors and warnings go to standard error, one line each, with the program's name.
 fn complain(message: &str) {
-    eprintln!("cuewire: {message}");
+    // Where nobody can read it, nobody is told: that is no reason to end.
+    let _ = writeln!(std::io::stderr(), "cuewire: {message}");
 }

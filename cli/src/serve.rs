@@ -113,6 +113,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        // Where a log cannot be written, its disk being full, saying so there would be a panic.
+        .log_internal_errors(false)
         .init();
     let interrupt = Interrupt::listen()?;
     let model: Arc<dyn Model> = model::load(path.as_deref())?;

@@ -7,6 +7,7 @@
 //! captions wait; of a call that lost some its processes have failed, and say so.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -83,13 +84,15 @@ impl Unwritten {
 impl Host {
     /// Does something that happened, now or as soon as it can be written.
     pub(super) fn must(self: &Arc<Self>, must: Must) {
-        let (host, of) = (self.clone(), must.clone());
-        let again = must.clone();
+        let (host, of, again) = (self.clone(), must.clone(), must);
+        let waits = Arc::new(AtomicBool::new(false));
+        let waits_already = waits.clone();
         self.submit_raw(
             move |change| {
                 // On the store's thread, where nothing comes in between: what waits goes first.
                 let mut state = host.unwritten.lock();
                 if !state.waiting.is_empty() {
+                    waits.store(true, Ordering::Relaxed);
                     state.push(of);
                     return Ok(());
                 }
@@ -98,6 +101,7 @@ impl Host {
             },
             move |host, result| match result {
                 Ok(result) => report("what happened in a call", result),
+                Err(_) if waits_already.load(Ordering::Relaxed) => {}
                 // The writer says so in the log.
                 Err(_) => host.unwritten.lock().push(again),
             },

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use cuewire::caption::{CaptionEvent, CaptionId};
-use cuewire::config::{Config, InterimIntervalMs};
+use cuewire::config::{Config, InterimIntervalMs, Language};
 use cuewire::engine::{Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId};
 use tokio::sync::oneshot;
 
@@ -437,31 +437,24 @@ enum Said {
 /// What a track says, as its call has it.
 fn said(name: &str, event: CaptionEvent) -> Option<Said> {
     let id_of = |id: CaptionId| format!("{name}-{}", id.0);
+    let caption = |id, (start_time, end_time), speaker_id: Arc<str>, language: Language, text, translated| Caption {
+        id,
+        speaker_id: speaker_id.to_string(),
+        start_time,
+        end_time,
+        text,
+        language: language.to_string(),
+        translated,
+        service: None,
+    };
     Some(match event {
         CaptionEvent::Final { id, start_time, end_time, speaker_id, language, text, translated, .. } => {
-            Said::Caption(Caption {
-                id: id_of(id),
-                speaker_id: speaker_id.to_string(),
-                start_time,
-                end_time,
-                text,
-                language: language.to_string(),
-                translated,
-                service: None,
-            })
+            Said::Caption(caption(id_of(id), (start_time, end_time), speaker_id, language, text, translated))
         }
         CaptionEvent::Translation { id, start_time, end_time, speaker_id, language, text, .. } => {
-            Said::Caption(Caption {
-                id: format!("{}-{language}", id_of(id)),
-                speaker_id: speaker_id.to_string(),
-                // Clients take two captions with one speaker and one beginning for the same.
-                start_time: start_time.plus_nanos(1),
-                end_time,
-                text,
-                language: language.to_string(),
-                translated: true,
-                service: None,
-            })
+            let id = format!("{}-{language}", id_of(id));
+            // Clients take two captions with one speaker and one beginning for the same.
+            Said::Caption(caption(id, (start_time.plus_nanos(1), end_time), speaker_id, language, text, true))
         }
         CaptionEvent::Interim {
             id,
@@ -475,16 +468,7 @@ fn said(name: &str, event: CaptionEvent) -> Option<Said> {
             translated,
             ..
         } => {
-            let caption = Caption {
-                id: id_of(id),
-                speaker_id: speaker_id.to_string(),
-                start_time,
-                end_time,
-                text,
-                language: language.to_string(),
-                translated,
-                service: None,
-            };
+            let caption = caption(id_of(id), (start_time, end_time), speaker_id, language, text, translated);
             Said::Interim(Interim::Text { caption, revision, stable_chars })
         }
         CaptionEvent::Retracted { id, reason, .. } => {

@@ -53,7 +53,13 @@ impl Writer {
     /// Where the system starts no more threads.
     pub fn start(store: Store) -> io::Result<Self> {
         let (jobs, queue) = channel();
-        let thread = std::thread::Builder::new().name("cuewire-store".into()).spawn(move || work(&store, &queue))?;
+        let thread = std::thread::Builder::new().name("cuewire-store".into()).spawn(move || {
+            // What surrounds the jobs is foreign too: whoever takes the log, for one. Nothing goes on without this thread.
+            while catch_unwind(AssertUnwindSafe(|| work(&store, &queue))).is_err() {
+                let _ = store.connection.execute_batch("ROLLBACK");
+                store.forget_remembered();
+            }
+        })?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 

@@ -188,12 +188,13 @@ class Front:
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def forward(self, request, method=None, target=None):
-        """Of what is behind us: the status, headers without those of the connection, body."""
+    def forward(self, request, method=None, target=None, changed=None):
+        """Of what is behind us, asked with `changed` headers: the status, headers without those of the connection, body."""
         kind, how = (http.client.HTTPSConnection, {"context": self.upstream_context}) if self.upstream_context else (http.client.HTTPConnection, {})
         connection = kind("127.0.0.1", self.upstream, timeout=30, **how)
         try:
-            headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP | {"expect"}}
+            headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP | {"expect"} | set(changed or {})}
+            headers |= changed or {}
             connection.request(method or request.method, target or request.target, request.body or None, headers)
             answer = connection.getresponse()
             body = answer.read()
@@ -513,7 +514,9 @@ class Gcs(Emulator):
         elif request.method == "PUT" and not request.body:
             status, headers, body = self._put_nothing(place)
         else:
-            status, headers, body = self.front.forward(request)
+            # What calls itself JSON the emulator would parse.
+            changed = {"content-type": "application/octet-stream"} if request.method == "PUT" else None
+            status, headers, body = self.front.forward(request, changed=changed)
         if request.method == "PUT" and status < 300:
             etag, now = hashlib.md5(request.body).hexdigest(), time.time()
             self.made[place] = {"ETag": f'"{etag}"', "Last-Modified": email.utils.formatdate(now, usegmt=True),

@@ -234,7 +234,7 @@ pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, privat
     let field = |name, kept| text(&body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
     let queue = Queue {
         url: field("sqs_url", known.url),
-        region: known.region,
+        region: field("sqs_region", known.region),
         key: field("sqs_key", known.key),
         secret: Secret(field("sqs_secret", known.secret.0)),
     };
