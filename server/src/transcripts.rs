@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 use cuewire::transcript::{jsonl, sort};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::error::{ApiError, Code};
-use crate::call::Input;
+use crate::call::{Cid, Input};
 use crate::host::{Host, now};
-use crate::retry::{backoff, jitter};
+use crate::retry::{Seldom, backoff, jitter};
 use crate::store::StoredTranscript;
 
-/// How often files are looked for whose time is over.
-const RETENTION: Duration = Duration::from_secs(60);
+/// How often it is looked for files whose time is over, and for what nobody said is to be finished.
+const LOOKED_EVERY: Duration = Duration::from_secs(60);
 /// Files that go to one storage at a time.
 const MOST_AT_ONCE: usize = 8;
 /// The type of a file.
@@ -74,91 +74,141 @@ impl Transcripts {
     }
 }
 
-/// What is under way, and what is to be tried again.
+/// A run that is over and has no file yet.
+struct Unfinished {
+    cid: Cid,
+    storage: Option<String>,
+    /// How often it was tried.
+    attempts: u32,
+    /// When its turn comes.
+    due: Instant,
+    is_under_way: bool,
+}
+
+/// What is to be finished, by the runs' ids.
 #[derive(Default)]
 struct Work {
-    under_way: HashSet<String>,
-    at_once: HashMap<Option<String>, usize>,
-    /// How often each was tried, and when its turn comes.
-    failed: HashMap<String, (u32, Instant)>,
-    attempts: JoinSet<(StoredTranscript, bool)>,
+    unfinished: HashMap<String, Unfinished>,
+    /// Whose attempts these are.
+    under_way: HashMap<Id, String>,
+    attempts: JoinSet<Result<(), ApiError>>,
+    failures: Seldom,
 }
 
 impl Work {
-    /// Begins what can be begun: what is due, or `all`.
-    fn begin(&mut self, host: &Arc<Host>, unfinished: Vec<StoredTranscript>, all: bool) {
-        for transcript in unfinished {
-            let is_due = self.failed.get(&transcript.egress_id).is_none_or(|(_, at)| all || *at <= Instant::now());
-            let at_once = self.at_once.entry(transcript.storage.clone()).or_default();
-            if !is_due || *at_once >= MOST_AT_ONCE || !self.under_way.insert(transcript.egress_id.clone()) {
-                continue;
+    /// These are on disk. The first is due first.
+    fn add(&mut self, found: Vec<StoredTranscript>) {
+        for StoredTranscript { egress_id, cid, storage, .. } in found {
+            let due = Instant::now();
+            let unfinished = || Unfinished { cid, storage, attempts: 0, due, is_under_way: false };
+            self.unfinished.entry(egress_id).or_insert_with(unfinished);
+        }
+    }
+
+    /// Storages that take no more for now.
+    fn full(&self) -> HashSet<Option<String>> {
+        let mut at_once: HashMap<_, usize> = HashMap::new();
+        for egress_id in self.under_way.values() {
+            if let Some(unfinished) = self.unfinished.get(egress_id) {
+                *at_once.entry(&unfinished.storage).or_default() += 1;
             }
-            *at_once += 1;
-            let host = host.clone();
-            self.attempts.spawn(async move {
-                let finished = finish(&host, transcript.clone()).await;
-                if let Err(error) = &finished {
-                    tracing::error!("the transcript {} of {}: {error}", transcript.egress_id, transcript.cid);
-                }
-                (transcript, finished.is_ok())
-            });
         }
+        at_once.into_iter().filter(|(_, count)| *count >= MOST_AT_ONCE).map(|(storage, _)| storage.clone()).collect()
     }
 
-    fn ended(&mut self, transcript: &StoredTranscript, is_finished: bool) {
-        let StoredTranscript { egress_id, storage, .. } = transcript;
-        self.under_way.remove(egress_id);
-        if let Some(at_once) = self.at_once.get_mut(storage) {
-            *at_once -= 1;
-        }
-        let before = self.failed.remove(egress_id).map_or(0, |(attempts, _)| attempts);
-        if !is_finished {
-            self.failed.insert(egress_id.clone(), (before + 1, Instant::now() + backoff(before, jitter())));
-        }
+    /// What could be begun, and when its turn comes, in this order.
+    fn turns(&self) -> Vec<(Instant, String)> {
+        let full = self.full();
+        let waiting = self.unfinished.iter().filter(|(_, of)| !of.is_under_way && !full.contains(&of.storage));
+        let mut turns: Vec<_> = waiting.map(|(egress_id, of)| (of.due, egress_id.clone())).collect();
+        turns.sort();
+        turns
     }
 
-    fn wake_up(&self) -> Instant {
-        let retry = self.failed.values().map(|(_, at)| *at).min();
-        let latest = Instant::now() + RETENTION;
-        retry.map_or(latest, |at| at.min(latest))
+    /// Begins what is due, or `all`. Gives when the next one is due that there would be room for.
+    fn begin(&mut self, host: &Arc<Host>, all: bool) -> Option<Instant> {
+        let now = Instant::now();
+        for (due, egress_id) in self.turns() {
+            if !all && due > now {
+                return Some(due);
+            }
+            let full = self.full();
+            let Some(unfinished) = self.unfinished.get_mut(&egress_id).filter(|of| !full.contains(&of.storage)) else {
+                continue;
+            };
+            unfinished.is_under_way = true;
+            let (host, of) = (host.clone(), egress_id.clone());
+            let attempt = self.attempts.spawn(async move { finish(&host, of).await });
+            self.under_way.insert(attempt.id(), egress_id);
+        }
+        None
+    }
+
+    /// Whether it is finished.
+    fn ended(&mut self, ended: Result<(Id, Result<(), ApiError>), JoinError>) -> bool {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result.map_err(|error| error.to_string())),
+            // A panic is a fault of the server's own: its turn comes again all the same.
+            Err(error) => (error.id(), Err(error.to_string())),
+        };
+        let Some(egress_id) = self.under_way.remove(&id) else { return false };
+        let Err(error) = result else { return self.unfinished.remove(&egress_id).is_some() };
+        let Some(unfinished) = self.unfinished.get_mut(&egress_id) else { return false };
+        unfinished.due = Instant::now() + backoff(unfinished.attempts, jitter());
+        unfinished.attempts += 1;
+        unfinished.is_under_way = false;
+        if let Some(others) = self.failures.is_due(Instant::now()) {
+            let cid = &unfinished.cid;
+            tracing::error!(
+                "the transcript {egress_id} of {cid}: {error}; {others} failures before it were not logged"
+            );
+        }
+        false
     }
 }
 
 async fn run(host: Weak<Host>, stop: CancellationToken) {
-    let mut work = Work::default();
-    let mut deleting: Option<JoinHandle<()>> = None;
+    let (mut work, mut deleting) = (Work::default(), None::<JoinHandle<()>>);
+    // When it is looked what else is to be done: at once where somebody says so.
+    let (mut look, mut delete) = (Instant::now(), true);
     loop {
         let Some(host) = host.upgrade() else { return };
         let is_over = stop.is_cancelled();
-        match host.read(|change| Ok(change.store.unfinished_transcripts()?)).await {
-            Ok(unfinished) => work.begin(&host, unfinished, is_over),
-            Err(error) => tracing::error!("transcripts: {error}"),
+        if is_over || look <= Instant::now() {
+            (look, delete) = (Instant::now() + LOOKED_EVERY, true);
+            match host.read(|change| Ok(change.store.unfinished_transcripts()?)).await {
+                Ok(found) => work.add(found),
+                Err(error) => tracing::error!("transcripts: {error}"),
+            }
         }
+        if delete && deleting.as_ref().is_none_or(JoinHandle::is_finished) {
+            // A storage that takes its time holds up no file that is to be written.
+            let host = host.clone();
+            (deleting, delete) = (Some(tokio::spawn(async move { delete_expired(&host).await })), false);
+        }
+        let due = work.begin(&host, is_over);
         if is_over {
             while work.attempts.join_next().await.is_some() {}
             return;
         }
-        if deleting.as_ref().is_none_or(JoinHandle::is_finished) {
-            // A storage that takes its time holds up no file that is to be written.
-            let host = host.clone();
-            deleting = Some(tokio::spawn(async move { delete_expired(&host).await }));
-        }
-        let wake_up = work.wake_up();
         tokio::select! {
-            Some(ended) = work.attempts.join_next() => match ended {
-                Ok((transcript, is_finished)) => work.ended(&transcript, is_finished),
-                Err(error) => tracing::error!("finishing a transcript: {error}"),
-            },
-            () = host.transcripts.wake.notified() => {}
-            () = tokio::time::sleep_until(wake_up.into()) => {}
+            Some(ended) = work.attempts.join_next_with_id() => delete |= work.ended(ended),
+            () = host.transcripts.wake.notified() => look = Instant::now(),
+            () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look)).into()) => {}
             () = stop.cancelled() => {}
         }
     }
 }
 
-async fn finish(host: &Arc<Host>, mut transcript: StoredTranscript) -> Result<(), ApiError> {
-    let egress_id = transcript.egress_id.clone();
-    let lines = host.read(move |change| Ok(change.store.fragments(&egress_id)?)).await?;
+async fn finish(host: &Arc<Host>, egress_id: String) -> Result<(), ApiError> {
+    let found = host
+        .read(move |change| {
+            let found = change.store.unfinished_transcript(&egress_id)?;
+            found.map(|transcript| Ok((change.store.fragments(&egress_id)?, transcript))).transpose()
+        })
+        .await?;
+    // Else it was deleted meanwhile.
+    let Some((lines, mut transcript)) = found else { return Ok(()) };
     let (cid, egress_id) = (&transcript.cid, &transcript.egress_id);
     let bytes = file_of(&lines, egress_id);
     transcript.filename = format!("transcript_{}_{}_{egress_id}.jsonl", cid.call_type(), cid.id());
@@ -314,5 +364,45 @@ mod tests {
         let file = file_of(&[line(2, "second"), "not one\n".into(), line(1, "first")], "egress");
         assert_eq!(String::from_utf8(file).unwrap(), [line(1, "first"), line(2, "second")].concat());
         assert!(file_of(&[], "egress").is_empty(), "nobody spoke");
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_or_waits_for_its_storage_has_no_turn_and_what_failed_has_a_later_one() {
+        let storage = |n: usize| ["local", "lost"][n % 2].to_string();
+        let found = |n: usize| StoredTranscript {
+            egress_id: format!("{n:02}"),
+            cid: Cid::new("default", "c").unwrap(),
+            session_id: String::new(),
+            start_time: Timestamp::EPOCH,
+            end_time: Timestamp::EPOCH,
+            filename: String::new(),
+            storage: Some(storage(n)),
+            is_external: true,
+            has_failed: false,
+        };
+        let mut work = Work::default();
+        work.add((0..30).map(found).collect());
+        work.add((0..30).map(found).collect());
+        let names = |work: &Work| -> Vec<String> { work.turns().into_iter().map(|(_, egress_id)| egress_id).collect() };
+        assert_eq!(names(&work), (0..30).map(|n| format!("{n:02}")).collect::<Vec<_>>(), "in their order, each once");
+        // A storage that takes no more has no turn: nobody wakes up for it.
+        for n in (0..30).filter(|n| n % 2 == 1).take(MOST_AT_ONCE) {
+            let of = work.unfinished.get_mut(&format!("{n:02}")).unwrap();
+            of.is_under_way = true;
+            let attempt = work.attempts.spawn(async move {
+                assert!(n != 3, "a fault");
+                if n == 1 { Ok(()) } else { Err(ApiError::new(Code::Internal, "lost")) }
+            });
+            work.under_way.insert(attempt.id(), format!("{n:02}"));
+        }
+        assert!(names(&work).iter().all(|name| name.parse::<usize>().unwrap() % 2 == 0));
+        let before = Instant::now();
+        while let Some(ended) = work.attempts.join_next_with_id().await {
+            work.ended(ended);
+        }
+        assert!(work.under_way.is_empty());
+        let turns = work.turns();
+        assert_eq!(turns.len(), 29, "all but the one that is finished, also the one whose attempt panicked");
+        assert_eq!(turns.iter().filter(|(due, _)| *due > before).count(), MOST_AT_ONCE - 1);
     }
 }

@@ -143,8 +143,18 @@ fn what_was_not_delivered_goes_out_from_the_next_server_and_what_is_too_old_is_a
     (0..60).for_each(|n| update(&service, "c", n));
     let letters = |service: &Service| service.ok("GET", "/api/v2/app/dead_letters", "", &json!({}));
     assert_eq!((&letters(&service)["waiting"], &letters(&service)["count"]), (&json!(61), &json!(0)));
-    service.restart_with(|config| config.hooks_to_private_addresses = true);
+    // Also one that begins while somebody else has the database.
+    let path = service.folder.path().join("cuewire.db");
+    let mut other = None;
+    service.restart_with(|config| {
+        config.hooks_to_private_addresses = true;
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other = Some(connection);
+    });
+    eventually("nothing can be written", || service.fetch(&service.url("/readyz"), None).0 == 503);
     is_up.store(true, Ordering::Relaxed);
+    other.unwrap().execute_batch("COMMIT").unwrap();
     eventually("all of it", || told(&receiver, "c") == (0..60).collect::<Vec<_>>());
     eventually("which is written", || letters(&service)["waiting"] == 0);
 

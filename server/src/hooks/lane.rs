@@ -48,6 +48,16 @@ pub(super) enum Next {
     Read(Cid, i64),
 }
 
+impl Next {
+    /// Whose turn it is.
+    pub(super) fn cid(&self) -> &Cid {
+        match self {
+            Self::Deliver(event, _) => &event.cid,
+            Self::Read(cid, _) => cid,
+        }
+    }
+}
+
 impl Lane {
     /// Something of a call waits on disk, from an earlier time.
     pub(super) fn add_from_disk(&mut self, cid: Cid, now: Instant) {

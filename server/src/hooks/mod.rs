@@ -2,7 +2,7 @@
 //!
 //! In: events that were committed, with the hooks that want them. Out: requests and messages, and what became of them on disk.
 //!
-//! Each hook has a task of its own and a [lane](lane::Lane): none waits for another, and nothing waits for any of them. Calls of a
+//! Each hook has a task of its own and a lane: none waits for another, and nothing waits for any of them. Calls of a
 //! hook are told of side by side. What fails is tried again, later and later, until the event is too old: then it is a dead
 //! letter. That an event was delivered is written a moment later, so that after a crash its last events are delivered again, under
 //! the same `X-Webhook-Id`.
@@ -15,7 +15,7 @@ use cuewire::time::Timestamp;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,8 +23,8 @@ use crate::api::render;
 use crate::app::{AppSettings, Hook, Queue, Target};
 use crate::call::Cid;
 use crate::host::{Host, now};
-use crate::retry::jitter;
-use crate::store::{DeadLetter, Outgoing};
+use crate::retry::{Seldom, jitter};
+use crate::store::{DeadLetter, Outgoing, Store, StoreError};
 
 mod lane;
 #[cfg(feature = "sqs")]
@@ -62,6 +62,7 @@ struct Running {
     hook: Mutex<Arc<(Hook, bool)>>,
     lane: Mutex<Lane>,
     changed: Notify,
+    failures: Seldom,
     stop: CancellationToken,
 }
 
@@ -101,10 +102,16 @@ impl Hooks {
         })
     }
 
-    /// Hooks that are there now and were not.
-    pub(crate) fn are_new<'a>(&self, app: &'a AppSettings) -> Vec<&'a Hook> {
-        let lanes = lock(&self.lanes);
-        app.hooks.iter().filter(|hook| hook.enabled && !lanes.contains_key(&hook.id)).collect()
+    /// What is configured on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn configured(&self, store: &Store) -> Result<Configured, StoreError> {
+        let (app, lanes, mut waiting) = (store.app()?, lock(&self.lanes), HashMap::new());
+        for hook in app.hooks.iter().filter(|hook| hook.enabled && !lanes.contains_key(&hook.id)) {
+            waiting.insert(hook.id.clone(), store.calls_waiting(&hook.id)?);
+        }
+        Ok(Configured { app, waiting })
     }
 
     /// From here on these are the hooks.
@@ -132,6 +139,7 @@ impl Hooks {
                 hook: Mutex::new(settings),
                 lane: Mutex::new(lane),
                 changed: Notify::new(),
+                failures: Seldom::default(),
                 stop: self.stop.child_token(),
             });
             lanes.insert(hook.id.clone(), running.clone());
@@ -222,23 +230,31 @@ fn for_humans(event: &str) -> String {
 
 /// One hook, to its end.
 async fn run(running: Arc<Running>, host: Weak<Host>) {
-    let mut attempts = JoinSet::new();
+    let (mut attempts, mut calls) = (JoinSet::new(), HashMap::new());
     loop {
         while attempts.len() < MOST_AT_ONCE && !running.stop.is_cancelled() {
             let Some(next) = lock(&running.lane).next(Instant::now()) else { break };
             let Some(host) = host.upgrade() else { return };
-            let running = running.clone();
-            match next {
-                Next::Read(cid, behind) => attempts.spawn(async move { read(&running, &host, cid, behind).await }),
-                Next::Deliver(event, before) => {
-                    attempts.spawn(async move { attempt(&running, &host, &event, before).await })
+            let (of, running) = (next.cid().clone(), running.clone());
+            let attempt = attempts.spawn(async move {
+                match next {
+                    Next::Read(cid, behind) => read(&running, &host, cid, behind).await,
+                    Next::Deliver(event, before) => attempt(&running, &host, &event, before).await,
                 }
-            };
+            });
+            calls.insert(attempt.id(), of);
         }
         let wake_up = lock(&running.lane).wake_up().filter(|_| attempts.len() < MOST_AT_ONCE);
         let wake_up = wake_up.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
-            Some(_) = attempts.join_next() => {}
+            Some(ended) = attempts.join_next_with_id() => {
+                let cid = calls.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+                // A panic is a fault of the server's own: the call's turn comes again all the same.
+                if let (Err(error), Some(cid)) = (ended, cid) {
+                    tracing::error!("telling of {cid}: {error}");
+                    lock(&running.lane).failed(&cid, Instant::now(), jitter());
+                }
+            }
             () = running.changed.notified() => {}
             () = tokio::time::sleep_until(wake_up.into()) => {}
             () = running.stop.cancelled() => {
@@ -250,23 +266,20 @@ async fn run(running: Arc<Running>, host: Weak<Host>) {
 }
 
 async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {
-    let (id, of, lane) = (lock(&running.hook).0.id.clone(), cid.clone(), running.clone());
+    let (id, of, of_read, lane) = (lock(&running.hook).0.id.clone(), cid.clone(), cid.clone(), running.clone());
     let (sender, done) = tokio::sync::oneshot::channel();
     host.submit_read(
         move |change| Ok(change.store.events_waiting(&id, &of, behind, MOST_OF_A_CALL)?),
         // On the store's thread: no event that is committed behind it is handed on before.
         move |read| {
-            let mut lane = lock(&lane.lane);
-            match read {
-                Ok(events) => lane.read(&cid, events, Instant::now()),
-                Err(_) => lane.failed(&cid, Instant::now(), jitter()),
-            }
             // Whoever waited is gone with the server.
-            let _ = sender.send(());
+            let _ = sender.send(read.map(|events| lock(&lane.lane).read(&of_read, events, Instant::now())));
         },
     );
-    // A store that has ended has nothing more.
-    let _ = done.await;
+    // Without an answer, the store has ended or the job has panicked.
+    if !matches!(done.await, Ok(Ok(()))) {
+        lock(&running.lane).failed(&cid, Instant::now(), jitter());
+    }
 }
 
 async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, before: u32) {
@@ -277,7 +290,10 @@ async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, bef
     if let Err(error) = result {
         let is_too_old = is_too_old(event.at, now(), hooks.max_age_nanos);
         if !(is_too_old && give_up(host, &hook.id, event, before + 1, error.clone()).await) {
-            tracing::warn!("hook {}: {} {}: {error}", hook.id, event.cid, event.event_type);
+            if let Some(others) = running.failures.is_due(Instant::now()) {
+                let (id, cid, event_type) = (&hook.id, &event.cid, &event.event_type);
+                tracing::warn!("hook {id}: {cid} {event_type}: {error}; {others} failures before it were not logged");
+            }
             lock(&running.lane).failed(&event.cid, Instant::now(), jitter());
             return;
         }
@@ -293,7 +309,6 @@ fn is_too_old(at: Timestamp, now: Timestamp, max_age_nanos: i64) -> bool {
 
 /// Whether it is written that an event is a dead letter.
 async fn give_up(host: &Arc<Host>, hook: &str, event: &Outgoing, attempts: u32, error: String) -> bool {
-    tracing::error!("hook {hook}: {} {} is given up: {error}", event.cid, event.event_type);
     let (hook, event) = (hook.to_string(), event.clone());
     let letter = DeadLetter { hook, event, given_up_at: now(), attempts, error };
     host.run(move |change| Ok(change.store.give_up(&letter)?)).await.is_ok()

@@ -5,7 +5,7 @@
 //! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -115,6 +115,7 @@ impl Host {
                 store.put_call_type(&CallType::new(name, now()))?;
             }
         }
+        let configured = hooks.configured(&store)?;
         let suspended: Vec<_> = store.calls_in_session()?.iter().map(|call| call.cid().clone()).collect();
         let writer = Writer::start(store)?;
         let host = Arc::new(Self {
@@ -128,7 +129,7 @@ impl Host {
             stalls,
             first_participant_s,
         });
-        host.submit(|change| change.configure_hooks(), |result| report("starting hooks", result));
+        host.hooks.configure(&host, configured);
         for cid in suspended {
             host.tell(cid, Input::Restarted);
         }
@@ -235,10 +236,9 @@ impl Host {
             None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
         };
         self.submit(job, move |result| drop(sender.send(result)));
-        // A job that panicked has no answer.
         let result = receiver.await;
         drop(waiting);
-        result.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+        result.unwrap_or_else(|_| Err(ended()))
     }
 
     /// Tells a call what happened.
@@ -693,16 +693,7 @@ impl<'a> Change<'a> {
             self.store.forget_hook(&gone.id)?;
         }
         self.store.put_app(app)?;
-        self.configure_hooks()
-    }
-
-    fn configure_hooks(&mut self) -> Result<(), ApiError> {
-        let app = self.store.app()?;
-        let mut waiting = HashMap::new();
-        for hook in self.host.hooks.are_new(&app) {
-            waiting.insert(hook.id.clone(), self.store.calls_waiting(&hook.id)?);
-        }
-        self.outcome.configured = Some(Configured { app, waiting });
+        self.outcome.configured = Some(self.host.hooks.configured(self.store)?);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! captions wait; of a call that lost some its processes have failed, and say so.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +34,12 @@ pub(super) struct Must {
 impl Must {
     pub(super) fn new(job: impl Fn(&mut Change<'_>) -> Result<(), ApiError> + Send + Sync + 'static) -> Self {
         Self { job: Arc::new(job), caption_of: None }
+    }
+
+    /// A panic is a fault of the server's own: such a job is not tried again, else it would hold up what is behind it for ever.
+    fn run(&self, change: &mut Change<'_>) -> Result<(), ApiError> {
+        let fault = |_| Err(ApiError::new(Code::Internal, "a fault of the server's"));
+        catch_unwind(AssertUnwindSafe(|| (self.job)(change))).unwrap_or_else(fault)
     }
 }
 
@@ -97,7 +104,7 @@ impl Host {
                     return Ok(());
                 }
                 drop(state);
-                (of.job)(change)
+                of.run(change)
             },
             move |host, result| match result {
                 Ok(result) => report("what happened in a call", result),
@@ -125,7 +132,7 @@ impl Host {
                     change.outcome = Outcome::default();
                     change.ledger = None;
                     let store = change.store;
-                    match store.apart(|| (must.job)(change))? {
+                    match store.apart(|| must.run(change))? {
                         Ok(()) => outcomes.push(std::mem::take(&mut change.outcome)),
                         Err(error) => report("what happened in a call", Err(error)),
                     }

@@ -108,6 +108,15 @@ impl Store {
         self.transcripts("end_time IS NOT NULL AND filename IS NULL ORDER BY end_time, egress_id", params![])
     }
 
+    /// One that is closed and has no file yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unfinished_transcript(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
+        let condition = "egress_id = ?1 AND end_time IS NOT NULL AND filename IS NULL";
+        Ok(self.transcripts(condition, params![egress_id])?.pop())
+    }
+
     /// A run's fragments in the order in which they were written, as lines of JSONL.
     ///
     /// # Errors

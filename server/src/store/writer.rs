@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Store, StoreError};
+use crate::retry::Seldom;
 
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
@@ -37,6 +38,10 @@ pub struct Gone(Arc<str>);
 impl Gone {
     pub(crate) fn ended() -> Self {
         Self("the server is shutting down".into())
+    }
+
+    fn panicked() -> Self {
+        Self("a fault of the server's".into())
     }
 }
 
@@ -74,9 +79,10 @@ impl Writer {
         E: Send + 'static,
     {
         let job: Change = Box::new(|store| {
-            let Some(result) = store.map(job) else {
+            let Some(done) = store.map(|store| catch_unwind(AssertUnwindSafe(|| job(store)))) else {
                 return (false, Box::new(move |committed| answer(Err(lost(committed)))));
             };
+            let Ok(result) = done else { return (false, Box::new(|_| answer(Err(Gone::panicked())))) };
             let keep = result.is_ok();
             let answer = move |committed: &Result<(), Gone>| {
                 answer(if committed.is_ok() { Ok(result) } else { Err(lost(committed)) });
@@ -126,11 +132,8 @@ fn lost(committed: &Result<(), Gone>) -> Gone {
     committed.clone().err().unwrap_or_else(Gone::ended)
 }
 
-/// How often a failure that lasts is logged.
-const LOGGED_EVERY: Duration = Duration::from_secs(30);
-
 fn work(store: &Store, queue: &Receiver<Job>) {
-    let mut logged: Option<Instant> = None;
+    let (failures, mut has_failed) = (Seldom::default(), false);
     while let Ok(first) = queue.recv() {
         let (mut changes, mut reads) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(queue.try_iter().take(MOST_JOBS - 1)) {
@@ -143,13 +146,16 @@ fn work(store: &Store, queue: &Receiver<Job>) {
             let mut answers = Vec::new();
             let committed = together(store, changes.into_iter(), &mut answers).map_err(|error| {
                 store.forget_remembered();
-                if logged.is_none_or(|at| at.elapsed() >= LOGGED_EVERY) {
-                    tracing::error!("{} changes are not on disk: {error}", answers.len());
-                    logged = Some(Instant::now());
+                has_failed = true;
+                if let Some(others) = failures.is_due(Instant::now()) {
+                    let changes = answers.len();
+                    tracing::error!(
+                        "{changes} changes are not on disk: {error}; {others} failures before it were not logged"
+                    );
                 }
                 Gone(error.to_string().into())
             });
-            if committed.is_ok() && logged.take().is_some() {
+            if committed.is_ok() && std::mem::take(&mut has_failed) {
                 tracing::warn!("the database can be written again");
             }
             for answer in answers {
@@ -163,7 +169,7 @@ fn work(store: &Store, queue: &Receiver<Job>) {
     }
 }
 
-/// All jobs in one transaction, and each in one of its own within. Every job has an answer, but one that panicked.
+/// All jobs in one transaction, and each in one of its own within. Every job has an answer.
 fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     let connection = &store.connection;
     let mut state = begin(store).map_err(StoreError::from);
@@ -174,8 +180,9 @@ fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec
             answers.push(job(None).1);
             continue;
         }
-        let done = catch_unwind(AssertUnwindSafe(|| job(Some(store))));
-        state = if matches!(done, Ok((true, _))) {
+        let (keep, answer) = job(Some(store));
+        answers.push(answer);
+        state = if keep {
             connection.execute_batch("RELEASE job")
         } else {
             store.forget_remembered();
@@ -183,7 +190,6 @@ fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec
         }
         .map_err(StoreError::from);
         state = store.take_failure().map_or(state, Err);
-        answers.extend(done.ok().map(|(_, answer)| answer));
     }
     let committed = state.and_then(|()| Ok(connection.execute_batch("COMMIT")?));
     if committed.is_err() {
@@ -250,8 +256,11 @@ mod tests {
         drop((release, sender));
         let answers: Vec<_> = answers.iter().collect();
         let expected: Vec<_> = (0..9)
-            .filter(|i| *i != 4)
-            .map(|i| (i, Ok(if i % 3 == 2 { Err(format!("{i} fails")) } else { Ok(i) })))
+            .map(|i| match i {
+                4 => (i, Err(Gone::panicked())),
+                i if i % 3 == 2 => (i, Ok(Err(format!("{i} fails")))),
+                i => (i, Ok(Ok(i))),
+            })
             .collect();
         assert_eq!(answers, expected);
         let kept = writer.run(|store| Ok::<_, String>(names(store))).unwrap().unwrap();
