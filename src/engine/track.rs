@@ -168,9 +168,10 @@ impl Track {
         self.hear_up_to(self.ready, core);
         #[cfg(feature = "opus")]
         self.flush_opus(false, core);
-        // As far behind the last audio as the session says, by the sender's clock.
+        // As far behind the last audio as the session says, by the sender's clock; unless this thread is what was late.
         if let Some(due) = self.wake_up
             && nanos_since(self.heard_at) >= due.nanos_since(self.heard_to)
+            && self.shared.taken.load(Ordering::Acquire) <= self.ready
         {
             self.tell(Input::Tick(due), core);
         }

@@ -156,15 +156,31 @@ impl Dating {
 struct Pace {
     began: Instant,
     heard: Duration,
+    /// When the last frame came, and how long it lasts.
+    last: (Instant, Duration),
 }
 
 impl Pace {
-    /// How long to wait before the next frame is read.
-    fn hold_back(&self, is_overloaded: bool) -> Duration {
-        let elapsed = self.began.elapsed();
+    fn new(now: Instant) -> Self {
+        Self { began: now, heard: Duration::ZERO, last: (now, Duration::ZERO) }
+    }
+
+    fn hear(&mut self, now: Instant, frame: Duration) {
+        self.heard += frame;
+        self.last = (now, frame);
+    }
+
+    /// How long to wait before the next frame is read. Overload slows a fast sender down to real time and no further: a track
+    /// to which nothing comes for longer has stalled, and its caption is closed.
+    fn hold_back(&self, now: Instant, is_overloaded: bool) -> Duration {
+        let elapsed = now.saturating_duration_since(self.began);
         let ahead = self.heard.saturating_sub(BURST);
         let wait = (ahead / FASTEST).saturating_sub(elapsed);
-        if is_overloaded { wait.max(ahead.saturating_sub(elapsed).min(RETRY)) } else { wait }
+        if !is_overloaded || ahead <= elapsed {
+            return wait;
+        }
+        let (came, frame) = self.last;
+        wait.max(frame.saturating_sub(now.saturating_duration_since(came)).min(RETRY))
     }
 }
 
@@ -260,14 +276,14 @@ async fn hear(
 ) -> Ending {
     let Seated { line, track, mut closed, .. } = seated;
     let line = || line.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut pace = Pace { began: Instant::now(), heard: Duration::ZERO };
+    let mut pace = Pace::new(Instant::now());
     let mut samples = Vec::new();
     let mut unanswered = 0;
     tokio::pin!(ended);
     loop {
         let next = async {
             loop {
-                let hold_back = pace.hold_back(host.stages.is_overloaded());
+                let hold_back = pace.hold_back(Instant::now(), host.stages.is_overloaded());
                 if hold_back.is_zero() {
                     return socket.recv().await;
                 }
@@ -303,7 +319,7 @@ async fn hear(
                             return Ending::new(1007, "a frame holds no Opus packet");
                         };
                         let nanos = nanos_of_samples(ticks.into(), RTP_RATE);
-                        pace.heard += Duration::from_nanos(nanos.unsigned_abs());
+                        pace.hear(Instant::now(), Duration::from_nanos(nanos.unsigned_abs()));
                         let (at, sequence) = {
                             let mut line = line();
                             line.packets = line.packets.wrapping_add(1);
@@ -320,7 +336,7 @@ async fn hear(
                             Err(error) => return Ending::new(1007, error),
                         };
                         let nanos = nanos_of_samples(pcm.frames() as u64, pcm.rate());
-                        pace.heard += Duration::from_nanos(nanos.unsigned_abs());
+                        pace.hear(Instant::now(), Duration::from_nanos(nanos.unsigned_abs()));
                         let at = line().dating.date(now(), nanos);
                         push(|| line().sender.push(at, pcm)).await
                     }
@@ -457,6 +473,36 @@ mod tests {
         dating.said = Some(ms(400_000));
         assert_eq!(date(&mut dating, 3_740), 400_000, "back by much: another clock");
         assert_eq!(date(&mut dating, 3_760), 400_020);
+    }
+
+    #[test]
+    fn who_sends_too_fast_is_slowed_down_and_under_overload_to_real_time_and_no_further() {
+        let frame = Duration::from_millis(20);
+        let start = Instant::now();
+        for (is_overloaded, takes_s) in [(false, 0.9..1.1), (true, 7.9..8.1)] {
+            let (mut pace, mut now, mut longest) = (Pace::new(start), start, Duration::ZERO);
+            // 10 s, all there at once.
+            for _ in 0..500 {
+                let before = now;
+                loop {
+                    let wait = pace.hold_back(now, is_overloaded);
+                    if wait.is_zero() {
+                        break;
+                    }
+                    now += wait;
+                }
+                longest = longest.max(now - before);
+                pace.hear(now, frame);
+            }
+            assert!(longest <= frame, "the stream seems to have stalled for {longest:?}");
+            assert!(takes_s.contains(&(now - start).as_secs_f64()), "{:?}", now - start);
+        }
+        // Overload begins when much was sent already.
+        let mut pace = Pace::new(start);
+        pace.hear(start, Duration::from_secs(60));
+        pace.hear(start + Duration::from_secs(10), frame);
+        assert_eq!(pace.hold_back(start + Duration::from_secs(10), true), RETRY);
+        assert_eq!(pace.hold_back(start + Duration::from_secs(10) + frame, true), Duration::ZERO);
     }
 
     #[test]
