@@ -32,7 +32,7 @@ use crate::user::Profile;
 mod stalls;
 mod unwritten;
 
-pub(crate) use stalls::Stalls;
+pub(crate) use stalls::{Missed, Stalls};
 use unwritten::{Must, Unwritten};
 
 /// The call types that are there from the start.

@@ -1,13 +1,15 @@
 //! Speech without a caption: somebody is told.
 //!
-//! In: what the engine has not answered, and what could not be written. Out: a metric, and `call.captions_stalled` to those who
-//! watch, and to hooks: `speaker_id` where it is one speaker's captions that are missing, `seconds`, `reason`.
+//! In: what the engine gave up or has not answered, and what could not be written. Out, to those who watch and to hooks: of each
+//! span that was given up `call.captions_gap`, with `speaker_id`, `start_time`, `end_time`, `reason`; where it goes on, a metric, and
+//! `call.captions_stalled`: `speaker_id` where it is one speaker's captions that are missing, `seconds`, `reason`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
+use cuewire::time::Timestamp;
 use serde_json::json;
 
 use super::unwritten::Must;
@@ -34,7 +36,33 @@ impl Stalls {
     }
 }
 
+/// What somebody said is no caption, and will be none.
+#[derive(Clone, Debug)]
+pub(crate) struct Missed {
+    pub(crate) speaker_id: String,
+    pub(crate) start_time: Timestamp,
+    pub(crate) end_time: Timestamp,
+    /// As the engine has it: `overload`, `decode_failed`, `abandoned`.
+    pub(crate) reason: String,
+}
+
 impl Host {
+    /// What somebody said was given up.
+    pub(crate) fn missed(self: &Arc<Self>, cid: Cid, missed: Missed) {
+        self.must(Must::new(move |change| {
+            let Some(call) = change.store.call(&cid)?.filter(|call| call.runs().is_any()) else { return Ok(()) };
+            let Missed { speaker_id, start_time, end_time, reason } = &missed;
+            let mut event = json!({
+                "type": "call.captions_gap", "call_cid": cid.to_string(), "created_at": change.now.as_nanos(),
+                "speaker_id": speaker_id, "start_time": start_time.as_nanos(), "end_time": end_time.as_nanos(),
+                "reason": reason,
+            });
+            change.put_event(&cid, &event)?;
+            render::for_browser(&mut event);
+            change.post(&call, event.to_string().into())
+        }));
+    }
+
     /// Looks whether captions are missing.
     pub(super) fn look_for_stalls(self: &Arc<Self>) {
         let Stalls { told_after, told } = &self.stalls;
@@ -56,7 +84,11 @@ impl Host {
     }
 
     fn tell_of_stall(self: &Arc<Self>, cid: &Cid, speaker_id: String, lasts: Duration) {
-        let reason = if speaker_id.is_empty() { "captions cannot be written" } else { "recognition does not answer" };
+        let reason = if speaker_id.is_empty() {
+            "captions cannot be written"
+        } else {
+            "recognition does not keep up, or does not answer"
+        };
         let event = move |change: &Change<'_>, call: &Call| {
             let mut event = json!({
                 "type": "call.captions_stalled", "call_cid": call.cid().to_string(),

@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use cuewire::caption::{CaptionEvent, CaptionId};
+use cuewire::caption::{CaptionEvent, CaptionId, GapReason};
 use cuewire::config::{Config, InterimIntervalMs, Language};
 use cuewire::engine::{Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId};
 use tokio::sync::oneshot;
 
 use crate::call::settings::Recognition;
 use crate::call::{Caption, Cid, Input};
-use crate::host::{Host, Interim, new_id};
+use crate::host::{Host, Interim, Missed, new_id};
 
 pub mod audio;
 
@@ -25,6 +26,8 @@ use audio::Line;
 
 /// Decodes of a call's tracks that fail one behind the other before its processes have failed.
 const MOST_FAILURES: u32 = 3;
+/// Behind a span of speech without a caption the next caption, or the next such span, comes within this: else nobody speaks.
+const NEXT_CAPTION: Duration = Duration::from_secs(15);
 
 /// The tracks of all calls.
 pub struct Stages {
@@ -65,6 +68,8 @@ struct Seat {
     close: Option<oneshot::Sender<Closed>>,
     /// What was marked, in the order in which the engine will say so.
     marked: VecDeque<Marked>,
+    /// Since when all that was said was given up, and when the last of it was.
+    missed: Option<(Instant, Instant)>,
 }
 
 enum Marked {
@@ -115,7 +120,7 @@ impl Stages {
     }
 
     /// Finalises what is open, but for no longer than `patience`, and hands it on.
-    pub fn shutdown(&self, patience: std::time::Duration) {
+    pub fn shutdown(&self, patience: Duration) {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut engine) = engine {
             // Others have it for a moment.
@@ -124,7 +129,7 @@ impl Stages {
                     Ok(engine) => break engine,
                     Err(shared) => engine = shared,
                 }
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             };
             engine.shutdown(patience);
         }
@@ -150,14 +155,17 @@ impl Stages {
         self.model.check(&config_of(Some(recognition), false))
     }
 
-    /// Participants of whom speech was heard, of which nothing final was said, and for how long: those where that is `least` or
-    /// more.
-    pub(crate) fn stalled(&self, least: std::time::Duration) -> Vec<(Cid, String, std::time::Duration)> {
+    /// Participants of whom speech was heard, of which nothing final was said or all was given up, and for how long: those where
+    /// that is `least` or more.
+    pub(crate) fn stalled(&self, least: Duration) -> Vec<(Cid, String, Duration)> {
         let Some(engine) = self.engine() else { return Vec::new() };
         let state = self.lock();
         let seats = state.tracks.iter().filter_map(|(track, (cid, user_id))| {
-            let lasts = engine.unfinished_for(*track).ok().filter(|lasts| *lasts >= least)?;
-            Some((cid.clone(), user_id.clone(), lasts))
+            let unfinished = engine.unfinished_for(*track).unwrap_or_default();
+            let missed = state.calls.get(cid).and_then(|stage| stage.seats.get(user_id)?.missed);
+            let missed = missed.filter(|(_, last)| last.elapsed() < NEXT_CAPTION);
+            let lasts = missed.map_or(unfinished, |(since, _)| since.elapsed().max(unfinished));
+            (lasts >= least).then(|| (cid.clone(), user_id.clone(), lasts))
         });
         seats.collect()
     }
@@ -238,8 +246,16 @@ impl Stages {
             marked.push_back(Marked::Hear(stage.mark));
         }
         let session_id = session_id.to_string();
-        let seat =
-            Seat { track, session_id, name: new_id(), line: line.clone(), connection: 0, close: Some(close), marked };
+        let seat = Seat {
+            track,
+            session_id,
+            name: new_id(),
+            line: line.clone(),
+            connection: 0,
+            close: Some(close),
+            marked,
+            missed: None,
+        };
         stage.seats.insert(user_id.to_string(), seat);
         tracks.insert(track, (cid.clone(), user_id.to_string()));
         Ok(Some(Seated { line, track, connection: 0, closed }))
@@ -323,15 +339,26 @@ impl Stages {
                 let State { calls, tracks } = &mut *state;
                 let Some((cid, user_id)) = tracks.get(&track) else { return };
                 let Some(stage) = calls.get_mut(cid) else { return };
-                let Some(seat) = stage.seats.get(user_id) else { return };
-                if matches!(event, CaptionEvent::Final { .. } | CaptionEvent::Suppressed { .. }) {
-                    stage.failures = 0;
+                let Some(seat) = stage.seats.get_mut(user_id) else { return };
+                match &event {
+                    CaptionEvent::Final { .. } | CaptionEvent::Suppressed { .. } => {
+                        (stage.failures, seat.missed) = (0, None);
+                    }
+                    CaptionEvent::Gap { from, to, reason, .. } if is_missed(*reason) => {
+                        let now = Instant::now();
+                        let lasted = Duration::from_nanos(u64::try_from(to.nanos_since(*from)).unwrap_or(0));
+                        let known = seat.missed.filter(|(_, last)| last.elapsed() < NEXT_CAPTION);
+                        seat.missed =
+                            Some((known.map_or(now.checked_sub(lasted).unwrap_or(now), |(since, _)| since), now));
+                    }
+                    _ => {}
                 }
                 let (name, cid) = (seat.name.clone(), cid.clone());
                 drop(state);
                 match said(&name, event) {
                     Some(Said::Caption(caption)) => host.heard(cid, caption, mark, ledger),
                     Some(Said::Interim(interim)) => host.interim(cid, mark, interim),
+                    Some(Said::Missed(missed)) => host.missed(cid, missed),
                     None => {}
                 }
             }
@@ -432,6 +459,12 @@ fn config_of(recognition: Option<&Recognition>, interims: bool) -> Config {
 enum Said {
     Caption(Caption),
     Interim(Interim),
+    Missed(Missed),
+}
+
+/// Whether a gap is of what was said, and not of what was not sent.
+fn is_missed(reason: GapReason) -> bool {
+    matches!(reason, GapReason::DecodeFailed | GapReason::Overload | GapReason::Abandoned)
 }
 
 /// What a track says, as its call has it.
@@ -474,6 +507,10 @@ fn said(name: &str, event: CaptionEvent) -> Option<Said> {
         CaptionEvent::Retracted { id, reason, .. } => {
             let reason = serde_json::to_value(reason).ok()?.as_str()?.to_string();
             Said::Interim(Interim::Retracted { id: id_of(id), reason })
+        }
+        CaptionEvent::Gap { from, to, speaker_id, reason } if is_missed(reason) => {
+            let reason = serde_json::to_value(reason).ok()?.as_str()?.to_string();
+            Said::Missed(Missed { speaker_id: speaker_id.to_string(), start_time: from, end_time: to, reason })
         }
         _ => return None,
     })
