@@ -83,8 +83,12 @@ use transcripts::Transcripts;
 
 /// Connections that are open at a time, WebSockets among them; a further one waits.
 const MAX_CONNECTIONS: usize = 16 * 1024;
+/// A year.
+const MAX_PATIENCE_S: u32 = 365 * 24 * 3600;
 /// A hundred years.
 const MAX_RETENTION_DAYS: u32 = 36_500;
+/// What the last write of a server that ends may take, whatever its patience.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How often calls are looked at whose time has come.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -180,6 +184,15 @@ impl ServerConfig {
         }
         if let Some(name) = self.default_storage.as_ref().filter(|name| !self.storages.contains_key(*name)) {
             return Err(ServerError::Config(format!("default_storage is `{name}`: there is no storages.{name}")));
+        }
+        for (name, value) in [
+            ("stall_event_s", self.stall_event_s),
+            ("hook_max_age_s", self.hook_max_age_s),
+            ("upload_give_up_s", self.upload_give_up_s),
+        ] {
+            if !(1..=MAX_PATIENCE_S).contains(&value) {
+                return Err(ServerError::Config(format!("{name} is {value}: allowed are 1 – {MAX_PATIENCE_S}")));
+            }
         }
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         match &self.public_url {
@@ -344,13 +357,17 @@ impl Server {
         let App { host, shutdown, sockets, .. } = &*self.app;
         shutdown.cancel();
         host.stages.shutdown(left().mul_f64(0.7));
-        // Behind the last captions.
-        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.run(|_| Ok(()))).await });
+        // Behind the last captions, also those that could not be written at once.
+        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.settle()).await });
+        host.unwritten.report_lost();
         host.hub.close_all();
         sockets.close();
         let _ = runtime.block_on(async { tokio::time::timeout(left(), sockets.wait()).await });
-        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.transcripts.shutdown()).await });
-        let _ = runtime.block_on(async { tokio::time::timeout(left(), host.hooks.shutdown(host)).await });
+        // A storage that hangs takes no time from what was delivered, which has to be written in any case.
+        let half = left() / 2;
+        let _ = runtime.block_on(async { tokio::time::timeout(half, host.transcripts.shutdown()).await });
+        let hooks = host.hooks.shutdown(host, left());
+        let _ = runtime.block_on(async { tokio::time::timeout(left() + LAST_WRITE, hooks).await });
         host.close();
         runtime.shutdown_timeout(left());
     }

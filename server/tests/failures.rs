@@ -51,7 +51,11 @@ fn a_model_that_fails_again_and_again_ends_both_processes_and_says_so() {
     for _ in 0..3 {
         alice.speak(&utterance());
     }
-    let events = watcher.until("call.transcription_ready");
+    let mut events = watcher.until("call.transcription_ready");
+    let gaps: Vec<_> = events.extract_if(.., |event| event["type"] == "call.captions_gap").collect();
+    assert!((2..=3).contains(&gaps.len()), "each of them is said: {gaps:?}");
+    assert_eq!((&gaps[0]["speaker_id"], &gaps[0]["reason"]), (&json!("alice"), &json!("decode_failed")));
+    assert!(support::time(&gaps[0]["start_time"]) < support::time(&gaps[0]["end_time"]));
     assert_eq!(
         types(&events),
         ["call.closed_captions_failed", "call.transcription_failed", "call.transcription_ready"],
@@ -99,6 +103,59 @@ fn a_model_that_does_not_answer_is_told_of_and_its_caption_comes_when_it_does() 
     assert_eq!(types(&events), ["call.closed_caption"], "it is said once, and nothing is lost");
     alice.speak(&utterance());
     assert_eq!(types(&watcher.until("call.closed_caption")), ["call.closed_caption"]);
+}
+
+#[test]
+fn an_engine_that_cannot_keep_up_says_what_is_missing_and_that_it_goes_on() {
+    // Longer than captions may be late.
+    let model = scripted(|job| {
+        std::thread::sleep(Duration::from_secs(4));
+        Ok(Hypothesis::certain("heard", job))
+    });
+    let receiver = Receiver::start();
+    let service = Service::start_model(model, |config| {
+        (config.stall_event_s, config.hooks_to_private_addresses) = (3, true);
+    });
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
+    let mut watcher = watched(&service);
+    let speakers: Vec<_> = (0..12).map(|i| format!("speaker-{i}")).collect();
+    let mut sockets: Vec<_> = speakers.iter().map(|user| service.join("default/c", user)).collect();
+    std::thread::scope(|scope| {
+        for socket in &mut sockets {
+            scope.spawn(|| (0..3).for_each(|_| socket.speak(&utterance())));
+        }
+    });
+    let gap = watcher.until("call.captions_gap").pop().unwrap();
+    assert_eq!(gap["reason"], "overload");
+    assert!(speakers.iter().any(|user| gap["speaker_id"] == **user));
+    let stalled = watcher.until("call.captions_stalled").pop().unwrap();
+    assert!(speakers.iter().any(|user| stalled["speaker_id"] == **user), "{stalled}");
+    eventually("hooks too", || receiver.types("c").contains(&"call.captions_gap".to_string()));
+}
+
+#[test]
+fn captions_that_wait_are_written_by_a_server_that_ends_as_soon_as_they_can_be() {
+    let mut service = Service::start();
+    let mut watcher = watched(&service);
+    let mut alice = service.join("default/c", "alice");
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+    let other = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    alice.speak(&utterance());
+    eventually("nothing can be written", || service.fetch(&service.url("/readyz"), None).0 == 503);
+    // Whoever has the database lets it go while the server ends.
+    let lets_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        other.execute_batch("COMMIT").unwrap();
+    });
+    service.restart();
+    lets_go.join().unwrap();
+    service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
+    let list = || service.ok("GET", &format!("{CALL}/transcriptions"), "", &json!({}))["transcriptions"].clone();
+    eventually("the transcript is written", || list() != json!([]));
+    let text = service.fetch(list()[0]["url"].as_str().unwrap(), None).1;
+    assert_eq!(text.lines().count(), 2, "{text}");
 }
 
 #[test]

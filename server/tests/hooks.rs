@@ -172,6 +172,74 @@ fn what_was_not_delivered_goes_out_from_the_next_server_and_what_is_too_old_is_a
 }
 
 #[test]
+fn what_a_hook_that_hangs_is_not_told_in_time_is_given_up_without_an_attempt_each() {
+    let hanging = Receiver::answering(|_| {
+        std::thread::sleep(Duration::from_secs(2));
+        "500 No"
+    });
+    let service = Service::start_with(|config| (config.hooks_to_private_addresses, config.hook_max_age_s) = (true, 1));
+    set_hooks(&service, json!([hook("one", &hanging)]));
+    create(&service, "c");
+    // One call: each takes 2 s and more.
+    (0..40).for_each(|n| update(&service, "c", n));
+    let letters = || service.ok("GET", "/api/v2/app/dead_letters?limit=100", "", &json!({}));
+    let began = Instant::now();
+    while letters()["waiting"] != 0 {
+        assert!(began.elapsed() < Duration::from_secs(25), "{} wait", letters()["waiting"]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(letters()["count"], 41, "each is counted, and once");
+    let all = letters()["dead_letters"].as_array().unwrap().clone();
+    let untried = all.iter().filter(|letter| letter["attempts"] == 0).count();
+    assert!((30..41).contains(&untried), "{untried}");
+}
+
+#[test]
+fn hooks_that_are_written_again_are_the_same_hooks() {
+    let service = service();
+    let (one, two) = (Receiver::answering(|_| "500 No"), Receiver::answering(|_| "500 No"));
+    let plain = |receiver: &Receiver, types: &[&str]| json!({"hook_type": "webhook", "webhook_url": receiver.url, "event_types": types});
+    let hooks = || service.ok("GET", "/api/v2/app", "", &json!({}))["app"]["event_hooks"].clone();
+    let ids = || -> Vec<String> {
+        hooks().as_array().unwrap().iter().map(|hook| hook["id"].as_str().unwrap().to_string()).collect()
+    };
+    set_hooks(&service, json!([plain(&one, &[]), plain(&two, &[]), plain(&one, &["call.ended"])]));
+    create(&service, "c");
+    let before = ids();
+    set_hooks(&service, json!([plain(&two, &["call.created"]), plain(&one, &[]), plain(&one, &["call.ended"])]));
+    assert_eq!(ids(), [&before[1], &before[0], &before[2]].map(String::clone), "by their URLs, in their order");
+    let waiting = service.ok("GET", "/api/v2/app/dead_letters", "", &json!({}))["waiting"].clone();
+    assert_eq!(waiting, 2, "what waits for them is not lost");
+    set_hooks(&service, json!([plain(&two, &[])]));
+    assert_eq!(ids(), [before[1].clone()]);
+}
+
+#[test]
+fn a_hook_that_is_disabled_and_enabled_is_told_what_waits_in_its_order() {
+    let service = service();
+    let is_up = Arc::new(AtomicBool::new(false));
+    let receiver = {
+        let is_up = is_up.clone();
+        Receiver::answering(move |_| if is_up.load(Ordering::Relaxed) { "200 OK" } else { "503 Not now" })
+    };
+    set_hooks(&service, json!([hook("one", &receiver)]));
+    create(&service, "c");
+    (0..5).for_each(|n| update(&service, "c", n));
+    let mut off = hook("one", &receiver);
+    off["enabled"] = json!(false);
+    // Together, so that both may be in one commit.
+    std::thread::scope(|scope| {
+        scope.spawn(|| set_hooks(&service, json!([off])));
+        std::thread::sleep(Duration::from_millis(1));
+        scope.spawn(|| set_hooks(&service, json!([hook("one", &receiver)])));
+    });
+    is_up.store(true, Ordering::Relaxed);
+    set_hooks(&service, json!([hook("one", &receiver)]));
+    (5..10).for_each(|n| update(&service, "c", n));
+    eventually("all, in order", || told(&receiver, "c") == (0..10).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_slow_hook_holds_up_neither_captions_nor_other_hooks() {
     let service = service();
     let slow = Receiver::answering(|_| {

@@ -152,12 +152,11 @@ pub(super) async fn answer(
         }
         O::ListRoles | O::CreateRole | O::ListPermissions => {
             require_server(&request.token, "see or change roles")?;
-            host.run(move |change| match operation {
-                O::ListRoles => list_roles(change),
-                O::CreateRole => create_role(change, &request.body),
+            match operation {
+                O::CreateRole => host.run(move |change| create_role(change, &request.body)).await,
+                O::ListRoles => host.read(|change| list_roles(change)).await,
                 _ => Ok(list_permissions()),
-            })
-            .await
+            }
         }
         O::GetApp | O::UpdateApp | O::ListDeadLetters => {
             require_server(&request.token, "see or change the app")?;
@@ -175,7 +174,12 @@ pub(super) async fn answer(
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             require_server(&request.token, "see or change call types")?;
             let name = names.first().map(|name| (*name).to_string());
-            host.run(move |change| call_types(change, operation, name, request.body)).await
+            let job = move |change: &mut Change<'_>| call_types(change, operation, name, request.body);
+            if matches!(operation, O::ListCallTypes | O::GetCallType) {
+                host.read(job).await
+            } else {
+                host.run(job).await
+            }
         }
         O::QueryCalls => {
             let is_watching = request.body.get("watch") == Some(&json!(true));

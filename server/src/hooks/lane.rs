@@ -16,7 +16,7 @@ use crate::store::Outgoing;
 
 /// Events of one call that are held in memory, and read at a time.
 pub(super) const MOST_OF_A_CALL: usize = 32;
-/// Events of all calls that are held in memory.
+/// Events of all calls that are held in memory, but for one of each call that is read when there is no room.
 const MOST_HELD: usize = 1024;
 
 /// The events of one hook.
@@ -37,6 +37,8 @@ struct Waiting {
     are_all: bool,
     /// Of the first event.
     attempts: u32,
+    /// When its turn came.
+    turn: Instant,
 }
 
 /// What is to be done next.
@@ -61,7 +63,7 @@ impl Next {
 impl Lane {
     /// Something of a call waits on disk, from an earlier time.
     pub(super) fn add_from_disk(&mut self, cid: Cid, now: Instant) {
-        let waiting = Waiting { events: VecDeque::new(), last: 0, are_all: false, attempts: 0 };
+        let waiting = Waiting { events: VecDeque::new(), last: 0, are_all: false, attempts: 0, turn: now };
         if self.calls.insert(cid.clone(), waiting).is_none() {
             self.ready.insert((now, cid));
         }
@@ -72,7 +74,7 @@ impl Lane {
         let has_room = self.held < MOST_HELD;
         let waiting = self.calls.entry(event.cid.clone()).or_insert_with(|| {
             self.ready.insert((now, event.cid.clone()));
-            Waiting { events: VecDeque::new(), last: event.number - 1, are_all: true, attempts: 0 }
+            Waiting { events: VecDeque::new(), last: event.number - 1, are_all: true, attempts: 0, turn: now }
         });
         if waiting.are_all && has_room && waiting.events.len() < MOST_OF_A_CALL {
             waiting.events.push_back(event.clone());
@@ -88,8 +90,9 @@ impl Lane {
         if self.wake_up()? > now {
             return None;
         }
-        let (_, cid) = self.ready.pop_first()?;
-        let waiting = self.calls.get(&cid)?;
+        let (turn, cid) = self.ready.pop_first()?;
+        let waiting = self.calls.get_mut(&cid)?;
+        waiting.turn = turn;
         Some(match waiting.events.front() {
             Some(event) => Next::Deliver(event.clone(), waiting.attempts),
             None => Next::Read(cid, waiting.last),
@@ -101,14 +104,21 @@ impl Lane {
         self.ready.first().map(|(at, _)| *at)
     }
 
-    /// The events of a call were read; fewer than [`MOST_OF_A_CALL`] are all there are.
-    pub(super) fn read(&mut self, cid: &Cid, events: Vec<Arc<Outgoing>>, now: Instant) {
+    /// The events of a call were read; fewer than [`MOST_OF_A_CALL`] are all there are. It is still the call's turn: else all that
+    /// wait would be read before the first is told of.
+    pub(super) fn read(&mut self, cid: &Cid, mut events: Vec<Arc<Outgoing>>) {
         let Some(waiting) = self.calls.get_mut(cid) else { return };
-        self.held += events.len();
         waiting.are_all = events.len() < MOST_OF_A_CALL;
+        let room = MOST_HELD.saturating_sub(self.held).max(1);
+        if events.len() > room {
+            events.truncate(room);
+            waiting.are_all = false;
+        }
+        self.held += events.len();
         waiting.last = events.last().map_or(waiting.last, |event| event.number);
         waiting.events = events.into();
-        self.go_on(cid, now);
+        let turn = waiting.turn;
+        self.go_on(cid, turn);
     }
 
     /// The first event of a call is delivered, or given up.
@@ -121,9 +131,15 @@ impl Lane {
         self.go_on(cid, now);
     }
 
-    /// What was to be done for a call did not work. `jitter` is of 0 to 1.
+    /// What was to be done for a call did not work. `jitter` is of 0 to 1. Its events are read again by then: of calls that wait
+    /// for long there may be many.
     pub(super) fn failed(&mut self, cid: &Cid, now: Instant, jitter: f64) {
         let Some(waiting) = self.calls.get_mut(cid) else { return };
+        if let Some(first) = waiting.events.front() {
+            self.held -= waiting.events.len();
+            (waiting.last, waiting.are_all) = (first.number - 1, false);
+            waiting.events.clear();
+        }
         self.ready.insert((now + backoff(waiting.attempts, jitter), cid.clone()));
         waiting.attempts = waiting.attempts.saturating_add(1);
     }
@@ -171,7 +187,8 @@ mod tests {
             match lane.next(*now).unwrap() {
                 Next::Read(cid, behind) => {
                     let events = store.events_waiting("hook", &cid, behind, MOST_OF_A_CALL).unwrap();
-                    lane.read(&cid, events, *now);
+                    lane.read(&cid, events);
+                    assert!(lane.held <= MOST_HELD + 1, "{}", lane.held);
                 }
                 Next::Deliver(event, _) => {
                     tries += 1;
@@ -233,23 +250,33 @@ mod tests {
         lane.add(&put(&store, 0, "behind it"), start);
         let mut now = start;
         let mut waits = Vec::new();
+        let next = |lane: &mut Lane, now| {
+            if let Some(Next::Read(cid, behind)) = lane.next(now) {
+                lane.read(&cid, store.events_waiting("hook", &cid, behind, MOST_OF_A_CALL).unwrap());
+                return lane.next(now);
+            }
+            panic!("of a call that failed nothing is held")
+        };
         for attempts in 0..9 {
-            assert_eq!(lane.next(now), Some(Next::Deliver(bad.clone(), attempts)));
+            let deliver = if attempts == 0 { lane.next(now) } else { next(&mut lane, now) };
+            assert_eq!(deliver, Some(Next::Deliver(bad.clone(), attempts)));
             assert_eq!(lane.next(now), None, "one at a time of a call");
             let good = put(&store, 1, "good");
             lane.add(&good, now);
             assert_eq!(lane.next(now), Some(Next::Deliver(good.clone(), 0)));
             lane.done(&good.cid, now);
             lane.failed(&bad.cid, now, 1.0);
+            assert_eq!(lane.held, 0);
             let at = lane.wake_up().unwrap();
             waits.push((at - now).as_secs());
             now = at;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        let Some(Next::Deliver(event, 9)) = lane.next(now) else { panic!() };
+        let Some(Next::Deliver(event, 9)) = next(&mut lane, now) else { panic!() };
         lane.failed(&event.cid, now, 0.0);
         assert_eq!(lane.wake_up(), Some(now + LONGEST / 2), "half of it is chance");
-        lane.next(now + LONGEST).unwrap();
+        next(&mut lane, now + LONGEST).unwrap();
+        store.delivered("hook", &event.cid, event.number).unwrap();
         lane.done(&event.cid, now);
         assert!(matches!(lane.next(now), Some(Next::Deliver(event, 0)) if event.event == "behind it"));
     }

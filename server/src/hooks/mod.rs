@@ -42,6 +42,15 @@ pub(crate) const WITHOUT_SQS: &str = "this server was built without SQS: build i
 const MOST_AT_ONCE: usize = 16;
 /// How often it is written what was delivered.
 const WRITTEN_EVERY: Duration = Duration::from_millis(200);
+/// Events that are too old are given up without an attempt each once the server has had this time to tell of them, or this many
+/// times the age that events may have,
+const SWEPT_BEHIND: Duration = Duration::from_secs(600);
+const SWEPT_BEHIND_AGES: u32 = 10;
+/// which is looked at so often,
+const SWEPT_EVERY: Duration = Duration::from_secs(10);
+/// so many in one change, in so many changes: more than can happen in that time.
+const SWEPT_AT_ONCE: u32 = 200;
+const SWEEPS: u32 = 500;
 
 /// Where all events go that leave the house.
 pub struct Hooks {
@@ -52,6 +61,7 @@ pub struct Hooks {
     queues: sqs::Queues,
     /// Nanoseconds after which an event is too old.
     max_age_nanos: i64,
+    started: Instant,
     runtime: Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -69,7 +79,7 @@ struct Running {
 /// What is different from some commit on.
 pub(crate) struct Configured {
     pub(crate) app: Arc<AppSettings>,
-    /// Of hooks that were not told anything so far: calls of which something waits.
+    /// Of each hook: calls of which something waits.
     pub(crate) waiting: HashMap<String, Vec<Cid>>,
 }
 
@@ -96,6 +106,7 @@ impl Hooks {
             #[cfg(feature = "sqs")]
             queues: sqs::Queues::new(may_be_private),
             max_age_nanos: i64::from(max_age_s) * 1_000_000_000,
+            started: Instant::now(),
             runtime,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -107,8 +118,9 @@ impl Hooks {
     /// # Errors
     /// [`StoreError`].
     pub(crate) fn configured(&self, store: &Store) -> Result<Configured, StoreError> {
-        let (app, lanes, mut waiting) = (store.app()?, lock(&self.lanes), HashMap::new());
-        for hook in app.hooks.iter().filter(|hook| hook.enabled && !lanes.contains_key(&hook.id)) {
+        let (app, mut waiting) = (store.app()?, HashMap::new());
+        // Also of those that have a lane: by the time that this is carried out they may have lost it.
+        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
             waiting.insert(hook.id.clone(), store.calls_waiting(&hook.id)?);
         }
         Ok(Configured { app, waiting })
@@ -156,8 +168,9 @@ impl Hooks {
         }
     }
 
-    /// Writes what was delivered, again and again.
+    /// Writes what was delivered and gives up what is too old, again and again.
     pub(crate) async fn keep_written(host: Weak<Host>, stop: CancellationToken) {
+        let mut swept = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(WRITTEN_EVERY) => {}
@@ -165,7 +178,38 @@ impl Hooks {
             }
             let Some(host) = host.upgrade() else { return };
             host.hooks.write(&host).await;
+            if host.hooks.sweeps() && swept.elapsed() > SWEPT_EVERY {
+                swept = Instant::now();
+                for _ in 0..SWEEPS {
+                    if host.hooks.give_up_old(&host).await < SWEPT_AT_ONCE as usize {
+                        break;
+                    }
+                }
+            }
         }
+    }
+
+    fn sweeps(&self) -> bool {
+        let max_age = Duration::from_nanos(self.max_age_nanos.unsigned_abs());
+        self.started.elapsed() > SWEPT_BEHIND.min(max_age.saturating_mul(SWEPT_BEHIND_AGES))
+    }
+
+    /// Gives up events that are too old, also those whose turn never came: more may happen than a hook that hangs can be told,
+    /// and what waits must not grow for ever. How many there were.
+    async fn give_up_old(&self, host: &Arc<Host>) -> usize {
+        let given_up_at = now();
+        let limit = given_up_at.plus_nanos(-self.max_age_nanos);
+        let swept = host.run(move |change| {
+            let old = change.store.deliveries_before(limit, SWEPT_AT_ONCE)?;
+            let count = old.len();
+            for (hook, event) in old {
+                let error = "it was too old before its turn came".into();
+                change.store.give_up(&DeadLetter { hook, event, given_up_at, attempts: 0, error })?;
+            }
+            Ok(count)
+        });
+        // Where it cannot be written, the log says so already.
+        swept.await.unwrap_or(0)
     }
 
     async fn write(&self, host: &Arc<Host>) {
@@ -184,11 +228,12 @@ impl Hooks {
         }
     }
 
-    /// Begins no more deliveries, waits for those on their way, and writes what was delivered.
-    pub(crate) async fn shutdown(&self, host: &Arc<Host>) {
+    /// Begins no more deliveries, and waits for those on their way, but for no longer than `patience`; writes what was delivered.
+    pub(crate) async fn shutdown(&self, host: &Arc<Host>, patience: Duration) {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        // What is on its way for longer is told again by the next server.
+        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
         self.write(host).await;
     }
 
@@ -273,7 +318,7 @@ async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {
         // On the store's thread: no event that is committed behind it is handed on before.
         move |read| {
             // Whoever waited is gone with the server.
-            let _ = sender.send(read.map(|events| lock(&lane.lane).read(&of_read, events, Instant::now())));
+            let _ = sender.send(read.map(|events| lock(&lane.lane).read(&of_read, events)));
         },
     );
     // Without an answer, the store has ended or the job has panicked.
@@ -286,9 +331,15 @@ async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, bef
     let hooks = &host.hooks;
     let settings = lock(&running.hook).clone();
     let (hook, compressed) = (&settings.0, settings.1);
+    let is_too_old = || is_too_old(event.at, now(), hooks.max_age_nanos);
+    if before == 0 && hooks.sweeps() && is_too_old() {
+        // It is given up with the others, or was already.
+        lock(&running.lane).done(&event.cid, Instant::now());
+        return;
+    }
     let result = hooks.deliver(hook, compressed, event, before + 1).await;
     if let Err(error) = result {
-        let is_too_old = is_too_old(event.at, now(), hooks.max_age_nanos);
+        let is_too_old = is_too_old();
         if !(is_too_old && give_up(host, &hook.id, event, before + 1, error.clone()).await) {
             if let Some(others) = running.failures.is_due(Instant::now()) {
                 let (id, cid, event_type) = (&hook.id, &event.cid, &event.event_type);

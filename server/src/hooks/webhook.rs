@@ -193,6 +193,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 100 && (64..128).contains(&b)) // shared, RFC 6598
         || (a, b, c) == (192, 0, 0)
         || (a, b, c) == (192, 88, 99)
+        || address == Ipv4Addr::new(168, 63, 129, 16) // the host of Azure's machines, their settings and certificates
         || (a == 198 && (b == 18 || b == 19)) // benchmarks, RFC 2544
         || a >= 240;
     !is_special
@@ -227,6 +228,7 @@ mod tests {
             "192.168.1.1",
             "169.254.169.254",
             "100.100.100.200",
+            "168.63.129.16",
             "0.0.0.0",
             "255.255.255.255",
             "224.0.0.1",

@@ -18,6 +18,8 @@ use crate::call::{Cid, Input};
 
 /// Captions that wait.
 const MOST_CAPTIONS: usize = 20_000;
+/// How often a server that ends looks whether what waits is written.
+const SETTLED_EVERY: Duration = Duration::from_millis(50);
 /// Changes that are tried again together.
 const MOST_AT_ONCE: usize = 256;
 
@@ -81,6 +83,17 @@ impl Unwritten {
         self.lock().since.map(|since| since.elapsed())
     }
 
+    /// Says in the log what is lost now that the server ends.
+    pub(crate) fn report_lost(&self) {
+        let state = self.lock();
+        if !state.waiting.is_empty() {
+            let (changes, captions) = (state.waiting.len(), state.captions);
+            tracing::error!(
+                "the journal cannot be written: {changes} changes are lost, {captions} captions among them"
+            );
+        }
+    }
+
     /// Calls of which captions wait, or were given up.
     pub(crate) fn calls(&self) -> BTreeSet<Cid> {
         let state = self.lock();
@@ -89,6 +102,16 @@ impl Unwritten {
 }
 
 impl Host {
+    /// Waits until all that was to be written is, as far as it can be.
+    pub(crate) async fn settle(self: &Arc<Self>) {
+        // What is under way comes before this.
+        let _ = self.run(|_| Ok(())).await;
+        while !self.unwritten.lock().waiting.is_empty() {
+            self.retry();
+            tokio::time::sleep(SETTLED_EVERY).await;
+        }
+    }
+
     /// Does something that happened, now or as soon as it can be written.
     pub(super) fn must(self: &Arc<Self>, must: Must) {
         let (host, of, again) = (self.clone(), must.clone(), must);
@@ -107,12 +130,22 @@ impl Host {
                 of.run(change)
             },
             move |host, result| match result {
-                Ok(result) => report("what happened in a call", result),
+                Ok(result) => host.report_unless_done(&again, result),
                 Err(_) if waits_already.load(Ordering::Relaxed) => {}
                 // The writer says so in the log.
                 Err(_) => host.unwritten.lock().push(again),
             },
         );
+    }
+
+    /// What the database holds of a call may be unreadable: its captions are lost, and that is said.
+    fn report_unless_done(self: &Arc<Self>, must: &Must, result: Result<(), ApiError>) {
+        let Err(error) = result else { return };
+        if let Some(cid) = &must.caption_of {
+            let error = format!("a caption could not be written: {error}");
+            self.tell(cid.clone(), Input::Failed { error });
+        }
+        report("what happened in a call", Err(error));
     }
 
     /// Tries again what waits.
@@ -124,7 +157,7 @@ impl Host {
         state.is_tried = true;
         let some: Vec<Must> = state.waiting.iter().take(MOST_AT_ONCE).cloned().collect();
         drop(state);
-        let count = some.len();
+        let (count, host) = (some.len(), self.clone());
         self.submit_raw(
             move |change| {
                 let mut outcomes: Vec<Outcome> = Vec::new();
@@ -134,7 +167,7 @@ impl Host {
                     let store = change.store;
                     match store.apart(|| must.run(change))? {
                         Ok(()) => outcomes.push(std::mem::take(&mut change.outcome)),
-                        Err(error) => report("what happened in a call", Err(error)),
+                        Err(error) => host.report_unless_done(must, Err(error)),
                     }
                 }
                 change.outcome = Outcome::default();

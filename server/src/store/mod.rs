@@ -492,14 +492,19 @@ impl Store {
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-        let done = self.connection.prepare_cached(sql).and_then(|mut query| query.execute(params));
+        self.noted(self.connection.prepare_cached(sql).and_then(|mut query| query.execute(params)))?;
+        Ok(())
+    }
+
+    /// Remembers that the disk, or whoever else has the database, is why something failed: then nothing of the transaction is to
+    /// stay, and what must happen is tried again.
+    fn noted<T>(&self, done: rusqlite::Result<T>) -> Result<T, StoreError> {
         if let Err(error) = &done
             && !matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
         {
             self.failure.set(Some(error.to_string()));
         }
-        done?;
-        Ok(())
+        Ok(done?)
     }
 
     /// Why nothing can be written, where that was found out: the disk is full, for one. Nothing of the transaction is to stay.
@@ -536,8 +541,8 @@ impl Store {
         params: impl rusqlite::Params,
         what: &str,
     ) -> Result<Option<T>, StoreError> {
-        let state: Option<String> =
-            self.connection.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?;
+        let found = self.connection.prepare_cached(sql).and_then(|mut query| query.query_row(params, |row| row.get(0)));
+        let state: Option<String> = self.noted(found.optional())?;
         state.map(|state| parse(&state, what)).transpose()
     }
 
@@ -547,9 +552,11 @@ impl Store {
         params: impl rusqlite::Params,
         what: &str,
     ) -> Result<Vec<T>, StoreError> {
-        let mut query = self.connection.prepare_cached(sql)?;
-        let states = query.query_map(params, |row| row.get::<_, String>(0))?;
-        states.map(|state| parse(&state?, what)).collect()
+        let found = self.connection.prepare_cached(sql).and_then(|mut query| {
+            let states = query.query_map(params, |row| row.get::<_, String>(0))?;
+            states.collect::<Result<Vec<_>, _>>()
+        });
+        self.noted(found)?.iter().map(|state| parse(state, what)).collect()
     }
 }
 

@@ -145,13 +145,34 @@ impl Store {
         self.execute(sql, params![number])
     }
 
-    /// A delivery has come to nothing: it is kept for those who look, and no longer tried.
+    /// Deliveries of events from before this time, the first that were committed; at most `most`.
+    ///
+    /// Numbers grow with time, so only the first are looked at: what has to wait until then is as cheap as what does not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deliveries_before(&self, at: Timestamp, most: u32) -> Result<Vec<(String, Outgoing)>, StoreError> {
+        let sql = format!(
+            "SELECT {FIELDS}, hook FROM (SELECT * FROM outbox ORDER BY number LIMIT ?2) AS outbox
+             JOIN deliveries ON deliveries.number = outbox.number WHERE at < ?1 ORDER BY outbox.number LIMIT ?2"
+        );
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let rows = query.query_map(params![at.as_nanos(), most], |row| Ok((row.get(7)?, outgoing(row)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A delivery that still waits has come to nothing: it is kept for those who look, and no longer tried.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn give_up(&self, letter: &DeadLetter) -> Result<(), StoreError> {
         let DeadLetter { hook, event, given_up_at, attempts, error } = letter;
-        let Outgoing { webhook_id, cid, at, event_type, event: text, .. } = event;
+        let Outgoing { webhook_id, cid, at, event_type, event: text, number } = event;
+        let sql = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE hook = ?1 AND type = ?2 AND id = ?3 AND number = ?4)";
+        let mut waits = self.connection.prepare_cached(sql)?;
+        if !waits.query_row(params![hook, cid.call_type(), cid.id(), number], |row| row.get(0))? {
+            return Ok(());
+        }
         self.execute(
             "INSERT INTO dead_letters (hook, webhook_id, type, id, at, event_type, event, given_up_at, attempts, error)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -279,5 +300,25 @@ mod tests {
         assert_eq!(store.dead_letters(newest[1].0, 1).unwrap().1[0].1.event.event, (total - 3).to_string());
         assert_eq!(store.dead_letters(3, 9).unwrap().1, [], "the oldest are gone");
         assert_eq!((rows(&store), store.deliveries_waiting().unwrap()), (0, 0));
+        store.give_up(&newest[0].1).unwrap();
+        assert_eq!(store.dead_letters(i64::MAX, 2).unwrap(), (total, newest), "what does not wait is not given up");
+    }
+
+    #[test]
+    fn what_waits_from_before_a_time_is_found_first_come_first() {
+        let store = Store::in_memory().unwrap();
+        for i in 0..5 {
+            let at = Timestamp::from_nanos(i);
+            let mut event = Outgoing { at, ..event(&format!("c{}", i % 2), &i.to_string()) };
+            store.put_event(&mut event, ["one", "two"].into_iter().take(1 + usize::from(i == 1))).unwrap();
+        }
+        let before = |at, most| -> Vec<(String, String)> {
+            let found = store.deliveries_before(Timestamp::from_nanos(at), most).unwrap();
+            found.into_iter().map(|(hook, event)| (hook, event.event)).collect()
+        };
+        let pairs = |all: &[(&str, &str)]| all.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
+        assert_eq!(before(0, 9), []);
+        assert_eq!(before(2, 9), pairs(&[("one", "0"), ("one", "1"), ("two", "1")]));
+        assert_eq!(before(9, 2), pairs(&[("one", "0"), ("one", "1")]));
     }
 }

@@ -172,6 +172,8 @@ fn work(store: &Store, queue: &Receiver<Job>) {
 /// All jobs in one transaction, and each in one of its own within. Every job has an answer.
 fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     let connection = &store.connection;
+    // What a look-up between two transactions came to is no matter of theirs.
+    store.take_failure();
     let mut state = begin(store).map_err(StoreError::from);
     for job in jobs {
         let begun = state.and_then(|()| Ok(connection.execute_batch("SAVEPOINT job")?));

@@ -65,7 +65,7 @@ pub(super) fn update_app(
             app.hooks.retain(|hook| PLAIN_HOOKS.contains(&&*hook.id));
             for (i, hook) in written.into_iter().enumerate() {
                 let Value::Object(hook) = hook else { return input(format!("event_hooks[{i}] should be an object")) };
-                let hook = read(hook).and_then(|written| hook_of(&before, written, now));
+                let hook = read(hook).and_then(|written| hook_of(&before, &app, written, now));
                 let hook = hook.map_err(|error| ApiError { message: format!("event_hooks[{i}]: {error}"), ..error })?;
                 if app.hook(&hook.id).is_some() {
                     return input(format!("event_hooks[{i}]: the id {} is there twice", short(&hook.id)));
@@ -96,6 +96,7 @@ pub(super) fn update_app(
 /// `webhook_url`, `webhook_events` and `sqs_…` at top level: two hooks of their own.
 fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp) -> Result<(), ApiError> {
     let [webhook, sqs] = PLAIN_HOOKS;
+    let known = plain_queue(app);
     let mut of = |id: &str, target: Option<Target>, event_types: Option<Vec<String>>| {
         let known = app.hooks.iter().position(|hook| hook.id == id);
         match (target, known) {
@@ -128,13 +129,14 @@ fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp
     let event_types = if is_list { Some(checked_types(texts(body, "webhook_events")?)?) } else { None };
     let url = text(body, "webhook_url").map(|url| Target::Webhook { url: url.to_string() });
     of(webhook, url, event_types);
-    if let Some(url) = text(body, "sqs_url") {
-        let field = |name| text(body, name).unwrap_or_default().to_string();
+    if ["sqs_url", "sqs_key", "sqs_secret"].iter().any(|name| text(body, name).is_some()) {
+        // An empty URL is none; what is never given back is not sent back either.
+        let field = |name, kept| text(body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
         let queue = Queue {
-            url: url.to_string(),
-            region: String::new(),
-            key: field("sqs_key"),
-            secret: Secret(field("sqs_secret")),
+            url: text(body, "sqs_url").map_or(known.url, str::to_string),
+            key: field("sqs_key", known.key),
+            secret: Secret(field("sqs_secret", known.secret.0)),
+            region: known.region,
         };
         of(sqs, Some(Target::Sqs(queue)), None);
     }
@@ -142,6 +144,14 @@ fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp
         |hook| !matches!(&hook.target, Target::Webhook { url } | Target::Sqs(Queue { url, .. }) if url.is_empty()),
     );
     Ok(())
+}
+
+/// The queue of `sqs_…` at top level.
+fn plain_queue(app: &AppSettings) -> Queue {
+    match app.hook(PLAIN_HOOKS[1]).map(|hook| &hook.target) {
+        Some(Target::Sqs(queue)) => queue.clone(),
+        _ => Queue::default(),
+    }
 }
 
 fn checked_types(event_types: Vec<String>) -> Result<Vec<String>, ApiError> {
@@ -152,8 +162,22 @@ fn checked_types(event_types: Vec<String>) -> Result<Vec<String>, ApiError> {
     Ok(event_types)
 }
 
-fn hook_of(before: &AppSettings, written: Written, now: Timestamp) -> Result<Hook, ApiError> {
-    let id = written.id.filter(|id| !id.is_empty());
+/// A hook as it is written, in place of the one `before` that has its id, or, where it says none, its type and URL and was not
+/// taken `so_far`: what waits for that one is not lost.
+fn hook_of(before: &AppSettings, so_far: &AppSettings, written: Written, now: Timestamp) -> Result<Hook, ApiError> {
+    let url = |target: &Target| match target {
+        Target::Webhook { url } => ("webhook", url.clone()),
+        Target::Sqs(queue) => ("sqs", queue.url.clone()),
+    };
+    let of_written = written.webhook_url.as_ref().filter(|_| written.hook_type == "webhook");
+    let of_written = of_written.or(written.sqs_queue_url.as_ref().filter(|_| written.hook_type == "sqs")).cloned();
+    let is_same = |hook: &&Hook| {
+        !PLAIN_HOOKS.contains(&&*hook.id)
+            && so_far.hook(&hook.id).is_none()
+            && Some(url(&hook.target)) == of_written.clone().map(|url| (&*written.hook_type, url))
+    };
+    let id = written.id.clone().filter(|id| !id.is_empty());
+    let id = id.or_else(|| before.hooks.iter().find(is_same).map(|hook| hook.id.clone()));
     if let Some(id) = id.as_ref().filter(|id| id.len() > 64 || PLAIN_HOOKS.contains(&&***id)) {
         return input(format!("the id `{}`: allowed are 1 – 64 bytes, and not {}", short(id), PLAIN_HOOKS.join(", ")));
     }
@@ -223,14 +247,7 @@ pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, privat
     if !cfg!(feature = "sqs") {
         return input(WITHOUT_SQS);
     }
-    let known = host.read(|change| {
-        let app = change.store.app()?;
-        Ok(match app.hook(PLAIN_HOOKS[1]).map(|hook| &hook.target) {
-            Some(Target::Sqs(queue)) => queue.clone(),
-            _ => Queue::default(),
-        })
-    });
-    let known = known.await?;
+    let known = host.read(|change| Ok(plain_queue(&*change.store.app()?))).await?;
     let field = |name, kept| text(&body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
     let queue = Queue {
         url: field("sqs_url", known.url),
