@@ -71,8 +71,24 @@ fn read_file(path: Option<&Path>) -> Result<File, Failure> {
     let Some(path) = path else { return Ok(File::default()) };
     let named = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-    // It names the line.
-    toml::from_str(&text).map_err(|error| named(&error))
+    warn_of_readers(path, &text);
+    // Its own text would show the line, and with it the secrets there.
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        named(&format!("line {line}: {}", error.message()))
+    })
+}
+
+/// Secrets that others may read are worth a word.
+fn warn_of_readers(path: &Path, text: &str) {
+    #[cfg(unix)]
+    if let Ok(found) = std::fs::metadata(path)
+        && std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 != 0
+        && ["secret", "_key", "credentials"].iter().any(|word| text.contains(word))
+    {
+        complain(&format!("{}: it seems to hold secrets, and others may read it: chmod 600", path.display()));
+    }
+    let _ = (path, text);
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {

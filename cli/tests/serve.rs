@@ -161,12 +161,15 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
         ("[storages.ours]\nstorage_type = \"s3\"\nbucket = \"captions\"\n", &["storages.ours", "aws_s3 is missing"]),
         ("[storages.ours]\nstorage_type = \"s3\"\nbucket = \"b\"\nregion = 1\n", &["line 4", "region"]),
         ("listen = ", &["cuewire.toml", "line 1"]),
+        ("\n[storages.ours]\naws_s3 = { s3_regio = \"r\", s3_secret = \"hush\" }\n", &["line 3", "s3_regio"]),
+        ("stall_event_s = 0\n", &["stall_event_s is 0", "1 – "]),
     ] {
         std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
         for check in [&["--check-config"][..], &[]] {
             let (code, out, err) = run(cuewire(home.path()).args(["serve", "--config", "cuewire.toml"]).args(check));
             assert_eq!((code, out.as_str()), (2, ""), "{toml}: {err}");
             assert!(parts.iter().all(|part| err.contains(part)), "{toml}: {err}");
+            assert!(!err.contains("hush"), "a secret is shown: {err}");
         }
     }
     std::fs::write(home.path().join("cuewire.toml"), "cors_origins = [\"https://example.org\"]\n").unwrap();
