@@ -127,7 +127,9 @@ impl StorageConfig {
                     return Err("aws_s3.s3_region is missing".into());
                 }
                 if s3.s3_api_key.is_empty() != s3.s3_secret.0.is_empty() {
-                    return Err("aws_s3: set both s3_api_key and s3_secret, or neither".into());
+                    return Err("aws_s3: set both s3_api_key and s3_secret, or neither; a secret is kept only where \
+                                s3_custom_endpoint_url stays"
+                        .into());
                 }
                 if !is_url(&s3.s3_custom_endpoint_url) {
                     return Err("aws_s3.s3_custom_endpoint_url: allowed is https://minio.example.org".into());
@@ -139,7 +141,7 @@ impl StorageConfig {
                 let has_client = client.iter().all(|field| !field.is_empty());
                 if azure.abs_account_name.is_empty() || (!has_client && azure.abs_account_key.0.is_empty()) {
                     return Err("azure_blob: abs_account_name is needed, and abs_client_id, abs_client_secret and \
-                                abs_tenant_id, or abs_account_key"
+                                abs_tenant_id, or abs_account_key; secrets are kept only where what they go to stays"
                         .into());
                 }
                 if !is_url(&azure.abs_custom_endpoint_url) || !is_url(&azure.abs_authority_host) {
@@ -162,22 +164,33 @@ impl StorageConfig {
         Some(key["gcs_base_url"].as_str()?.trim_end_matches('/').to_string())
     }
 
-    /// With the secrets of what it takes the place of, where it has none of its own.
+    /// With the secrets of what it takes the place of, where it has none of its own: as long as they go where they went before.
+    /// Who may write a storage need not know its secrets, and is not to have them sent to a host of their own.
     #[must_use]
     pub fn or_secrets_of(mut self, before: Self) -> Self {
         if let (Some(s3), Some(kept)) = (&mut self.aws_s3, before.aws_s3)
             && s3.s3_secret.0.is_empty()
             && (s3.s3_api_key.is_empty() || s3.s3_api_key == kept.s3_api_key)
         {
-            (s3.s3_api_key, s3.s3_secret) = (kept.s3_api_key, kept.s3_secret);
+            // The key's id alone is refused: without both it would be the environment's.
+            s3.s3_api_key = kept.s3_api_key;
+            if s3.s3_custom_endpoint_url == kept.s3_custom_endpoint_url {
+                s3.s3_secret = kept.s3_secret;
+            }
         }
         if self.storage_type == before.storage_type {
+            // They say themselves where they go.
             self.gcs_credentials = self.gcs_credentials.or(before.gcs_credentials);
         }
         if let (Some(azure), Some(kept)) = (&mut self.azure_blob, before.azure_blob)
             && azure.abs_account_name == kept.abs_account_name
+            && azure.abs_custom_endpoint_url == kept.abs_custom_endpoint_url
         {
-            if azure.abs_client_secret.0.is_empty() && azure.abs_client_id == kept.abs_client_id {
+            // The authority is sent the secret itself, and the endpoint what the authority gives for it.
+            let is_same = azure.abs_client_id == kept.abs_client_id
+                && azure.abs_tenant_id == kept.abs_tenant_id
+                && azure.abs_authority_host == kept.abs_authority_host;
+            if azure.abs_client_secret.0.is_empty() && is_same {
                 azure.abs_client_secret = kept.abs_client_secret;
             }
             if azure.abs_account_key.0.is_empty() {
@@ -190,4 +203,63 @@ impl StorageConfig {
 
 fn is_http_url(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(part: &serde_json::Value) -> StorageConfig {
+        let mut config = serde_json::json!({"storage_type": "s3", "bucket": "captions"});
+        config.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_kept_as_long_as_they_go_where_they_went() {
+        let s3 = serde_json::json!({"storage_type": "s3", "aws_s3": {
+            "s3_region": "eu-west-1", "s3_api_key": "AKIA", "s3_secret": "a secret",
+            "s3_custom_endpoint_url": "https://minio.example",
+        }});
+        let azure = serde_json::json!({"storage_type": "abs", "azure_blob": {
+            "abs_account_name": "account", "abs_client_id": "app", "abs_client_secret": "a secret", "abs_tenant_id": "us",
+            "abs_authority_host": "https://login.example", "abs_custom_endpoint_url": "https://blobs.example",
+        }});
+        let by_key = serde_json::json!({"storage_type": "abs", "azure_blob": {
+            "abs_account_name": "account", "abs_account_key": "a secret",
+        }});
+        let elsewhere = "https://elsewhere.example";
+        for (before, field, value, is_kept) in [
+            (&s3, "/bucket", "another", true),
+            (&s3, "/aws_s3/s3_region", "eu-north-1", true),
+            (&s3, "/aws_s3/s3_api_key", "", true),
+            (&s3, "/aws_s3/s3_api_key", "AKIB", false),
+            (&s3, "/aws_s3/s3_custom_endpoint_url", elsewhere, false),
+            (&azure, "/bucket", "another", true),
+            (&azure, "/azure_blob/abs_account_name", "theirs", false),
+            (&azure, "/azure_blob/abs_client_id", "theirs", false),
+            (&azure, "/azure_blob/abs_tenant_id", "theirs", false),
+            (&azure, "/azure_blob/abs_authority_host", elsewhere, false),
+            (&azure, "/azure_blob/abs_custom_endpoint_url", elsewhere, false),
+            (&by_key, "/bucket", "another", true),
+            (&by_key, "/azure_blob/abs_account_name", "theirs", false),
+            (&by_key, "/azure_blob/abs_custom_endpoint_url", elsewhere, false),
+        ] {
+            let mut changed = serde_json::to_value(config(before)).unwrap();
+            for secret in ["/aws_s3/s3_secret", "/azure_blob/abs_client_secret", "/azure_blob/abs_account_key"] {
+                if let Some(secret) = changed.pointer_mut(secret) {
+                    *secret = "".into();
+                }
+            }
+            *changed.pointer_mut(field).unwrap() = value.into();
+            let changed: StorageConfig = serde_json::from_value(changed).unwrap();
+            let kept = changed.or_secrets_of(config(before));
+            let is_there = serde_json::to_string(&kept).unwrap().contains("a secret");
+            assert_eq!((is_there, kept.check().is_ok()), (is_kept, is_kept), "{field} = {value}: {kept:?}");
+        }
+        // Neither key nor secret, and another place: not the environment's key instead.
+        let changed = serde_json::json!({"aws_s3": {"s3_region": "eu-west-1", "s3_custom_endpoint_url": elsewhere}});
+        assert!(config(&changed).or_secrets_of(config(&s3)).check().is_err());
+    }
 }
