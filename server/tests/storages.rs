@@ -4,8 +4,9 @@
 
 mod support;
 
-use cuewire_server::storage::{S3, StorageConfig, StorageType};
+use cuewire_server::storage::{Bucket, S3, StorageConfig, StorageType};
 use serde_json::{Value, json};
+use support::bucket::FakeBucket;
 use support::{Service, eventually, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/c";
@@ -181,4 +182,50 @@ fn a_configured_storage_may_be_the_default_one_and_no_request_changes_it() {
         service.ok("DELETE", &format!("{CALL}/{session}/transcriptions/{name}"), "", &json!({}));
         true
     });
+}
+
+/// An S3 bucket that is reached there.
+fn s3_at(url: &str) -> Value {
+    let mut storage = lost();
+    storage["aws_s3"]["s3_custom_endpoint_url"] = json!(url);
+    storage
+}
+
+#[tokio::test]
+async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_nowhere_else() {
+    let conflict = |code: &str| ("409 Conflict", format!("<Error><Code>{code}</Code></Error>"));
+    let precondition = || ("412 Precondition Failed", "<Error><Code>PreconditionFailed</Code></Error>".to_string());
+    for (kind, answer, is_stored) in [
+        ("s3", ("200 OK", String::new()), true),
+        ("s3", precondition(), true),
+        ("s3", conflict("ConditionalRequestConflict"), false),
+        ("s3", conflict("OperationAborted"), false),
+        ("s3", ("409 Conflict", String::new()), false),
+        ("gcs", precondition(), true),
+        ("gcs", conflict("Conflict"), false),
+        ("abs", precondition(), true),
+        ("abs", conflict("BlobAlreadyExists"), true),
+        ("abs", conflict("ContainerBeingDeleted"), false),
+        ("abs", conflict("ContainerDisabled"), false),
+        ("abs", conflict("BlobImmutableDueToPolicy"), false),
+    ] {
+        let said = answer.clone();
+        let fake = FakeBucket::answering(move |_| said.clone());
+        let key = json!({
+            "private_key": "key", "private_key_id": "id", "client_email": "a@example.org", "disable_oauth": true,
+            "gcs_base_url": fake.url,
+        });
+        let mut storage = s3_at(&fake.url);
+        storage["storage_type"] = json!(kind);
+        storage["gcs_credentials"] = json!(key.to_string());
+        storage["azure_blob"] =
+            json!({"abs_account_name": "us", "abs_account_key": "a2V5", "abs_custom_endpoint_url": fake.url});
+        let bucket = Bucket::open(&serde_json::from_value(storage).unwrap()).unwrap();
+        let stored = bucket.put("f.txt", b"text".to_vec(), "text/plain").await;
+        assert_eq!(stored.is_ok(), is_stored, "{kind} {answer:?}: {stored:?}");
+        if let Err(why) = stored {
+            assert!(answer.1.is_empty() || answer.1.contains(why.split(['(', ')']).nth(1).unwrap()), "{why}");
+        }
+        assert_eq!(fake.of("PUT")[0].body, "text");
+    }
 }

@@ -5,11 +5,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3Key, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as GcsKey};
 use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{
@@ -19,11 +19,31 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::config::{StorageConfig, StorageType};
 use crate::hooks::chain;
+use crate::retry::Seldom;
 
 /// One request, and all attempts of one operation: what fails is tried again by who asked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 1;
+/// Of what a storage says, characters that are logged.
+const MOST_LOGGED: usize = 1000;
+/// All that is taken of the environment: who we are, and never where to.
+const S3_CREDENTIALS: [S3Key; 12] = [
+    S3Key::AccessKeyId,
+    S3Key::SecretAccessKey,
+    S3Key::Token,
+    S3Key::WebIdentityTokenFile,
+    S3Key::RoleArn,
+    S3Key::RoleSessionName,
+    S3Key::StsEndpoint,
+    S3Key::ContainerCredentialsRelativeUri,
+    S3Key::ContainerCredentialsFullUri,
+    S3Key::ContainerAuthorizationTokenFile,
+    S3Key::MetadataEndpoint,
+    S3Key::ImdsV1Fallback,
+];
+const GCS_CREDENTIALS: [GcsKey; 4] =
+    [GcsKey::ServiceAccount, GcsKey::ServiceAccountKey, GcsKey::ApplicationCredentials, GcsKey::BearerToken];
 /// What stays as it is in a URL's path.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
@@ -36,6 +56,7 @@ pub struct Bucket {
     path: String,
     /// What plain URLs begin with.
     base_url: String,
+    failures: Arc<Seldom>,
 }
 
 impl fmt::Debug for Bucket {
@@ -70,7 +91,7 @@ impl Bucket {
                 let s3 = config.aws_s3.clone().unwrap_or_default();
                 let endpoint = s3.s3_custom_endpoint_url.trim_end_matches('/').to_string();
                 let mut builder = if s3.s3_api_key.is_empty() {
-                    AmazonS3Builder::from_env()
+                    s3_credentials_of(&AmazonS3Builder::from_env())
                 } else {
                     AmazonS3Builder::new().with_access_key_id(s3.s3_api_key).with_secret_access_key(s3.s3_secret.0)
                 };
@@ -80,7 +101,10 @@ impl Bucket {
                     .with_conditional_put(S3ConditionalPut::ETagMatch)
                     .with_client_options(options().with_allow_http(endpoint.starts_with("http://")))
                     .with_retry(retry);
-                let base_url = if endpoint.is_empty() {
+                let base_url = if endpoint.is_empty() && bucket.contains('.') {
+                    // Amazon's certificate is for one name below its own.
+                    format!("https://s3.{}.amazonaws.com/{bucket}", s3.s3_region)
+                } else if endpoint.is_empty() {
                     builder = builder.with_virtual_hosted_style_request(true);
                     format!("https://{bucket}.s3.{}.amazonaws.com", s3.s3_region)
                 } else {
@@ -93,11 +117,12 @@ impl Bucket {
             StorageType::Gcs => {
                 let mut builder = match &config.gcs_credentials {
                     Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(&key.0),
-                    None => GoogleCloudStorageBuilder::from_env(),
+                    None => gcs_credentials_of(&GoogleCloudStorageBuilder::from_env()),
                 };
                 let base_url = config.gcs_base_url().unwrap_or_else(|| "https://storage.googleapis.com".into());
                 builder = builder
                     .with_bucket_name(bucket)
+                    .with_base_url(&base_url)
                     .with_client_options(options().with_allow_http(base_url.starts_with("http://")))
                     .with_retry(retry);
                 // Its text would have the key in it.
@@ -139,7 +164,8 @@ impl Bucket {
                 (files.clone(), files, base_url)
             }
         };
-        Ok(Self { files, signer, path: config.path.trim_matches('/').to_string(), base_url })
+        let path = config.path.trim_matches('/').to_string();
+        Ok(Self { files, signer, path, base_url, failures: Arc::default() })
     }
 
     fn path_of(&self, name: &str) -> Path {
@@ -157,8 +183,9 @@ impl Bucket {
         let mut options = PutOptions::from(PutMode::Create);
         options.attributes.insert(object_store::Attribute::ContentType, content_type.into());
         match self.files.put_opts(&self.path_of(name), PutPayload::from(bytes), options).await {
-            Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(why(&error)),
+            Ok(_) => Ok(()),
+            Err(error) if is_there(&error) => Ok(()),
+            Err(error) => Err(self.why(&error)),
         }
     }
 
@@ -169,7 +196,7 @@ impl Bucket {
     pub async fn delete(&self, name: &str) -> Result<(), String> {
         match self.files.delete(&self.path_of(name)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(why(&error)),
+            Err(error) => Err(self.why(&error)),
         }
     }
 
@@ -185,20 +212,122 @@ impl Bucket {
     /// Why it cannot be signed.
     pub async fn signed_url(&self, name: &str, expires_in: Duration) -> Result<String, String> {
         let url = self.signer.signed_url(http::Method::GET, &self.path_of(name), expires_in).await;
-        url.map(String::from).map_err(|error| why(&error))
+        url.map(String::from).map_err(|error| self.why(&error))
+    }
+
+    /// Why a storage refuses, for whoever watches a call. Its own words, which may have more in them than all should read, are
+    /// logged.
+    fn why(&self, error: &Error) -> String {
+        let all = chain(error);
+        if let Some(others) = self.failures.is_due(Instant::now()) {
+            let said: String = all.chars().take(MOST_LOGGED).collect();
+            tracing::warn!("{}: {said}; {others} failures before it were not logged", self.base_url);
+        }
+        let why = match error {
+            Error::NotFound { .. } => "the bucket is not there",
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+                "access is denied: look at its credentials"
+            }
+            _ => "it cannot be reached, or fails",
+        };
+        code_of(&all).map_or_else(|| why.to_string(), |code| format!("{why} ({code})"))
     }
 }
 
-/// Why a storage refuses, for whoever watches a call. Its own words, which may have more in them than all should read, are logged.
-fn why(error: &Error) -> String {
-    let all = chain(error);
-    tracing::warn!("a storage: {all}");
-    let code = all.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
-    let why = match error {
-        Error::NotFound { .. } => "the bucket is not there",
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => "access is denied: look at its credentials",
-        _ => "it cannot be reached, or fails",
-    };
-    let is_plain = |code: &&str| code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric());
-    code.filter(is_plain).map_or_else(|| why.to_string(), |code| format!("{why} ({code})"))
+/// Whether a file of this name is there: that is what the condition says, and on Azure this code. 409 has many other reasons, of
+/// which the library makes the same error: an upload that is still under way, a container that is being deleted.
+fn is_there(error: &Error) -> bool {
+    let Error::AlreadyExists { source, .. } = error else { return false };
+    let said = chain(&**source);
+    // The library's own words: what the storage says comes behind them.
+    let status = said.split_once("status code: ").map_or("", |(_, status)| status);
+    ["412", "304"].iter().any(|code| status.starts_with(code)) || code_of(&said) == Some("BlobAlreadyExists")
+}
+
+/// The code in a storage's answer.
+fn code_of(said: &str) -> Option<&str> {
+    let (code, _) = said.split_once("<Code>")?.1.split_once("</Code>")?;
+    Some(code).filter(|code| code.len() <= 64 && code.chars().all(|c| c.is_ascii_alphanumeric()))
+}
+
+fn s3_credentials_of(environment: &AmazonS3Builder) -> AmazonS3Builder {
+    let known = S3_CREDENTIALS.into_iter().filter_map(|key| Some((key, environment.get_config_value(&key)?)));
+    known.fold(AmazonS3Builder::new(), |builder, (key, value)| builder.with_config(key, value))
+}
+
+fn gcs_credentials_of(environment: &GoogleCloudStorageBuilder) -> GoogleCloudStorageBuilder {
+    let known = GCS_CREDENTIALS.into_iter().filter_map(|key| Some((key, environment.get_config_value(&key)?)));
+    known.fold(GoogleCloudStorageBuilder::new(), |builder, (key, value)| builder.with_config(key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::storage::S3;
+
+    #[test]
+    fn the_environment_says_who_we_are_and_not_where_to() {
+        let said = [
+            (S3Key::AccessKeyId, "AKIA"),
+            (S3Key::SecretAccessKey, "secret"),
+            (S3Key::Token, "token"),
+            (S3Key::Endpoint, "https://elsewhere.example"),
+            (S3Key::S3Endpoint, "https://elsewhere.example"),
+            (S3Key::SkipSignature, "true"),
+            (S3Key::VirtualHostedStyleRequest, "true"),
+        ];
+        let environment = said.iter().fold(AmazonS3Builder::new(), |all, (key, value)| all.with_config(*key, *value));
+        let taken = s3_credentials_of(&environment);
+        for (key, value) in &said[..3] {
+            assert_eq!(taken.get_config_value(key).as_deref(), Some(*value));
+        }
+        assert_eq!(taken.get_config_value(&S3Key::Endpoint).or(taken.get_config_value(&S3Key::S3Endpoint)), None);
+        for key in [S3Key::SkipSignature, S3Key::VirtualHostedStyleRequest] {
+            assert_eq!(taken.get_config_value(&key).as_deref(), Some("false"), "{key:?}");
+        }
+        let said = [(GcsKey::BearerToken, "token"), (GcsKey::BaseUrl, "https://elsewhere.example")];
+        let environment = said.iter().fold(GoogleCloudStorageBuilder::new(), |all, (k, v)| all.with_config(*k, *v));
+        let taken = gcs_credentials_of(&environment);
+        assert_eq!(taken.get_config_value(&GcsKey::BearerToken).as_deref(), Some("token"));
+        assert_eq!(taken.get_config_value(&GcsKey::BaseUrl), None);
+    }
+
+    fn s3(bucket: &str, endpoint: &str) -> StorageConfig {
+        let s3 = S3 {
+            s3_region: "eu-west-1".into(),
+            s3_api_key: "AKIA".into(),
+            s3_secret: crate::app::Secret("secret".into()),
+            s3_custom_endpoint_url: endpoint.into(),
+        };
+        StorageConfig {
+            storage_type: StorageType::S3,
+            bucket: bucket.into(),
+            path: "a/".into(),
+            aws_s3: Some(s3),
+            gcs_credentials: None,
+            azure_blob: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_storage_says_is_logged_now_and_then() {
+        let open = Bucket::open(&s3("captions", "http://127.0.0.1:1")).unwrap();
+        let now = Instant::now();
+        assert!(open.clone().put("f.txt", Vec::new(), "text/plain").await.is_err());
+        assert_eq!(open.failures.is_due(now), None, "it was logged, of all that lead there");
+    }
+
+    #[tokio::test]
+    async fn plain_and_signed_urls_are_of_the_same_host_and_have_amazons_certificate() {
+        for (bucket, expected) in [
+            ("captions", "https://captions.s3.eu-west-1.amazonaws.com/a/f.txt"),
+            ("captions.example.org", "https://s3.eu-west-1.amazonaws.com/captions.example.org/a/f.txt"),
+        ] {
+            let open = Bucket::open(&s3(bucket, "")).unwrap();
+            assert_eq!(open.url("f.txt"), expected);
+            let signed = open.signed_url("f.txt", Duration::from_secs(60)).await.unwrap();
+            assert_eq!(signed.split_once('?').unwrap().0, expected);
+        }
+    }
 }

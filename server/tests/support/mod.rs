@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::{Message, WebSocket};
 
+pub(crate) mod bucket;
 pub(crate) mod receiver;
 pub(crate) mod schemas;
 #[path = "../../../tests/support/session.rs"]
@@ -146,10 +147,8 @@ impl Service {
     }
 
     pub(crate) fn restart_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
-        self.server.take().unwrap().shutdown(PATIENCE);
-        let server = start(self.folder.path(), self.model.clone(), change);
-        self.addr = server.local_addr().to_string();
-        self.server = Some(server);
+        self.end();
+        self.begin_with(change);
     }
 
     /// Over a copy of a folder.
@@ -173,7 +172,11 @@ impl Service {
 
     /// Starts the server that was ended.
     pub(crate) fn begin(&mut self) {
-        let server = start(self.folder.path(), self.model.clone(), |_| ());
+        self.begin_with(|_| ());
+    }
+
+    pub(crate) fn begin_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
+        let server = start(self.folder.path(), self.model.clone(), change);
         self.addr = server.local_addr().to_string();
         self.server = Some(server);
     }
