@@ -4,6 +4,7 @@
 //!
 //! What a crash left undone is done at the next start. What a storage does not take is tried again, later and later; where it goes
 //! on for too long, `call.transcription_failed` says so, and the file stays on the server's disk. Storages hold up no other.
+//! Where a file was put is kept with it: a storage that is set anew, or is gone, leaves the files alone that are there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,6 +20,7 @@ use crate::api::error::{ApiError, Code};
 use crate::call::{Cid, Input};
 use crate::host::{Host, now};
 use crate::retry::{Seldom, backoff, jitter};
+use crate::storage::{Bucket, Place, URL_TIME};
 use crate::store::StoredTranscript;
 
 /// How often it is looked for files whose time is over, and for what nobody said is to be finished.
@@ -34,6 +36,9 @@ pub struct Transcripts {
     kept_nanos: i64,
     /// Nanoseconds behind a run's end after which its upload has failed.
     give_up_nanos: i64,
+    /// What cannot be signed or deleted is logged now and then.
+    unsigned: Seldom,
+    undeleted: Seldom,
     wake: Notify,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -46,6 +51,8 @@ impl Transcripts {
         Self {
             kept_nanos: i64::from(kept_days) * 24 * 3600 * 1_000_000_000,
             give_up_nanos: i64::from(give_up_s) * 1_000_000_000,
+            unsigned: Seldom::default(),
+            undeleted: Seldom::default(),
             wake: Notify::new(),
             stop: CancellationToken::new(),
             task: Mutex::default(),
@@ -212,17 +219,21 @@ async fn finish(host: &Arc<Host>, egress_id: String) -> Result<(), ApiError> {
     let (cid, egress_id) = (&transcript.cid, &transcript.egress_id);
     let bytes = file_of(&lines, egress_id);
     transcript.filename = format!("transcript_{}_{}_{egress_id}.jsonl", cid.call_type(), cid.id());
-    let Err(error) = put(host, &transcript, bytes.clone()).await else {
-        let (kept_nanos, is_external) = (host.transcripts.kept_nanos, transcript.is_external);
-        let url = url(host, &transcript).await;
-        return host
-            .run(move |change| {
-                let expires_at = (!is_external).then(|| change.now.plus_nanos(kept_nanos));
-                change.store.file_written(&transcript, expires_at)?;
-                let (cid, egress_id) = (transcript.cid.clone(), transcript.egress_id.clone());
-                change.tell(&cid, Input::TranscriptStored { egress_id, transcript: transcript.with_url(url) })
-            })
-            .await;
+    let error = match put(host, &transcript, bytes.clone()).await {
+        Ok(place) => {
+            transcript.place = place;
+            let kept_nanos = host.transcripts.kept_nanos;
+            let url = url(host, &transcript).await;
+            return host
+                .run(move |change| {
+                    let expires_at = (!transcript.is_external).then(|| change.now.plus_nanos(kept_nanos));
+                    change.store.file_written(&transcript, expires_at)?;
+                    let (cid, egress_id) = (transcript.cid.clone(), transcript.egress_id.clone());
+                    change.tell(&cid, Input::TranscriptStored { egress_id, transcript: transcript.with_url(url) })
+                })
+                .await;
+        }
+        Err(error) => error,
     };
     if now().nanos_since(transcript.end_time) < host.transcripts.give_up_nanos {
         return Err(error);
@@ -280,38 +291,50 @@ fn file_of(journal: &[String], egress_id: &str) -> Vec<u8> {
     file
 }
 
-/// How a bucket is reached now.
-async fn bucket(host: &Arc<Host>, name: &str) -> Result<crate::storage::Bucket, ApiError> {
+/// A storage's bucket; or another one that it had before, reached as it is now.
+async fn bucket(host: &Arc<Host>, name: &str, before: Option<&Place>) -> Result<Bucket, String> {
     let of = name.to_string();
-    let config = host.read(move |change| change.storage(&of)).await?;
-    let failed = |why: String| ApiError::new(Code::Internal, format!("the storage {name}: {why}"));
-    let config = config.ok_or_else(|| failed("it is not there any more".into()))?;
-    host.storages.bucket(name, &config).map_err(failed)
+    let config = host.read(move |change| change.storage(&of)).await.map_err(|error| error.message)?;
+    let mut config = config.ok_or_else(|| format!("the storage {name} is not there any more"))?;
+    if let Some(place) = before {
+        config.bucket.clone_from(&place.bucket);
+    }
+    host.storages.bucket(name, &config).map_err(|why| format!("the storage {name}: {why}"))
 }
 
-async fn put(host: &Arc<Host>, transcript: &StoredTranscript, bytes: Vec<u8>) -> Result<(), ApiError> {
+/// Writes a file, and gives where in its bucket, if it went to one.
+async fn put(host: &Arc<Host>, transcript: &StoredTranscript, bytes: Vec<u8>) -> Result<Option<Place>, ApiError> {
+    let internal = |why: String| ApiError::new(Code::Internal, why);
     let filename = transcript.filename.clone();
     if let Some(name) = &transcript.storage {
-        let stored = bucket(host, name).await?.put(&filename, bytes, CONTENT_TYPE).await;
-        return stored.map_err(|why| ApiError::new(Code::Internal, format!("the storage {name}: {why}")));
+        let bucket = bucket(host, name, None).await.map_err(internal)?;
+        let stored = bucket.put(&filename, bytes, CONTENT_TYPE).await;
+        return stored.map(Some).map_err(|why| internal(format!("the storage {name}: {why}")));
     }
     let disk = host.clone();
     let written = tokio::task::spawn_blocking(move || disk.storages.local.put(&filename, &bytes)).await;
-    let failed =
-        |why: String| ApiError::new(Code::Internal, format!("{} cannot be written: {why}", transcript.filename));
-    written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+    let failed = |why: String| internal(format!("{} cannot be written: {why}", transcript.filename));
+    written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    Ok(None)
 }
 
 /// Where a file can be fetched; empty where that cannot be said at present.
 pub(crate) async fn url(host: &Arc<Host>, transcript: &StoredTranscript) -> String {
-    let Some(name) = &transcript.storage else { return host.storages.local.url(transcript, now()) };
-    let url = match bucket(host, name).await {
-        Ok(bucket) if transcript.is_external => Ok(bucket.url(&transcript.filename)),
-        Ok(bucket) => bucket.signed_url(&transcript.filename, crate::storage::URL_TIME).await,
-        Err(error) => Err(error.message),
+    let (Some(name), Some(place)) = (&transcript.storage, &transcript.place) else {
+        return host.storages.local.url(transcript, now());
+    };
+    if transcript.is_external {
+        return place.url.clone();
+    }
+    let url = match bucket(host, name, Some(place)).await {
+        Ok(bucket) => bucket.signed_url(place, URL_TIME).await,
+        Err(error) => Err(error),
     };
     url.unwrap_or_else(|error| {
-        tracing::error!("the URL of {}: {error}", transcript.filename);
+        if let Some(others) = host.transcripts.unsigned.is_due(Instant::now()) {
+            let name = &transcript.filename;
+            tracing::error!("the URL of {name}: {error}; {others} failures before it were not logged");
+        }
         String::new()
     })
 }
@@ -319,24 +342,30 @@ pub(crate) async fn url(host: &Arc<Host>, transcript: &StoredTranscript) -> Stri
 async fn delete_expired(host: &Arc<Host>) {
     let expired = host.read(|change| Ok(change.store.expired_files(change.now)?)).await;
     for transcript in expired.unwrap_or_default() {
-        if let Err(error) = delete(host, &transcript).await {
-            tracing::error!("{} cannot be deleted: {error}", transcript.filename);
+        if let Err(error) = delete(host, &transcript).await
+            && let Some(others) = host.transcripts.undeleted.is_due(Instant::now())
+        {
+            let name = transcript.filename;
+            tracing::error!("{name}, whose time is over: {error}; {others} failures before it were not logged");
         }
     }
 }
 
 /// Deletes a file of default storage, and its place in the list.
-pub(crate) async fn delete(host: &Arc<Host>, transcript: &StoredTranscript) -> Result<(), ApiError> {
-    let failed = |why: String| {
-        tracing::error!("{}: {why}", transcript.filename);
-        ApiError::new(Code::Internal, "the file cannot be deleted: the server's log says why")
-    };
-    match &transcript.storage {
-        Some(name) => bucket(host, name).await?.delete(&transcript.filename).await.map_err(failed)?,
-        None => host.storages.local.delete(&transcript.filename).map_err(|error| failed(error.to_string()))?,
+///
+/// # Errors
+/// Why it is still there.
+pub(crate) async fn delete(host: &Arc<Host>, transcript: &StoredTranscript) -> Result<(), String> {
+    match (&transcript.storage, &transcript.place) {
+        (Some(name), Some(place)) => {
+            let deleted = bucket(host, name, Some(place)).await?.delete(place).await;
+            deleted.map_err(|why| format!("the storage {name}: {why}"))?;
+        }
+        _ => host.storages.local.delete(&transcript.filename).map_err(|error| error.to_string())?,
     }
     let egress_id = transcript.egress_id.clone();
-    host.run(move |change| Ok(change.store.forget_file(&egress_id)?)).await
+    let forgotten = host.run(move |change| Ok(change.store.forget_file(&egress_id)?)).await;
+    forgotten.map_err(|error| error.message)
 }
 
 /// A run's place in a URL or a list.
@@ -378,6 +407,7 @@ mod tests {
             filename: String::new(),
             storage: Some(storage(n)),
             is_external: true,
+            place: None,
             has_failed: false,
         };
         let mut work = Work::default();

@@ -4,9 +4,10 @@
 
 mod support;
 
+use cuewire_server::ServerConfig;
 use cuewire_server::storage::{Bucket, S3, StorageConfig, StorageType};
 use serde_json::{Value, json};
-use support::bucket::FakeBucket;
+use support::bucket::{FakeBucket, in_order};
 use support::{Service, eventually, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/c";
@@ -191,6 +192,20 @@ fn s3_at(url: &str) -> Value {
     storage
 }
 
+/// The default storage, as the configuration has it.
+fn as_default(storage: &Value) -> impl FnOnce(&mut ServerConfig) + use<> {
+    let storage: StorageConfig = serde_json::from_value(storage.clone()).unwrap();
+    move |config| {
+        config.storages.insert("ours".into(), storage);
+        config.default_storage = Some("ours".into());
+    }
+}
+
+fn list(service: &Service, call: &str) -> Vec<Value> {
+    let path = format!("/api/v2/video/call/default/{call}/transcriptions");
+    service.ok("GET", &path, "", &json!({}))["transcriptions"].as_array().unwrap().clone()
+}
+
 #[tokio::test]
 async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_nowhere_else() {
     let conflict = |code: &str| ("409 Conflict", format!("<Error><Code>{code}</Code></Error>"));
@@ -223,9 +238,67 @@ async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_now
         let bucket = Bucket::open(&serde_json::from_value(storage).unwrap()).unwrap();
         let stored = bucket.put("f.txt", b"text".to_vec(), "text/plain").await;
         assert_eq!(stored.is_ok(), is_stored, "{kind} {answer:?}: {stored:?}");
-        if let Err(why) = stored {
-            assert!(answer.1.is_empty() || answer.1.contains(why.split(['(', ')']).nth(1).unwrap()), "{why}");
+        match stored {
+            Ok(place) => {
+                assert_eq!((place.key, place.url), ("a/b/f.txt".into(), format!("{}/captions/a/b/f.txt", fake.url)))
+            }
+            Err(why) => {
+                assert!(answer.1.is_empty() || answer.1.contains(why.split(['(', ')']).nth(1).unwrap()), "{why}")
+            }
         }
         assert_eq!(fake.of("PUT")[0].body, "text");
     }
+}
+
+#[test]
+fn a_file_is_where_it_was_put_whatever_becomes_of_its_storage() {
+    let fake = FakeBucket::answering(in_order);
+    let moved = FakeBucket::answering(in_order);
+    let mut service = Service::start_with(as_default(&s3_at(&fake.url)));
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
+    for start in [json!({}), json!({"transcription_external_storage": "archive"})] {
+        service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
+        service.ok("POST", &format!("{CALL}/start_transcription"), "", &start);
+        service.ok("POST", &format!("{CALL}/stop_transcription"), "", &json!({}));
+    }
+    eventually("both are there", || list(&service, "c").len() == 2);
+    // The first one's URL is signed.
+    let plain = |service: &Service| -> Vec<String> {
+        let plain = |file: &Value| file["url"].as_str().unwrap().split('?').next().unwrap().to_string();
+        list(service, "c").iter().map(plain).collect()
+    };
+    let before = plain(&service);
+    assert!(before.iter().all(|url| url.starts_with(&format!("{}/captions/a/b/transcript_", fake.url))), "{before:?}");
+
+    let mut other = s3_at(&fake.url);
+    (other["bucket"], other["path"]) = (json!("others"), json!("c"));
+    service.ok("PUT", "/api/v2/external_storage/archive", "", &other);
+    service.restart_with(as_default(&other));
+    assert_eq!(plain(&service), before, "another bucket and path are for new files");
+
+    // Elsewhere, or nowhere: the log says so, and nothing is asked of another place.
+    service.ok("DELETE", "/api/v2/external_storage/archive", "", &json!({}));
+    let first = list(&service, "c")[0].clone();
+    let file = format!(
+        "{CALL}/{}/transcriptions/{}",
+        first["session_id"].as_str().unwrap(),
+        first["filename"].as_str().unwrap()
+    );
+    let elsewhere = s3_at(&moved.url);
+    for change in [Box::new(as_default(&elsewhere)) as Box<dyn FnOnce(&mut ServerConfig)>, Box::new(|_| ())] {
+        service.restart_with(change);
+        assert_eq!(plain(&service), ["", &before[1]]);
+        let (status, answer) = service.request("DELETE", &file, "", &json!({}));
+        assert_eq!(status, 500, "{answer}");
+        assert_eq!(list(&service, "c").len(), 2, "what is still there is still listed");
+    }
+    assert!(moved.asked().is_empty(), "{:?}", moved.asked());
+
+    service.restart_with(as_default(&other));
+    service.ok("DELETE", &file, "", &json!({}));
+    let deleted = fake.of("POST");
+    let key = before[0].strip_prefix(&format!("{}/captions/", fake.url)).unwrap();
+    assert!(deleted.len() == 1 && deleted[0].path.starts_with("/captions"), "{deleted:?}");
+    assert!(deleted[0].body.contains(&format!("<Key>{key}</Key>")), "{deleted:?}");
+    assert_eq!(plain(&service), before[1..]);
 }

@@ -211,7 +211,12 @@ pub(super) async fn answer(
                     }
                 }
             });
-            delete(&host, &file.await?).await?;
+            let file = file.await?;
+            if let Err(why) = delete(&host, &file).await {
+                tracing::error!("{} cannot be deleted: {why}", file.filename);
+                let error = "the file cannot be deleted: the server's log says why";
+                return Err(ApiError::new(Code::Internal, error));
+            }
             Ok(json!({}))
         }
         O::ListTranscriptions => {

@@ -47,11 +47,23 @@ const GCS_CREDENTIALS: [GcsKey; 4] =
 /// What stays as it is in a URL's path.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
+/// Where a file is, whatever is set of its storage later on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The bucket, or Azure's container.
+    pub bucket: String,
+    /// The whole name in it.
+    pub key: String,
+    /// The URL for those who may read the bucket.
+    pub url: String,
+}
+
 /// An open bucket.
 #[derive(Clone)]
 pub struct Bucket {
     files: Arc<dyn ObjectStore>,
     signer: Arc<dyn Signer>,
+    name: String,
     /// What names begin with.
     path: String,
     /// What plain URLs begin with.
@@ -164,27 +176,38 @@ impl Bucket {
                 (files.clone(), files, base_url)
             }
         };
-        let path = config.path.trim_matches('/').to_string();
-        Ok(Self { files, signer, path, base_url, failures: Arc::default() })
+        let (name, path) = (bucket.clone(), config.path.trim_matches('/').to_string());
+        Ok(Self { files, signer, name, path, base_url, failures: Arc::default() })
     }
 
-    fn path_of(&self, name: &str) -> Path {
-        if self.path.is_empty() { Path::from(name) } else { Path::from(format!("{}/{name}", self.path)) }
+    /// Where a file of this name goes.
+    fn place_of(&self, name: &str) -> Place {
+        let key = if self.path.is_empty() { Path::from(name) } else { Path::from(format!("{}/{name}", self.path)) };
+        Place { bucket: self.name.clone(), url: self.url(key.as_ref()), key: key.into() }
     }
 
-    /// Writes a whole file under a new name.
+    /// The way to what was put here: not to what has the same name somewhere else, where this leads by now.
+    fn path_to(&self, place: &Place) -> Result<Path, String> {
+        if self.url(&place.key) == place.url {
+            return Ok(Path::from(&*place.key));
+        }
+        Err(format!("it leads to {} by now, and the file is at {}", self.base_url, place.url))
+    }
+
+    /// Writes a whole file under a new name, and gives where it is.
     ///
     /// A name that is taken is this very file's: an earlier attempt whose answer was lost. Names have an id in them that nobody
     /// else has.
     ///
     /// # Errors
     /// Why it is not there.
-    pub async fn put(&self, name: &str, bytes: Vec<u8>, content_type: &'static str) -> Result<(), String> {
+    pub async fn put(&self, name: &str, bytes: Vec<u8>, content_type: &'static str) -> Result<Place, String> {
+        let place = self.place_of(name);
         let mut options = PutOptions::from(PutMode::Create);
         options.attributes.insert(object_store::Attribute::ContentType, content_type.into());
-        match self.files.put_opts(&self.path_of(name), PutPayload::from(bytes), options).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_there(&error) => Ok(()),
+        match self.files.put_opts(&Path::from(&*place.key), PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(place),
+            Err(error) if is_there(&error) => Ok(place),
             Err(error) => Err(self.why(&error)),
         }
     }
@@ -193,25 +216,25 @@ impl Bucket {
     ///
     /// # Errors
     /// Why it is still there.
-    pub async fn delete(&self, name: &str) -> Result<(), String> {
-        match self.files.delete(&self.path_of(name)).await {
+    pub async fn delete(&self, place: &Place) -> Result<(), String> {
+        match self.files.delete(&self.path_to(place)?).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.why(&error)),
         }
     }
 
-    /// Where a file is, for those who may read the bucket.
+    /// Where what has this key is, for those who may read the bucket.
     #[must_use]
-    pub fn url(&self, name: &str) -> String {
-        format!("{}/{}", self.base_url, utf8_percent_encode(self.path_of(name).as_ref(), PLAIN))
+    pub fn url(&self, key: &str) -> String {
+        format!("{}/{}", self.base_url, utf8_percent_encode(key, PLAIN))
     }
 
     /// Where a file can be fetched from now on, for a while.
     ///
     /// # Errors
     /// Why it cannot be signed.
-    pub async fn signed_url(&self, name: &str, expires_in: Duration) -> Result<String, String> {
-        let url = self.signer.signed_url(http::Method::GET, &self.path_of(name), expires_in).await;
+    pub async fn signed_url(&self, place: &Place, expires_in: Duration) -> Result<String, String> {
+        let url = self.signer.signed_url(http::Method::GET, &self.path_to(place)?, expires_in).await;
         url.map(String::from).map_err(|error| self.why(&error))
     }
 
@@ -325,8 +348,9 @@ mod tests {
             ("captions.example.org", "https://s3.eu-west-1.amazonaws.com/captions.example.org/a/f.txt"),
         ] {
             let open = Bucket::open(&s3(bucket, "")).unwrap();
-            assert_eq!(open.url("f.txt"), expected);
-            let signed = open.signed_url("f.txt", Duration::from_secs(60)).await.unwrap();
+            let place = open.place_of("f.txt");
+            assert_eq!((place.key.as_str(), place.url.as_str()), ("a/f.txt", expected));
+            let signed = open.signed_url(&place, Duration::from_secs(60)).await.unwrap();
             assert_eq!(signed.split_once('?').unwrap().0, expected);
         }
     }

@@ -132,6 +132,7 @@ mod tests {
             filename: "f.jsonl".into(),
             storage: None,
             is_external: false,
+            place: None,
             has_failed: false,
         }
     }

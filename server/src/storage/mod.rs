@@ -15,7 +15,7 @@ mod bucket;
 mod config;
 mod local;
 
-pub use bucket::Bucket;
+pub use bucket::{Bucket, Place};
 pub use config::{Azure, S3, StorageConfig, StorageType};
 pub use local::{BadSignature, Local, URL_TIME};
 
@@ -29,7 +29,8 @@ pub struct Storages {
     pub local: Local,
     configured: BTreeMap<String, StorageConfig>,
     default: Option<String>,
-    open: Mutex<HashMap<String, (StorageConfig, Bucket)>>,
+    /// By the storage's name and the bucket's: there are files in what was its bucket before.
+    open: Mutex<HashMap<(String, String), (StorageConfig, Bucket)>>,
 }
 
 impl Storages {
@@ -78,11 +79,12 @@ impl Storages {
     /// What makes no sense.
     pub fn bucket(&self, name: &str, config: &StorageConfig) -> Result<Bucket, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bucket)) = open.get(name).filter(|(known, _)| known == config) {
+        let of = (name.to_string(), config.bucket.clone());
+        if let Some((_, bucket)) = open.get(&of).filter(|(known, _)| known == config) {
             return Ok(bucket.clone());
         }
         let bucket = Bucket::open(config)?;
-        open.insert(name.to_string(), (config.clone(), bucket.clone()));
+        open.insert(of, (config.clone(), bucket.clone()));
         Ok(bucket)
     }
 

@@ -113,6 +113,9 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE transcripts ADD COLUMN storage TEXT; -- none: the server's disk
     ALTER TABLE transcripts ADD COLUMN is_external INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE transcripts ADD COLUMN has_failed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE transcripts ADD COLUMN bucket TEXT; -- where the file was put, and is also when the storage is set anew
+    ALTER TABLE transcripts ADD COLUMN object TEXT;
+    ALTER TABLE transcripts ADD COLUMN url TEXT; -- plain
     CREATE TABLE captions ( -- of sessions that go on
         type TEXT NOT NULL,
         id TEXT NOT NULL,

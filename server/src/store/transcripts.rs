@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Store, StoreError};
 use crate::call::{Cid, Run, Transcript};
+use crate::storage::Place;
 
 /// A transcript whose run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct StoredTranscript {
     pub storage: Option<String>,
     /// Whether that is not the default storage.
     pub is_external: bool,
+    /// Where it is in a bucket; `None`: it is not there yet, or on the server's disk.
+    pub place: Option<Place>,
     /// Whether it was said that it cannot be stored.
     pub has_failed: bool,
 }
@@ -43,10 +46,11 @@ impl StoredTranscript {
 }
 
 const FIELDS: &str = "type, id, egress_id, session_id, start_time, end_time, coalesce(filename, ''),
-     storage, is_external, has_failed";
+     storage, is_external, has_failed, bucket, object, url";
 
 fn transcript(row: &Row<'_>) -> rusqlite::Result<StoredTranscript> {
     let (call_type, id): (String, String) = (row.get(0)?, row.get(1)?);
+    let place = |bucket| Ok::<_, rusqlite::Error>(Place { bucket, key: row.get(11)?, url: row.get(12)? });
     Ok(StoredTranscript {
         // Only what is a cid was ever written.
         cid: Cid::new(&call_type, &id).map_err(|_| rusqlite::Error::InvalidQuery)?,
@@ -58,6 +62,7 @@ fn transcript(row: &Row<'_>) -> rusqlite::Result<StoredTranscript> {
         storage: row.get(7)?,
         is_external: row.get(8)?,
         has_failed: row.get(9)?,
+        place: row.get::<_, Option<String>>(10)?.map(place).transpose()?,
     })
 }
 
@@ -133,11 +138,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn file_written(&self, transcript: &StoredTranscript, expires_at: Option<Timestamp>) -> Result<(), StoreError> {
-        let StoredTranscript { egress_id, filename, storage, is_external, .. } = transcript;
+        let StoredTranscript { egress_id, filename, storage, is_external, place, .. } = transcript;
         self.execute(
-            "UPDATE transcripts SET filename = ?2, expires_at = ?3, storage = ?4, is_external = ?5
-             WHERE egress_id = ?1",
-            params![egress_id, filename, expires_at.map(Timestamp::as_nanos), storage, is_external],
+            "UPDATE transcripts SET filename = ?2, expires_at = ?3, storage = ?4, is_external = ?5,
+             bucket = ?6, object = ?7, url = ?8 WHERE egress_id = ?1",
+            params![
+                egress_id,
+                filename,
+                expires_at.map(Timestamp::as_nanos),
+                storage,
+                is_external,
+                place.as_ref().map(|place| &place.bucket),
+                place.as_ref().map(|place| &place.key),
+                place.as_ref().map(|place| &place.url),
+            ],
         )?;
         self.execute("DELETE FROM fragments WHERE egress_id = ?1", params![egress_id])
     }

@@ -126,7 +126,7 @@ async fn check(host: &Arc<Host>, name: &str, config: &StorageConfig) -> Result<V
     let file = format!("cuewire_check_{}.txt", new_id());
     let put = bucket.put(&file, b"cuewire can write here.\n".to_vec(), "text/plain");
     match tokio::time::timeout(CHECK_TIME, put).await {
-        Ok(Ok(())) => Ok(json!({"file_url": bucket.url(&file)})),
+        Ok(Ok(place)) => Ok(json!({"file_url": place.url})),
         Ok(Err(why)) => input(format!("the external storage {name} cannot be written: {why}")),
         Err(_) => input(format!("the external storage {name} does not answer within {} s", CHECK_TIME.as_secs())),
     }
