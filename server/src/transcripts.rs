@@ -6,13 +6,14 @@
 //! on for too long, `call.transcription_failed` says so, and the file stays on the server's disk. Storages hold up no other.
 //! Where a file was put is kept with it: a storage that is set anew, or is gone, leaves the files alone that are there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cuewire::transcript::{jsonl, sort};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,11 @@ use crate::store::StoredTranscript;
 const LOOKED_EVERY: Duration = Duration::from_secs(60);
 /// Files that go to one storage at a time.
 const MOST_AT_ONCE: usize = 8;
+/// URLs that are signed at a time: some storages are asked for each.
+const SIGNED_AT_ONCE: usize = 16;
+/// How long who lists waits for signed URLs, and who says that a file can be fetched.
+pub(crate) const URLS_WITHIN: Duration = Duration::from_millis(1500);
+const URL_WITHIN: Duration = Duration::from_secs(20);
 /// The type of a file.
 const CONTENT_TYPE: &str = "application/jsonl";
 
@@ -223,7 +229,7 @@ async fn finish(host: &Arc<Host>, egress_id: String) -> Result<(), ApiError> {
         Ok(place) => {
             transcript.place = place;
             let kept_nanos = host.transcripts.kept_nanos;
-            let url = url(host, &transcript).await;
+            let url = urls(host, std::slice::from_ref(&transcript), URL_WITHIN).await.pop().unwrap_or_default();
             return host
                 .run(move |change| {
                     let expires_at = (!transcript.is_external).then(|| change.now.plus_nanos(kept_nanos));
@@ -318,25 +324,55 @@ async fn put(host: &Arc<Host>, transcript: &StoredTranscript, bytes: Vec<u8>) ->
     Ok(None)
 }
 
-/// Where a file can be fetched; empty where that cannot be said at present.
-pub(crate) async fn url(host: &Arc<Host>, transcript: &StoredTranscript) -> String {
-    let (Some(name), Some(place)) = (&transcript.storage, &transcript.place) else {
-        return host.storages.local.url(transcript, now());
-    };
-    if transcript.is_external {
-        return place.url.clone();
-    }
-    let url = match bucket(host, name, Some(place)).await {
-        Ok(bucket) => bucket.signed_url(place, URL_TIME).await,
-        Err(error) => Err(error),
-    };
-    url.unwrap_or_else(|error| {
-        if let Some(others) = host.transcripts.unsigned.is_due(Instant::now()) {
-            let name = &transcript.filename;
-            tracing::error!("the URL of {name}: {error}; {others} failures before it were not logged");
+/// Where files can be fetched; empty where that cannot be said at present, or not within this time.
+pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: Duration) -> Vec<String> {
+    let deadline = tokio::time::Instant::now() + within;
+    let (mut urls, mut error) = (vec![String::new(); files.len()], None);
+    let (mut buckets, mut signing) = (HashMap::new(), JoinSet::new());
+    let turns = Arc::new(Semaphore::new(SIGNED_AT_ONCE));
+    for (n, file) in files.iter().enumerate() {
+        let (Some(name), Some(place)) = (&file.storage, &file.place) else {
+            urls[n] = host.storages.local.url(file, now());
+            continue;
+        };
+        if file.is_external {
+            urls[n].clone_from(&place.url);
+            continue;
         }
-        String::new()
-    })
+        let known = match buckets.entry((name, &place.bucket)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => free.insert(bucket(host, name, Some(place)).await),
+        };
+        match known.clone() {
+            Ok(bucket) => {
+                let (name, place, turns) = (name.clone(), place.clone(), turns.clone());
+                signing.spawn(async move {
+                    let _turn = turns.acquire_owned().await;
+                    let url = bucket.signed_url(&place, URL_TIME).await;
+                    (n, url.map_err(|why| format!("the storage {name}: {why}")))
+                });
+            }
+            Err(why) => error = Some(why),
+        }
+    }
+    loop {
+        match tokio::time::timeout_at(deadline, signing.join_next()).await {
+            Ok(None) => break,
+            Ok(Some(Ok((n, Ok(url))))) => urls[n] = url,
+            Ok(Some(Ok((_, Err(why))))) => error = Some(why),
+            Ok(Some(Err(panic))) => error = Some(panic.to_string()),
+            Err(_) => {
+                error = Some(format!("a storage does not sign within {} ms", within.as_millis()));
+                break;
+            }
+        }
+    }
+    if let Some(error) = error
+        && let Some(others) = host.transcripts.unsigned.is_due(Instant::now())
+    {
+        tracing::error!("URLs of transcripts: {error}; {others} failures before it were not logged");
+    }
+    urls
 }
 
 async fn delete_expired(host: &Arc<Host>) {

@@ -4,6 +4,10 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use cuewire_server::ServerConfig;
 use cuewire_server::storage::{Bucket, S3, StorageConfig, StorageType};
 use serde_json::{Value, json};
@@ -301,4 +305,50 @@ fn a_file_is_where_it_was_put_whatever_becomes_of_its_storage() {
     assert!(deleted.len() == 1 && deleted[0].path.starts_with("/captions"), "{deleted:?}");
     assert!(deleted[0].body.contains(&format!("<Key>{key}</Key>")), "{deleted:?}");
     assert_eq!(plain(&service), before[1..]);
+}
+
+#[test]
+fn the_list_is_answered_in_time_where_a_bucket_does_not_sign() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let fake = {
+        let hangs = hangs.clone();
+        FakeBucket::answering(move |asked| {
+            if hangs.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            match asked.path.as_str() {
+                path if path.ends_with("/oauth2/v2.0/token") => {
+                    ("200 OK", json!({"token_type": "Bearer", "access_token": "t", "expires_in": 3600}).to_string())
+                }
+                // The key that is signed with.
+                path if path.contains("userdelegationkey") => ("403 Forbidden", String::new()),
+                _ => ("201 Created", String::new()),
+            }
+        })
+    };
+    let azure = json!({
+        "storage_type": "abs", "bucket": "captions",
+        "azure_blob": {
+            "abs_account_name": "us", "abs_client_id": "app", "abs_client_secret": "very secret", "abs_tenant_id": "t",
+            "abs_custom_endpoint_url": fake.url, "abs_authority_host": fake.url,
+        },
+    });
+    let mut service = Service::start();
+    for server in ["disk", "bucket"] {
+        if server == "bucket" {
+            service.restart_with(as_default(&azure));
+        }
+        service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
+        service.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({}));
+        service.ok("POST", &format!("{CALL}/stop_transcription"), "", &json!({}));
+        let count = if server == "disk" { 1 } else { 2 };
+        eventually("it is there", || list(&service, "c").len() == count);
+    }
+    hangs.store(true, Ordering::Relaxed);
+    // Another server knows no token.
+    service.restart_with(as_default(&azure));
+    let began = Instant::now();
+    let urls: Vec<_> = list(&service, "c").iter().map(|file| file["url"].as_str().unwrap().to_string()).collect();
+    assert!(began.elapsed() < Duration::from_millis(2400), "{:?}", began.elapsed());
+    assert!(urls[0].starts_with("http") && urls[1].is_empty(), "{urls:?}");
 }

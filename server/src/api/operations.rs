@@ -16,7 +16,7 @@ use crate::call::settings::{RecognitionPatch, Settings};
 use crate::call::{Actor, Call, Caption, Cid, Command, Member, NewCall, Process};
 use crate::host::{Change, new_id};
 use crate::store::{CALL_FIELDS, Query, QueryError};
-use crate::transcripts::{delete, find, url};
+use crate::transcripts::{URLS_WITHIN, delete, find, urls};
 
 mod app;
 mod call_types;
@@ -230,12 +230,10 @@ pub(super) async fn answer(
                 let files = change.store.files_of(&cid)?.into_iter().filter(|file| file.start_time >= since);
                 Ok(files.collect::<Vec<_>>())
             });
-            let mut rendered = Vec::new();
-            for file in files.await? {
-                let url = url(&host, &file).await;
-                rendered.push(render::transcript(&file.with_url(url)));
-            }
-            Ok(json!({"transcriptions": rendered}))
+            let files = files.await?;
+            let urls = urls(&host, &files, URLS_WITHIN).await;
+            let files = files.into_iter().zip(urls).map(|(file, url)| render::transcript(&file.with_url(url)));
+            Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
         }
         O::ListStorages | O::CreateStorage | O::UpdateStorage | O::DeleteStorage | O::CheckStorage => {
             require_server(&request.token, "see or change storages")?;

@@ -233,17 +233,13 @@ def default_bucket(args):
             path = f"a/b/{file['filename']}"
             stored = one.list(BUCKET)[path]
             url = call.list_transcriptions().data.transcriptions[0].url
-            if name == "Google":
-                # The library signs for Google's own host, wherever it uploads to.
-                that(f"{name}: its URL is signed", "X-Goog-Signature=" in url or "Signature" in url, url)
-            else:
-                with fetch(url, getattr(one, "certificate", None)) as answer:
-                    that(f"{name}: its signed URL gives it to who has no credentials", answer.read() == stored)
-                try:
-                    fetch(url.split("?")[0], getattr(one, "certificate", None)).close()
-                    raise Wrong(f"{name}: expected that the URL does not do unsigned")
-                except urllib.error.HTTPError as error:
-                    that(f"{name}: and not to who has not the whole URL", error.code in (401, 403, 404), error.code)
+            with fetch(url, getattr(one, "certificate", None)) as answer:
+                that(f"{name}: its signed URL gives it to who has no credentials", answer.read() == stored)
+            try:
+                fetch(url.split("?")[0], getattr(one, "certificate", None)).close()
+                raise Wrong(f"{name}: expected that the URL does not do unsigned")
+            except urllib.error.HTTPError as error:
+                that(f"{name}: and not to who has not the whole URL", error.code in (401, 403, 404), error.code)
             call.delete_transcription(file["session_id"], file["filename"])
             that(f"{name}: it can be deleted", path not in one.list(BUCKET) and not call.list_transcriptions().data.transcriptions)
         with World(args, f"retention-{name.split()[0]}-{bool(env)}", "transcript_retention_days = 0\n" + config, env) as world:
