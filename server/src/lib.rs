@@ -116,7 +116,8 @@ pub struct ServerConfig {
     pub storages: BTreeMap<String, StorageConfig>,
     /// Which of them is the default storage; `None`: the data folder.
     pub default_storage: Option<String>,
-    /// How long behind a run's end its transcript's upload is tried before it has failed, in seconds; default a day.
+    /// How long behind a run's end its transcript's upload is tried before it has failed, in seconds; default a day. A server that
+    /// starts later than that tries for ten minutes, or for so long.
     pub upload_give_up_s: u32,
     /// After how long speech without a caption is an event, in seconds; default 30. Half of it is a metric.
     pub stall_event_s: u32,

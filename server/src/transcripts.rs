@@ -28,6 +28,11 @@ use crate::store::StoredTranscript;
 const LOOKED_EVERY: Duration = Duration::from_secs(60);
 /// Files that go to one storage at a time.
 const MOST_AT_ONCE: usize = 8;
+/// How long a process tries by itself before it gives a file up: the run may have been over for days when it starts, and the
+/// network not be there yet.
+const TRIED_FOR: Duration = Duration::from_secs(600);
+/// What is due when the server ends has this long; the next start goes on with the rest.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
 /// URLs that are signed at a time: some storages are asked for each.
 const SIGNED_AT_ONCE: usize = 16;
 /// How long who lists waits for signed URLs, and who says that a file can be fetched.
@@ -40,8 +45,8 @@ const CONTENT_TYPE: &str = "application/jsonl";
 pub struct Transcripts {
     /// Nanoseconds that a file is kept on default storage.
     kept_nanos: i64,
-    /// Nanoseconds behind a run's end after which its upload has failed.
-    give_up_nanos: i64,
+    /// Behind a run's end its upload has failed after this.
+    give_up: Duration,
     /// What cannot be signed or deleted is logged now and then.
     unsigned: Seldom,
     undeleted: Seldom,
@@ -56,7 +61,7 @@ impl Transcripts {
     pub fn new(kept_days: u32, give_up_s: u32) -> Self {
         Self {
             kept_nanos: i64::from(kept_days) * 24 * 3600 * 1_000_000_000,
-            give_up_nanos: i64::from(give_up_s) * 1_000_000_000,
+            give_up: Duration::from_secs(give_up_s.into()),
             unsigned: Seldom::default(),
             undeleted: Seldom::default(),
             wake: Notify::new(),
@@ -76,7 +81,7 @@ impl Transcripts {
         self.wake.notify_one();
     }
 
-    /// Finishes what there is, and ends.
+    /// Finishes what is due, as far as it goes within [`LAST_ATTEMPTS`], and ends.
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -91,8 +96,9 @@ impl Transcripts {
 struct Unfinished {
     cid: Cid,
     storage: Option<String>,
-    /// How often it was tried.
+    /// How often it was tried, and since when.
     attempts: u32,
+    since: Option<Instant>,
     /// When its turn comes.
     due: Instant,
     is_under_way: bool,
@@ -113,7 +119,7 @@ impl Work {
     fn add(&mut self, found: Vec<StoredTranscript>) {
         for StoredTranscript { egress_id, cid, storage, .. } in found {
             let due = Instant::now();
-            let unfinished = || Unfinished { cid, storage, attempts: 0, due, is_under_way: false };
+            let unfinished = || Unfinished { cid, storage, attempts: 0, since: None, due, is_under_way: false };
             self.unfinished.entry(egress_id).or_insert_with(unfinished);
         }
     }
@@ -138,11 +144,11 @@ impl Work {
         turns
     }
 
-    /// Begins what is due, or `all`. Gives when the next one is due that there would be room for.
-    fn begin(&mut self, host: &Arc<Host>, all: bool) -> Option<Instant> {
+    /// Begins what is due. Gives when the next one is due that there would be room for.
+    fn begin(&mut self, host: &Arc<Host>) -> Option<Instant> {
         let now = Instant::now();
         for (due, egress_id) in self.turns() {
-            if !all && due > now {
+            if due > now {
                 return Some(due);
             }
             let full = self.full();
@@ -150,11 +156,20 @@ impl Work {
                 continue;
             };
             unfinished.is_under_way = true;
-            let (host, of) = (host.clone(), egress_id.clone());
-            let attempt = self.attempts.spawn(async move { finish(&host, of).await });
+            let (host, of, since) = (host.clone(), egress_id.clone(), *unfinished.since.get_or_insert(now));
+            let attempt = self.attempts.spawn(async move { finish(&host, of, since).await });
             self.under_way.insert(attempt.id(), egress_id);
         }
         None
+    }
+
+    /// The last attempts of this process: of what is due, and only so long. A storage that takes nothing is not to hold up the end.
+    async fn end(mut self, host: &Arc<Host>) {
+        let deadline = tokio::time::Instant::now() + LAST_ATTEMPTS;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.attempts.join_next_with_id()).await {
+            self.ended(ended);
+            self.begin(host);
+        }
     }
 
     /// Whether it is finished.
@@ -199,10 +214,9 @@ async fn run(host: Weak<Host>, stop: CancellationToken) {
             let host = host.clone();
             (deleting, delete) = (Some(tokio::spawn(async move { delete_expired(&host).await })), false);
         }
-        let due = work.begin(&host, is_over);
+        let due = work.begin(&host);
         if is_over {
-            while work.attempts.join_next().await.is_some() {}
-            return;
+            return work.end(&host).await;
         }
         tokio::select! {
             Some(ended) = work.attempts.join_next_with_id() => delete |= work.ended(ended),
@@ -213,7 +227,7 @@ async fn run(host: Weak<Host>, stop: CancellationToken) {
     }
 }
 
-async fn finish(host: &Arc<Host>, egress_id: String) -> Result<(), ApiError> {
+async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(), ApiError> {
     let found = host
         .read(move |change| {
             let found = change.store.unfinished_transcript(&egress_id)?;
@@ -241,7 +255,10 @@ async fn finish(host: &Arc<Host>, egress_id: String) -> Result<(), ApiError> {
         }
         Err(error) => error,
     };
-    if now().nanos_since(transcript.end_time) < host.transcripts.give_up_nanos {
+    let limit = host.transcripts.give_up;
+    let is_over_for =
+        u64::try_from(now().nanos_since(transcript.end_time)).map_or(Duration::ZERO, Duration::from_nanos);
+    if is_over_for < limit || since.elapsed() < limit.min(TRIED_FOR) {
         return Err(error);
     }
     give_up(host, transcript, bytes, &error.message).await.and(Err(error))

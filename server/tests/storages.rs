@@ -205,6 +205,16 @@ fn as_default(storage: &Value) -> impl FnOnce(&mut ServerConfig) + use<> {
     }
 }
 
+/// A bucket that answers 500 until it `works`.
+fn broken(works: &Arc<AtomicBool>) -> FakeBucket {
+    let works = works.clone();
+    FakeBucket::answering(
+        move |asked| {
+            if works.load(Ordering::Relaxed) { in_order(asked) } else { ("500 Broken", String::new()) }
+        },
+    )
+}
+
 fn list(service: &Service, call: &str) -> Vec<Value> {
     let path = format!("/api/v2/video/call/default/{call}/transcriptions");
     service.ok("GET", &path, "", &json!({}))["transcriptions"].as_array().unwrap().clone()
@@ -252,6 +262,65 @@ async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_now
         }
         assert_eq!(fake.of("PUT")[0].body, "text");
     }
+}
+
+#[test]
+fn what_a_storage_did_not_take_is_tried_again_when_its_time_has_come_over_a_restart_too() {
+    let works = Arc::new(AtomicBool::new(false));
+    let fake = broken(&works);
+    let mut service = Service::start();
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
+    transcribed(&service, &json!({"transcription_external_storage": "archive"}));
+    // Each attempt is two requests; behind the third there are more than two seconds.
+    eventually("it is tried thrice", || fake.asked().len() >= 6);
+    service.end();
+    assert_eq!(fake.asked().len(), 6, "whose time has not come is not tried at the end");
+    works.store(true, Ordering::Relaxed);
+    service.begin();
+    eventually("it is listed", || list(&service, "c").len() == 1);
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 7, "once");
+    assert!(asked.iter().all(|one| one.path == asked[0].path && one.body == asked[0].body), "{asked:?}");
+    assert!(asked[0].body.contains("heard en"));
+    assert_eq!(list(&service, "c")[0]["url"], format!("{}{}", fake.url, asked[0].path));
+}
+
+#[test]
+fn a_storage_that_hangs_does_not_take_all_the_time_that_the_end_has() {
+    let fake = FakeBucket::answering(|_| {
+        std::thread::sleep(Duration::from_secs(60));
+        ("200 OK", String::new())
+    });
+    let mut service = Service::start();
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
+    transcribed(&service, &json!({"transcription_external_storage": "archive"}));
+    eventually("it is tried", || !fake.asked().is_empty());
+    let began = Instant::now();
+    service.end();
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_server_that_was_off_for_long_gives_nothing_up_before_it_has_tried_for_a_while() {
+    let works = Arc::new(AtomicBool::new(false));
+    let fake = broken(&works);
+    let mut service = Service::start();
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
+    transcribed(&service, &json!({"transcription_external_storage": "archive"}));
+    eventually("it is tried", || !fake.asked().is_empty());
+    service.end();
+    let database = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
+    let three_days = 3 * 24 * 3600 * 1_000_000_000_i64;
+    let changed = database.execute("UPDATE transcripts SET end_time = end_time - ?1", [three_days]).unwrap();
+    assert_eq!(changed, 1);
+    drop(database);
+    let before = fake.asked().len();
+    service.begin();
+    eventually("it is tried again and again", || fake.asked().len() >= before + 4);
+    assert!(list(&service, "c").is_empty(), "and is not given up");
+    works.store(true, Ordering::Relaxed);
+    eventually("it is there", || list(&service, "c").len() == 1);
+    assert!(list(&service, "c")[0]["url"].as_str().unwrap().starts_with(&fake.url));
 }
 
 #[test]
