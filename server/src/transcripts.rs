@@ -18,7 +18,7 @@ use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::error::{ApiError, Code};
-use crate::call::{Cid, Input};
+use crate::call::Cid;
 use crate::host::{Host, now};
 use crate::retry::{Seldom, backoff, jitter};
 use crate::storage::{Bucket, Place, URL_TIME};
@@ -248,8 +248,7 @@ async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(
                 .run(move |change| {
                     let expires_at = (!transcript.is_external).then(|| change.now.plus_nanos(kept_nanos));
                     change.store.file_written(&transcript, expires_at)?;
-                    let (cid, egress_id) = (transcript.cid.clone(), transcript.egress_id.clone());
-                    change.tell(&cid, Input::TranscriptStored { egress_id, transcript: transcript.with_url(url) })
+                    change.tell_of_file(&transcript, Ok(transcript.clone().with_url(url)))
                 })
                 .await;
         }
@@ -283,12 +282,11 @@ async fn give_up(
         if is_elsewhere {
             change.store.file_written(&transcript, None)?;
         }
-        let (cid, egress_id) = (transcript.cid.clone(), transcript.egress_id.clone());
         if transcript.has_failed {
             return Ok(());
         }
-        change.store.file_failed(&egress_id)?;
-        change.tell(&cid, Input::TranscriptFailed { egress_id, error })
+        change.store.file_failed(&transcript.egress_id)?;
+        change.tell_of_file(&transcript, Err(error))
     })
     .await
 }

@@ -12,6 +12,7 @@ use cuewire_server::ServerConfig;
 use cuewire_server::storage::{Bucket, S3, StorageConfig, StorageType};
 use serde_json::{Value, json};
 use support::bucket::{FakeBucket, in_order};
+use support::receiver::Receiver;
 use support::{Service, eventually, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/c";
@@ -374,6 +375,39 @@ fn a_file_is_where_it_was_put_whatever_becomes_of_its_storage() {
     assert!(deleted.len() == 1 && deleted[0].path.starts_with("/captions"), "{deleted:?}");
     assert!(deleted[0].body.contains(&format!("<Key>{key}</Key>")), "{deleted:?}");
     assert_eq!(plain(&service), before[1..]);
+}
+
+#[test]
+fn the_file_of_a_deleted_call_is_told_to_hooks_and_to_nobody_who_watches_the_call_of_the_same_id() {
+    let works = Arc::new(AtomicBool::new(false));
+    let fake = broken(&works);
+    let receiver = Receiver::start();
+    let service = Service::start_with(|config| config.hooks_to_private_addresses = true);
+    service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
+    for call in ["anew", "gone"] {
+        let path = format!("/api/v2/video/call/default/{call}");
+        service.ok("POST", &path, "", &json!({"data": {"created_by_id": "alice"}}));
+        let start = json!({"transcription_external_storage": "archive"});
+        service.ok("POST", &format!("{path}/start_transcription"), "", &start);
+        service.ok("POST", &format!("{path}/delete"), "", &json!({}));
+    }
+    eventually("both are tried", || fake.asked().len() >= 4);
+    service.ok("POST", "/api/v2/video/call/default/anew", "", &json!({"data": {"created_by_id": "alice"}}));
+    let (mut watcher, connection) = service.watch("alice", "");
+    service.ok("GET", &format!("/video/call/default/anew?connection_id={connection}"), "alice", &json!({}));
+    works.store(true, Ordering::Relaxed);
+    for call in ["anew", "gone"] {
+        let ready = || receiver.types(call).iter().filter(|name| *name == "call.transcription_ready").count();
+        eventually("hooks are told in any case", || ready() == 1);
+    }
+    let told = receiver.got();
+    let told = told.iter().map(support::receiver::Got::event).find(|event| event["type"] == "call.transcription_ready");
+    let told = told.unwrap();
+    assert!(told["created_at"].is_i64() && told["egress_id"].is_string(), "{told}");
+    assert!(told["call_transcription"]["url"].as_str().unwrap().starts_with(&fake.url), "{told}");
+    assert!(watcher.is_silent(Duration::from_millis(500)), "what was said in the old call is not theirs");
+    assert!(list(&service, "anew").is_empty());
 }
 
 #[test]

@@ -349,22 +349,40 @@ pub fn event(then: &Call, event: &Event, env: &Env<'_>, profiles: Profiles<'_>) 
             Process::Captions => ("call.closed_captions_stopped", json!({})),
         },
         Event::ProcessFailed { process, egress_id, error } => match process {
-            Process::Transcription => ("call.transcription_failed", json!({"egress_id": egress_id, "error": error})),
+            Process::Transcription => transcription_failed(egress_id, error),
             Process::Captions => ("call.closed_captions_failed", json!({"error": error})),
         },
-        Event::TranscriptionReady { egress_id, transcript } => (
-            "call.transcription_ready",
-            json!({
-                "egress_id": egress_id,
-                "call_transcription": self::transcript(transcript),
-            }),
-        ),
+        Event::TranscriptionReady { egress_id, transcript } => transcription_ready(egress_id, transcript),
         Event::ClosedCaption(said) => ("call.closed_caption", json!({"closed_caption": caption(said, profiles)})),
     };
-    put(&mut fields, "type", Some(json!(name)));
-    put(&mut fields, "call_cid", Some(json!(then.cid().to_string())));
-    put(&mut fields, "created_at", nanos(Some(env.now)));
+    head(&mut fields, name, then.cid(), env.now);
     fields
+}
+
+/// What became of the file of a run whose call is not there any more: the event that would have told of it.
+#[must_use]
+pub fn file_event(cid: &Cid, egress_id: &str, outcome: Result<&Transcript, &str>, now: Timestamp) -> Value {
+    let (name, mut fields) = match outcome {
+        Ok(transcript) => transcription_ready(egress_id, transcript),
+        Err(error) => transcription_failed(egress_id, error),
+    };
+    head(&mut fields, name, cid, now);
+    fields
+}
+
+fn transcription_ready(egress_id: &str, file: &Transcript) -> (&'static str, Value) {
+    ("call.transcription_ready", json!({"egress_id": egress_id, "call_transcription": transcript(file)}))
+}
+
+fn transcription_failed(egress_id: &str, error: &str) -> (&'static str, Value) {
+    ("call.transcription_failed", json!({"egress_id": egress_id, "error": error}))
+}
+
+/// What all events have.
+fn head(fields: &mut Value, name: &str, cid: &Cid, now: Timestamp) {
+    put(fields, "type", Some(json!(name)));
+    put(fields, "call_cid", Some(json!(cid.to_string())));
+    put(fields, "created_at", nanos(Some(now)));
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ use crate::api::render;
 use crate::app::AppSettings;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
-use crate::call::{Actor, Call, CallError, CallType, Caption, Cid, Command, Effect, Env, Event, Input, Output, User};
+use crate::call::{
+    Actor, Call, CallError, CallType, Caption, Cid, Command, Effect, Env, Event, Input, Output, Transcript, User,
+};
 use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
 use crate::storage::{StorageConfig, Storages};
-use crate::store::{Gone, Outgoing, Store, StoreError, Writer};
+use crate::store::{Gone, Outgoing, Store, StoreError, StoredTranscript, Writer};
 use crate::transcripts::Transcripts;
 use crate::user::Profile;
 
@@ -450,6 +452,26 @@ impl<'a> Change<'a> {
     /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
     pub(crate) fn tell(&mut self, cid: &Cid, input: Input) -> Result<(), ApiError> {
         self.store.call(cid)?.map_or(Ok(()), |call| self.input(call, input))
+    }
+
+    /// Tells what became of the file of a run. Those who watch are told where it was a run of the call that they watch, and not
+    /// of one that was deleted, and made anew under its id; hooks are told in any case.
+    pub(crate) fn tell_of_file(
+        &mut self,
+        of: &StoredTranscript,
+        outcome: Result<Transcript, String>,
+    ) -> Result<(), ApiError> {
+        let (cid, egress_id) = (&of.cid, of.egress_id.clone());
+        if let Some(call) = self.store.call(cid)?.filter(|call| call.created_at() <= of.start_time) {
+            let input = match outcome {
+                Ok(transcript) => Input::TranscriptStored { egress_id, transcript },
+                Err(error) => Input::TranscriptFailed { egress_id, error },
+            };
+            return self.input(call, input);
+        }
+        let outcome = outcome.as_ref().map_err(String::as_str);
+        let rendered = render::file_event(cid, &egress_id, outcome, self.now);
+        self.put_event(cid, &rendered)
     }
 
     fn input(&mut self, mut call: Call, input: Input) -> Result<(), ApiError> {
