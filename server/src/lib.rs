@@ -30,6 +30,8 @@
 //! | [`transcripts`] | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
+//! | [`telemetry`] | what an operator watches |
+//! | [`check`] | what would fail later |
 //!
 //! # What is durable
 //!
@@ -61,6 +63,7 @@ pub mod api;
 pub mod app;
 pub mod backup;
 pub mod call;
+pub mod check;
 pub mod events;
 pub mod hooks;
 pub mod host;
@@ -69,6 +72,7 @@ pub mod keys;
 mod retry;
 pub mod storage;
 pub mod store;
+pub mod telemetry;
 mod tls;
 pub mod transcripts;
 pub mod user;
@@ -79,6 +83,7 @@ use host::{Host, Stalls};
 use ingest::Stages;
 use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError, Sync};
+pub use telemetry::Metrics;
 use transcripts::Transcripts;
 
 /// Connections that are open at a time, WebSockets among them; a further one waits.
@@ -129,6 +134,8 @@ pub struct ServerConfig {
     pub hooks_to_private_addresses: bool,
     /// After how long an event that a hook does not take is given up, in seconds; default three days.
     pub hook_max_age_s: u32,
+    /// Where metrics are served; default nowhere.
+    pub metrics: Option<Metrics>,
 }
 
 impl fmt::Debug for ServerConfig {
@@ -163,6 +170,7 @@ impl ServerConfig {
             request_log: None,
             hooks_to_private_addresses: false,
             hook_max_age_s: 3 * 24 * 3600,
+            metrics: None,
         }
     }
 
@@ -171,20 +179,24 @@ impl ServerConfig {
     /// # Errors
     /// [`ServerError::Config`] names the first that does not.
     pub fn check(&self) -> Result<(), ServerError> {
-        self.origins()?;
+        self.problems().into_iter().next().map_or(Ok(()), |problem| Err(ServerError::Config(problem)))
+    }
+
+    /// All values that make no sense, each with what is allowed.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.origins().err().iter().map(ToString::to_string).collect();
         if self.transcript_retention_days > MAX_RETENTION_DAYS {
             let days = self.transcript_retention_days;
-            return Err(ServerError::Config(format!(
-                "transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"
-            )));
+            problems.push(format!("transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"));
         }
         for (name, storage) in &self.storages {
             let checked = call::Cid::new(name, "x").map_err(|_| "names are 1 – 64 letters, digits, `_` and `-`".into());
             let checked = checked.and_then(|_| storage::Bucket::open(storage));
-            checked.map_err(|why| ServerError::Config(format!("storages.{name}: {why}")))?;
+            problems.extend(checked.err().map(|why| format!("storages.{name}: {why}")));
         }
         if let Some(name) = self.default_storage.as_ref().filter(|name| !self.storages.contains_key(*name)) {
-            return Err(ServerError::Config(format!("default_storage is `{name}`: there is no storages.{name}")));
+            problems.push(format!("default_storage is `{name}`: there is no storages.{name}"));
         }
         for (name, value) in [
             ("stall_event_s", self.stall_event_s),
@@ -192,16 +204,14 @@ impl ServerConfig {
             ("upload_give_up_s", self.upload_give_up_s),
         ] {
             if !(1..=MAX_PATIENCE_S).contains(&value) {
-                return Err(ServerError::Config(format!("{name} is {value}: allowed are 1 – {MAX_PATIENCE_S}")));
+                problems.push(format!("{name} is {value}: allowed are 1 – {MAX_PATIENCE_S}"));
             }
         }
-        let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
-        match &self.public_url {
-            Some(url) if !is_url(url) => {
-                Err(ServerError::Config(format!("public_url is `{url}`: allowed is https://captions.example.org")))
-            }
-            _ => Ok(()),
+        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if let Some(url) = self.public_url.as_ref().filter(|url| !is_url(url)) {
+            problems.push(format!("public_url is `{url}`: allowed is https://captions.example.org"));
         }
+        problems
     }
 
     fn origins(&self) -> Result<Vec<HeaderValue>, ServerError> {
@@ -253,6 +263,7 @@ impl From<io::Error> for ServerError {
 pub struct Server {
     app: Arc<App>,
     addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     runtime: Option<Runtime>,
     /// Two servers over one folder would end each other's sessions.
     _lock: std::fs::File,
@@ -288,9 +299,15 @@ impl Server {
             .thread_name("cuewire-http")
             .enable_all()
             .build()?;
-        let listener = runtime.block_on(TcpListener::bind(listen));
-        let listener = listener.map_err(|source| ServerError::Listen { listen, source })?;
-        let addr = listener.local_addr().map_err(|source| ServerError::Listen { listen, source })?;
+        let bind = |listen| {
+            let bound = runtime.block_on(TcpListener::bind(listen));
+            let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+            bound.map_err(|source| ServerError::Listen { listen, source })
+        };
+        let (addr, listener) = bind(listen)?;
+        let of_metrics =
+            config.metrics.map(|metrics| Ok::<_, ServerError>((bind(metrics.listen)?, metrics))).transpose()?;
+        telemetry::describe();
 
         let store = Store::open(&data_dir.join("cuewire.db"), config.sync)?;
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
@@ -336,13 +353,24 @@ impl Server {
             runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
         }
         runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
-        Ok(Self { app, addr, runtime: Some(runtime), _lock: lock })
+        runtime.spawn(telemetry::keep_current(Arc::downgrade(&app.host), data_dir, app.shutdown.clone()));
+        let metrics_addr = of_metrics.map(|((addr, listener), metrics)| {
+            runtime.spawn(telemetry::serve(listener, metrics, app.shutdown.clone()));
+            addr
+        });
+        Ok(Self { app, addr, metrics_addr, runtime: Some(runtime), _lock: lock })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where metrics are.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// Takes no more, finalises open captions, tells those who watch, closes sockets with 1012, and ends; all within about

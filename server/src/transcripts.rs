@@ -23,6 +23,7 @@ use crate::host::{Host, now};
 use crate::retry::{Seldom, backoff, jitter};
 use crate::storage::{Bucket, Place, URL_TIME};
 use crate::store::StoredTranscript;
+use crate::telemetry;
 
 /// How often it is looked for files whose time is over, and for what nobody said is to be finished.
 const LOOKED_EVERY: Duration = Duration::from_secs(60);
@@ -239,7 +240,9 @@ async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(
     let (cid, egress_id) = (&transcript.cid, &transcript.egress_id);
     let bytes = file_of(&lines, egress_id);
     transcript.filename = format!("transcript_{}_{}_{egress_id}.jsonl", cid.call_type(), cid.id());
-    let error = match put(host, &transcript, bytes.clone()).await {
+    let stored = put(host, &transcript, bytes.clone()).await;
+    telemetry::uploaded(if stored.is_ok() { "stored" } else { "failed" });
+    let error = match stored {
         Ok(place) => {
             transcript.place = place;
             let kept_nanos = host.transcripts.kept_nanos;
@@ -270,7 +273,7 @@ async fn give_up(
     bytes: Vec<u8>,
     error: &str,
 ) -> Result<(), ApiError> {
-    let mut error = error.to_string();
+    let (mut error, is_news) = (error.to_string(), !transcript.has_failed);
     let is_elsewhere = transcript.storage.is_some();
     if is_elsewhere {
         (transcript.storage, transcript.is_external) = (None, false);
@@ -289,6 +292,11 @@ async fn give_up(
         change.tell_of_file(&transcript, Err(error))
     })
     .await
+    .inspect(|()| {
+        if is_news {
+            telemetry::uploaded("given_up");
+        }
+    })
 }
 
 /// A whole file, in order of time.

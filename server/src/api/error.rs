@@ -85,7 +85,7 @@ impl ApiError {
             "message": self.message,
             "StatusCode": self.code.status(),
             "duration": duration,
-            "more_info": "",
+            "more_info": super::request::more_info(self.code),
             "details": [],
         })
     }

@@ -19,6 +19,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::error::{ApiError, Code};
 use super::operations;
 use super::render::for_browser;
+use super::request as this_request;
 use super::route::{Operation, Path};
 use super::socket;
 use super::token::{Token, verify};
@@ -108,8 +109,10 @@ pub(crate) fn router(app: Arc<App>, origins: &[HeaderValue]) -> axum::Router {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
         .allow_headers(names.map(header::HeaderName::from_static))
+        .expose_headers([this_request::HEADER])
         .max_age(Duration::from_secs(3600));
-    axum::Router::new().fallback(handle).layer(cors).with_state(app)
+    let identified = axum::middleware::from_fn(this_request::identified);
+    axum::Router::new().fallback(handle).layer(cors).layer(identified).with_state(app)
 }
 
 /// The query's fields; of one that comes twice the last.
@@ -147,6 +150,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let is_browsers = parsed.as_ref().is_none_or(|path| path.is_browsers);
     let operation = parsed.as_ref().and_then(|path| path.operation(&parts.method));
     let name = operation.as_ref().map_or("unknown", |(operation, _)| operation.name());
+    tracing::Span::current().record("operation", name);
     if matches!(operation, Some((Operation::Connect | Operation::Audio, _))) {
         return upgrade(app, operation, &mut parts, query, client).await;
     }
@@ -187,7 +191,10 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             }
             (status, body)
         }
-        Err(error) => (status_of(&error), error.body(&duration)),
+        Err(error) => {
+            this_request::failed(&error);
+            (status_of(&error), error.body(&duration))
+        }
     };
     if is_browsers {
         for_browser(&mut body);
@@ -264,9 +271,15 @@ fn client_of(headers: &HeaderMap, query: &Map<String, Value>) -> String {
     said.and_then(|(_, value)| value.as_str()).or(header).unwrap_or_default().to_string()
 }
 
-pub(crate) fn log(app: &App, operation: &str, client: &str, token: &str, status: StatusCode) {
+/// A request was answered, or a WebSocket greeted: for the request log, the log and the metrics.
+pub(crate) fn log(app: &App, operation: &'static str, client: &str, token: &str, status: StatusCode) {
+    let ((request_id, took), status) = (this_request::current(), status.as_u16());
+    let duration_ms = took.as_micros() as f64 / 1e3;
+    crate::telemetry::answered(operation, status, took);
+    tracing::info!(client, token, status, duration_ms, "answered");
     app.log.write(&json!({
-        "at": now(), "operation": operation, "client": client, "token": token, "status": status.as_u16(),
+        "at": now(), "request_id": request_id, "operation": operation, "client": client, "token": token, "status": status,
+        "duration_ms": duration_ms,
     }));
 }
 
@@ -350,21 +363,23 @@ async fn upgrade(
         .max_frame_size(crate::ingest::audio::MAX_FRAME_BYTES);
     let (sockets, place) = (app.sockets.clone(), parts.extensions.get::<Place>().cloned());
     if operation == Operation::Connect {
+        let carried = this_request::carrier();
         return socket.on_upgrade(move |socket| {
-            sockets.track_future(async move {
+            sockets.track_future(carried(Box::pin(async move {
                 let _place = place;
                 socket::serve_client(&app, socket, query, client).await;
-            })
+            })))
         });
     }
     let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let authorization = authorization.map(str::to_string);
     let (call_type, id) = (names[0].to_string(), names[1].to_string());
+    let carried = this_request::carrier();
     socket.on_upgrade(move |socket| {
-        sockets.track_future(async move {
+        sockets.track_future(carried(Box::pin(async move {
             let _place = place;
             socket::serve_audio(&app, socket, &call_type, &id, &query, &client, authorization).await;
-        })
+        })))
     })
 }
 
@@ -411,6 +426,7 @@ pub(crate) async fn serve_connection(
     use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
     use tower::ServiceExt as _;
     let place = Place(Arc::new(permit));
+    let _open = crate::telemetry::Open::new("http");
     // Small frames of captions are not held back.
     let _ = stream.set_nodelay(true);
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

@@ -10,6 +10,7 @@ pub mod error;
 pub(crate) mod http;
 mod operations;
 pub mod render;
+mod request;
 pub(crate) mod route;
 mod socket;
 pub mod token;

@@ -122,6 +122,7 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: M
             return close(&mut socket, 4000 + error.code.status(), "").await;
         }
     };
+    let _open = crate::telemetry::Open::new("watch");
     let connection = inbox.connection.clone();
     let mut ok = json!({
         "type": "connection.ok", "connection_id": connection, "created_at": now().as_nanos(), "me": me,
@@ -247,6 +248,7 @@ pub(super) async fn serve_audio(
     log_greeting(app, Operation::Audio, client, greeted.as_ref().err());
     match greeted {
         Ok((cid, token, format)) => {
+            let _open = crate::telemetry::Open::new("audio");
             let expires = expiry(token.expires_at);
             let shutdown = app.shutdown.clone();
             let ended = async move {

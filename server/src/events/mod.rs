@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::api::token::UserToken;
 use crate::call::Cid;
+use crate::telemetry;
 
 /// Events that wait for one connection.
 const MAX_WAITING: usize = 256;
@@ -151,15 +152,18 @@ impl Hub {
     /// Tells these connections. Never waits.
     pub fn send<'a>(&self, connections: impl IntoIterator<Item = &'a str>, text: &Text) {
         let mut state = self.lock();
-        let mut slow = Vec::new();
+        let (mut told, mut slow) = (0, Vec::new());
         for connection in connections {
             let Some(entry) = state.connections.get(connection) else { continue };
             let text = if entry.interims { Some(&text.detailed) } else { text.plain.as_ref() };
             let Some(text) = text else { continue };
-            if entry.events.as_ref().is_some_and(|events| events.try_send(text.clone()).is_err()) {
-                slow.push(connection);
+            match entry.events.as_ref().map(|events| events.try_send(text.clone())) {
+                Some(Ok(())) => told += 1,
+                Some(Err(_)) => slow.push(connection),
+                None => {}
             }
         }
+        telemetry::told(told, slow.len() as u64);
         slow.into_iter().for_each(|connection| state.close(connection, CloseCode::Restart));
     }
 

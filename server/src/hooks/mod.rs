@@ -25,13 +25,14 @@ use crate::call::Cid;
 use crate::host::{Host, now};
 use crate::retry::{Seldom, jitter};
 use crate::store::{DeadLetter, Outgoing, Store, StoreError};
+use crate::telemetry;
 
 mod lane;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod webhook;
 
-pub(crate) use webhook::{chain, check_url};
+pub(crate) use webhook::{chain, check_url, leads_to};
 
 use lane::{Lane, MOST_OF_A_CALL, Next};
 use webhook::Webhooks;
@@ -338,6 +339,7 @@ async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, bef
         return;
     }
     let result = hooks.deliver(hook, compressed, event, before + 1).await;
+    telemetry::delivered(result.is_ok());
     if let Err(error) = result {
         let is_too_old = is_too_old();
         if !(is_too_old && give_up(host, &hook.id, event, before + 1, error.clone()).await) {

@@ -162,6 +162,18 @@ pub(super) async fn public_addresses(
     }
 }
 
+/// Where a URL leads, if events may go there; not its path, which may be a secret.
+///
+/// # Errors
+/// Why not.
+pub(crate) async fn leads_to(url: &str, may_be_private: bool) -> Result<SocketAddr, String> {
+    let url = check_url(url, may_be_private)?;
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_string();
+    let found = public_addresses(&host, may_be_private).await.map_err(|error| format!("{host}: {error}"))?;
+    let address = found.first().ok_or_else(|| format!("{host} has no address"))?;
+    Ok(SocketAddr::new(address.ip(), url.port_or_known_default().unwrap_or_default()))
+}
+
 /// Names to addresses that the whole net has.
 struct PublicOnly;
 

@@ -5,7 +5,7 @@
 //! All jobs run one behind the other on the store's thread. What a job says and wants is carried out there too, right behind its
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,7 @@ use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
 use crate::storage::{StorageConfig, Storages};
 use crate::store::{Gone, Outgoing, Store, StoreError, StoredTranscript, Writer};
+use crate::telemetry;
 use crate::transcripts::Transcripts;
 use crate::user::Profile;
 
@@ -65,6 +66,7 @@ pub struct Host {
     pub(crate) hooks: Hooks,
     pub(crate) unwritten: Unwritten,
     stalls: Stalls,
+    in_session: Mutex<HashSet<Cid>>,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
 }
@@ -81,6 +83,10 @@ struct Outcome {
     silenced: Vec<(Cid, String)>,
     /// Calls and their sessions that are over.
     over: Vec<(Cid, String)>,
+    /// Calls, and whether they are in session from now on.
+    in_session: Vec<(Cid, bool)>,
+    /// Types of events that happened.
+    happened: Vec<String>,
     /// Whether a transcript can be finished.
     finished: bool,
     /// Events, and the hooks that want them.
@@ -129,6 +135,7 @@ impl Host {
             hooks,
             unwritten: Unwritten::default(),
             stalls,
+            in_session: Mutex::new(suspended.iter().cloned().collect()),
             first_participant_s,
         });
         host.hooks.configure(&host, configured);
@@ -298,7 +305,30 @@ impl Host {
     }
 
     fn carry_out(self: &Arc<Self>, outcome: Outcome) {
-        let Outcome { posts, effects, watched, lost, silenced, over, finished, events, configured } = outcome;
+        let Outcome {
+            posts,
+            effects,
+            watched,
+            lost,
+            silenced,
+            over,
+            in_session,
+            happened,
+            finished,
+            events,
+            configured,
+        } = outcome;
+        happened.into_iter().for_each(telemetry::committed_event);
+        if !in_session.is_empty() {
+            let mut all = self.in_session.lock().unwrap_or_else(PoisonError::into_inner);
+            for (cid, is_in_session) in in_session {
+                if is_in_session {
+                    all.insert(cid)
+                } else {
+                    all.remove(&cid)
+                };
+            }
+        }
         if let Some(configured) = configured {
             self.hooks.configure(self, configured);
         }
@@ -330,6 +360,11 @@ impl Host {
             self.transcripts.wake();
         }
         events.iter().for_each(|(event, hooks)| self.hooks.hand_on(event, hooks));
+    }
+
+    /// How many calls are in session.
+    pub(crate) fn calls_in_session(&self) -> usize {
+        self.in_session.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Makes interims for a call only where somebody asked for them.
@@ -442,6 +477,9 @@ impl<'a> Change<'a> {
         let result = self.with_env(&call_type, |env| act(call, env))?;
         self.drain(call, &call_type)?;
         self.store.put_call(call)?;
+        if session_before.is_some() != call.session().is_some() {
+            self.outcome.in_session.push((call.cid().clone(), call.session().is_some()));
+        }
         if let Some(before) = session_before.filter(|id| call.session().is_none_or(|session| session.id() != id)) {
             self.store.forget_captions(call.cid(), &before)?;
             self.outcome.over.push((call.cid().clone(), before));
@@ -496,6 +534,7 @@ impl<'a> Change<'a> {
         if is_deleted {
             // Its runs go on to their files by themselves.
             self.store.delete_call(cid)?;
+            self.outcome.in_session.push((cid.clone(), false));
         }
         if is_of_access {
             self.check_speakers(&call)?;
@@ -648,6 +687,7 @@ impl<'a> Change<'a> {
             let mut rendered =
                 self.with_env(call_type, |env| render::event(&then, &event, env, &|id| self.profile(id)));
             self.put_event(call.cid(), &rendered)?;
+            self.outcome.happened.extend(rendered["type"].as_str().map(str::to_string));
             if let (Event::ClosedCaption(_), Some(session)) = (&event, then.session()) {
                 let caption = rendered["closed_caption"].to_string();
                 self.store.put_caption(call.cid(), session.id(), self.now, &caption)?;

@@ -94,6 +94,11 @@ impl Unwritten {
         }
     }
 
+    /// Captions that wait.
+    pub(crate) fn captions(&self) -> usize {
+        self.lock().captions
+    }
+
     /// Calls of which captions wait, or were given up.
     pub(crate) fn calls(&self) -> BTreeSet<Cid> {
         let state = self.lock();

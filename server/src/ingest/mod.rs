@@ -287,6 +287,13 @@ impl Stages {
         seat.is_some_and(|seat| seat.close.is_some())
     }
 
+    /// Participants who have a connection.
+    pub(crate) fn participants(&self) -> usize {
+        let state = self.lock();
+        let seats = state.calls.values().flat_map(|stage| stage.seats.values());
+        seats.filter(|seat| seat.close.is_some()).count()
+    }
+
     /// Does something with the engine and a participant's track.
     pub fn with_track(&self, track: TrackId, act: impl FnOnce(&Engine, TrackId) -> Result<(), EngineError>) {
         if let Some(engine) = self.engine() {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuewire::time::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -23,12 +23,14 @@ use crate::call::{Call, CallType, Cid};
 use crate::storage::StorageConfig;
 use crate::user::Profile;
 
+mod backlog;
 mod captions;
 mod outbox;
 mod query;
 mod transcripts;
 mod writer;
 
+pub use backlog::Backlog;
 pub use outbox::{DeadLetter, MOST_DEAD_LETTERS, Outgoing};
 pub use query::{CALL_FIELDS, Fields, Query, QueryError, USER_FIELDS};
 pub use transcripts::StoredTranscript;
@@ -237,6 +239,27 @@ impl Store {
         Self::migrated(Connection::open_in_memory()?)
     }
 
+    /// The database in this file, for those who only look; of which version it is, and which this program writes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn look(path: &Path) -> Result<(Self, i64, i64), StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY)?;
+        let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((Self::over(connection), found, MIGRATIONS.len() as i64))
+    }
+
+    fn over(connection: Connection) -> Self {
+        Self {
+            connection,
+            users: RefCell::default(),
+            call_types: RefCell::default(),
+            app: RefCell::default(),
+            failure: Cell::default(),
+        }
+    }
+
     fn migrated(mut connection: Connection) -> Result<Self, StoreError> {
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         for (version, step) in (1..).zip(MIGRATIONS) {
@@ -251,13 +274,7 @@ impl Store {
         if found > known {
             return Err(StoreError::Newer { found, known });
         }
-        Ok(Self {
-            connection,
-            users: RefCell::default(),
-            call_types: RefCell::default(),
-            app: RefCell::default(),
-            failure: Cell::default(),
-        })
+        Ok(Self::over(connection))
     }
 
     /// A change was taken back: what was remembered of it is not so.

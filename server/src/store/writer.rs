@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Store, StoreError};
 use crate::retry::Seldom;
+use crate::telemetry;
 
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
@@ -78,14 +79,17 @@ impl Writer {
         R: Send + 'static,
         E: Send + 'static,
     {
-        let job: Change = Box::new(|store| {
-            let Some(done) = store.map(|store| catch_unwind(AssertUnwindSafe(|| job(store)))) else {
+        // What is logged on the way belongs to whoever asked.
+        let span = tracing::Span::current();
+        let job: Change = Box::new(move |store| {
+            let within = |store| catch_unwind(AssertUnwindSafe(|| span.in_scope(|| job(store))));
+            let Some(done) = store.map(within) else {
                 return (false, Box::new(move |committed| answer(Err(lost(committed)))));
             };
             let Ok(result) = done else { return (false, Box::new(|_| answer(Err(Gone::panicked())))) };
             let keep = result.is_ok();
             let answer = move |committed: &Result<(), Gone>| {
-                answer(if committed.is_ok() { Ok(result) } else { Err(lost(committed)) });
+                span.in_scope(|| answer(if committed.is_ok() { Ok(result) } else { Err(lost(committed)) }));
             };
             (keep, Box::new(answer))
         });
@@ -94,7 +98,8 @@ impl Writer {
 
     /// Looks something up behind what was committed, and then gives it to `answer`, on the writer's thread.
     pub fn read<R>(&self, job: impl FnOnce(&Store) -> R + Send + 'static, answer: impl FnOnce(R) + Send + 'static) {
-        self.send(Job::Read(Box::new(move |store| answer(job(store)))));
+        let span = tracing::Span::current();
+        self.send(Job::Read(Box::new(move |store| span.in_scope(|| answer(job(store))))));
     }
 
     fn send(&self, job: Job) {
@@ -143,7 +148,7 @@ fn work(store: &Store, queue: &Receiver<Job>) {
             }
         }
         if !changes.is_empty() {
-            let mut answers = Vec::new();
+            let (mut answers, began) = (Vec::new(), Instant::now());
             let committed = together(store, changes.into_iter(), &mut answers).map_err(|error| {
                 store.forget_remembered();
                 has_failed = true;
@@ -155,6 +160,7 @@ fn work(store: &Store, queue: &Receiver<Job>) {
                 }
                 Gone(error.to_string().into())
             });
+            telemetry::committed(began, committed.is_ok());
             if committed.is_ok() && std::mem::take(&mut has_failed) {
                 tracing::warn!("the database can be written again");
             }
