@@ -20,7 +20,7 @@ use cuewire::transcript::Format;
 mod service;
 
 #[cfg(feature = "serve")]
-pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs};
+pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs, TokenArgs};
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
@@ -184,7 +184,7 @@ pub(crate) enum Command {
     #[cfg(feature = "serve")]
     #[command(after_help = service::CALL_NOTES)]
     Call(CallArgs),
-    /// Show the key of a server.
+    /// Show the key of a server, or make a token with it.
     #[cfg(feature = "serve")]
     #[command(subcommand)]
     Key(KeyCommand),

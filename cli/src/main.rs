@@ -17,6 +17,8 @@ mod client;
 #[cfg(feature = "hub")]
 mod hub;
 mod live;
+#[cfg(feature = "serve")]
+mod logs;
 mod model;
 mod output;
 mod places;
@@ -67,6 +69,10 @@ fn main() -> ExitCode {
         Command::Model(ModelCommand::Convert(args)) => model::convert(&args),
     };
     result.unwrap_or_else(|Failure(message)| {
+        #[cfg(feature = "serve")]
+        if logs::fail(&message) {
+            return ExitCode::from(USAGE);
+        }
         complain(&message);
         ExitCode::from(USAGE)
     })
@@ -74,6 +80,10 @@ fn main() -> ExitCode {
 
 /// Errors and warnings go to standard error, one line each, with the program's name.
 fn complain(message: &str) {
+    #[cfg(feature = "serve")]
+    if logs::say(message) {
+        return;
+    }
     // Where nobody can read it, nobody is told: that is no reason to end.
     let _ = writeln!(std::io::stderr(), "cuewire: {message}");
 }

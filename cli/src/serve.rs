@@ -13,16 +13,19 @@ use std::time::Duration;
 
 use cuewire::engine::{Engine, EngineConfig, Model};
 use cuewire_server::backup::Backup;
+use cuewire_server::check::{Finding, Severity};
+use cuewire_server::host::now;
 use cuewire_server::keys::ApiKey;
 use cuewire_server::storage::StorageConfig;
 use cuewire_server::store::Sync;
-use cuewire_server::{Server, ServerConfig};
+use cuewire_server::{Metrics, Server, ServerConfig};
 use serde::Deserialize;
 
-use crate::args::{BackupArgs, KeyCommand, ServeArgs};
+use crate::args::{BackupArgs, KeyCommand, ServeArgs, TokenArgs};
+use crate::logs::{self, LogFormat, LogLevel};
 use crate::output::print;
 use crate::run::Interrupt;
-use crate::{Failure, complain, model};
+use crate::{Failure, USAGE, complain, model};
 
 /// What a server takes to finalise when it is told to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +49,9 @@ struct File {
     upload_give_up_s: Option<u32>,
     stall_event_s: Option<u32>,
     sync: Sync,
+    metrics_listen: Option<SocketAddr>,
+    log_format: LogFormat,
+    log_level: LogLevel,
     default_storage: Option<String>,
     storages: BTreeMap<String, StorageConfig>,
 }
@@ -116,22 +122,16 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.sync = file.sync;
     config.upload_give_up_s = file.upload_give_up_s.unwrap_or(config.upload_give_up_s);
     (config.storages, config.default_storage) = (file.storages, file.default_storage);
-    config.check()?;
+    let metrics_listen = args.metrics_listen.or(file.metrics_listen);
     let path = args.model.clone().or(file.model);
     if args.check_config {
-        if let Some(path) = &path {
-            model::load(Some(path))?;
-        }
-        complain("the configuration is good");
-        return Ok(ExitCode::SUCCESS);
+        config.metrics = metrics_listen.map(|listen| Metrics::new(listen, String::new));
+        config.api_secret = key.map(|key| key.api_secret).unwrap_or_default();
+        return check(args, &config, path.as_deref());
     }
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        // Where a log cannot be written, its disk being full, saying so there would be a panic.
-        .log_internal_errors(false)
-        .init();
+    config.check()?;
+    logs::begin(args.log_format.unwrap_or(file.log_format), args.log_level.unwrap_or(file.log_level));
+    config.metrics = metrics_listen.map(Metrics::install).transpose()?;
     let interrupt = Interrupt::listen()?;
     let model: Arc<dyn Model> = model::load(path.as_deref())?;
     let kept = |error: io::Error| Failure(format!("the key in {}: {error}", data_dir.display()));
@@ -149,10 +149,63 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let engine = Engine::start(EngineConfig::default(), vec![model.clone()])?;
     let server = Server::start(config, engine, model)?;
     complain(&format!("listening on http://{}; data in {}", server.local_addr(), data_dir.display()));
+    if let Some(address) = server.metrics_addr() {
+        complain(&format!("metrics on http://{address}/metrics"));
+    }
+    notify(true);
     // It is only ever sent to, and its sender lives as long as the process.
     let _ = interrupt.signal().recv();
+    notify(false);
     server.shutdown(PATIENCE);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells systemd, where it has started this, that requests are taken, or are no more.
+fn notify(is_ready: bool) {
+    #[cfg(target_os = "linux")]
+    {
+        use sd_notify::NotifyState::{Ready, Stopping};
+        // Who has asked for it and cannot be told will say so.
+        let _ = sd_notify::notify(&[if is_ready { Ready } else { Stopping }]);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = is_ready;
+}
+
+/// Looks for what would fail later, and says all of it, a line each.
+fn check(args: &ServeArgs, config: &ServerConfig, model: Option<&Path>) -> Result<ExitCode, Failure> {
+    let mut findings = cuewire_server::check::check(config, !args.offline)?;
+    let what = model.map_or_else(|| "model".into(), |path| format!("model {}", path.display()));
+    findings.push(match model::load(model) {
+        Ok(model) => Finding::new(Severity::Ok, what, format!("{} is loaded", model.info().name)),
+        Err(Failure(why)) => Finding::new(Severity::Error, what, why),
+    });
+    findings.extend(args.config.as_deref().and_then(|path| exposed(path, config)));
+    findings.iter().for_each(|finding| complain(&finding.to_string()));
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if errors > 0 {
+        complain(&format!("{errors} of these would fail"));
+        return Ok(ExitCode::from(USAGE));
+    }
+    complain("the configuration is good");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether others read a file with secrets in it.
+fn exposed(path: &Path, config: &ServerConfig) -> Option<Finding> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = path.metadata().ok()?.mode() & 0o777;
+        let has_secrets = !config.api_secret.is_empty() || !config.storages.is_empty();
+        let found = format!("mode {mode:o}, with secrets in it: 600 keeps it to its owner");
+        (has_secrets && mode & 0o077 != 0).then(|| Finding::new(Severity::Warning, path.display().to_string(), found))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (path, config);
+        None
+    }
 }
 
 pub(crate) fn backup(args: &BackupArgs) -> Result<ExitCode, Failure> {
@@ -164,13 +217,20 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<ExitCode, Failure> {
 }
 
 pub(crate) fn key(command: &KeyCommand) -> Result<ExitCode, Failure> {
-    let KeyCommand::Show(args) = command;
+    let (KeyCommand::Show(args) | KeyCommand::Token(TokenArgs { of: args, .. })) = command;
     let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
     let Some(key) = key_of(&data_dir)? else {
         let why = format!("there is no key in {}: `cuewire serve` makes one at its first start", data_dir.display());
         return Err(Failure(why));
     };
-    print(&format!("api_key     {}\napi_secret  {}\n", key.api_key, key.api_secret))?;
+    let text = match command {
+        KeyCommand::Show(_) => format!("api_key     {}\napi_secret  {}\n", key.api_key, key.api_secret),
+        KeyCommand::Token(TokenArgs { user, hours, .. }) => {
+            let until = now().plus_nanos(i64::from(hours.get()) * 3600 * 1_000_000_000);
+            format!("{}\n", cuewire_server::api::token::sign(user.as_deref(), until, &key.api_secret)?)
+        }
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -172,7 +172,8 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
             assert!(!err.contains("hush"), "a secret is shown: {err}");
         }
     }
-    std::fs::write(home.path().join("cuewire.toml"), "cors_origins = [\"https://example.org\"]\n").unwrap();
+    let good = "cors_origins = [\"https://example.org\"]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(home.path().join("cuewire.toml"), good).unwrap();
     let check = ["serve", "--check-config", "--config", "cuewire.toml"];
     let (code, _, err) = run(cuewire(home.path()).args(check));
     assert_eq!(code, 0, "{err}");
@@ -185,6 +186,121 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
     let (code, _, err) = run(cuewire(home.path()).args(["serve", "--listen", &address]));
     assert_eq!(code, 2);
     assert!(err.contains(&address), "{err}");
+}
+
+#[test]
+fn all_that_would_fail_is_said_before_it_does_and_beside_a_server_that_runs() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |toml: &str, args: &[&str]| {
+        std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
+        let (code, out, err) =
+            run(cuewire(home.path()).args(["serve", "--check-config", "--config", "cuewire.toml"]).args(args));
+        assert_eq!(out, "");
+        (code, err)
+    };
+    let serve = |home: &Path| {
+        let mut command = cuewire(home);
+        command.args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
+        command
+    };
+    let mut serving = Serving::start(&mut serve(home.path()));
+    let mut line = String::new();
+    serving.stderr.read_line(&mut line).unwrap();
+    let metrics = line.trim().split_once("metrics on ").unwrap().1.to_string();
+    let text = ureq::get(&metrics).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(text.contains("cuewire_build_info{version="), "{text}");
+    let listen = format!("listen = \"{}\"\ndata_dir = \"data\"\n", serving.url.trim_start_matches("http://"));
+    let (code, err) = check(&listen, &[]);
+    assert!(code == 0 && err.contains("by the server that runs") && err.contains("the configuration is good"), "{err}");
+    assert!(err.lines().all(|line| line.starts_with("cuewire: ")), "a line each: {err}");
+    assert!(!err.contains("error "), "{err}");
+    assert_eq!(serving.get("/readyz"), 200, "which goes on");
+    assert_eq!(serving.terminate().0, 0);
+
+    std::fs::write(
+        home.path().join("data/cuewire.db"),
+        "no database at all, for longer than a header of one".repeat(9),
+    )
+    .unwrap();
+    std::fs::write(home.path().join("data/url_key"), "short").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let toml = format!(
+        "data_dir = \"data\"\nlisten = \"{0}\"\nmetrics_listen = \"203.0.113.1:1\"\npublic_url = \"http://0.0.0.0:80\"\n\
+         transcript_retention_days = 99999\nrequest_log = \"nowhere/log\"\nmodel = \"nowhere.gguf\"\n\
+         [storages.ours]\nstorage_type = \"s3\"\nbucket = \"captions\"\n[storages.ours.aws_s3]\ns3_region = \"eu\"\n\
+         s3_api_key = \"k\"\ns3_secret = \"never told\"\ns3_custom_endpoint_url = \"http://127.0.0.1:1\"\n",
+        taken.local_addr().unwrap()
+    );
+    let (code, err) = check(&toml, &[]);
+    let errors = [
+        "settings: transcript_retention_days",
+        "data/url_key",
+        "database data/cuewire.db",
+        "listen 127.0.0.1",
+        "metrics_listen 203.0.113.1:1",
+        "public_url http://0.0.0.0:80",
+        "request_log nowhere/log",
+        "model nowhere.gguf",
+        "storage ours",
+    ];
+    for what in errors {
+        assert!(err.contains(&format!("cuewire: error    {what}")), "{what}: {err}");
+    }
+    assert!(code == 2 && err.contains("9 of these would fail"), "{err}");
+    assert!(err.contains("warning  cuewire.toml: mode 644") && !err.contains("never told"), "{err}");
+    let (code, err) = check(&toml, &["--offline"]);
+    assert!(
+        code == 2 && err.contains("8 of these would fail") && !err.contains("storage ours"),
+        "no other machine is asked: {err}"
+    );
+    std::fs::write(home.path().join("file"), "").unwrap();
+    let (code, err) = check("data_dir = \"file\"\nlisten = \"127.0.0.1:0\"\n", &[]);
+    assert!(code == 2 && err.contains("error    data_dir file: it is no folder"), "{err}");
+}
+
+#[test]
+fn the_log_is_json_where_that_is_set_to_the_last_line() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("cuewire.toml"), "log_format = \"json\"\nlog_level = \"error\"\n").unwrap();
+    let mut command = cuewire(home.path());
+    command.args([
+        "serve",
+        "--config",
+        "cuewire.toml",
+        "--log-level",
+        "debug",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        "data",
+    ]);
+    command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "never told");
+    let serving = Serving::start(&mut command);
+    let (code, token, _) = run(cuewire(home.path())
+        .args(["key", "token", "--user", "alice"])
+        .env("CUEWIRE_API_KEY", "key")
+        .env("CUEWIRE_API_SECRET", "never told"));
+    assert_eq!(code, 0);
+    let url = format!("{}/video/call/default/monday?api_key=key", serving.url);
+    let ask = |token: &str| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = agent.post(&url).header("Authorization", token).header("x-client-request-id", "mine-1");
+        request.send("{}").unwrap().status().as_u16()
+    };
+    assert_eq!((ask(token.trim()), ask("none")), (201, 401), "the token does");
+    let (code, said) = serving.terminate();
+    assert_eq!(code, 0);
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0]["message"].as_str().unwrap().starts_with("listening on "), "{said}");
+    let answered: Vec<_> = lines.iter().filter(|line| line["span"]["request_id"] == "mine-1").collect();
+    let statuses: Vec<_> = answered.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 401], "{said}");
+    assert!(!said.contains("never told") && !said.contains(token.trim()), "{said}");
+    // What ends it at once, too.
+    let (code, out, err) =
+        run(cuewire(home.path()).args(["serve", "--config", "cuewire.toml", "--listen", "203.0.113.1:1"]));
+    let last: serde_json::Value = serde_json::from_str(err.lines().last().unwrap()).unwrap();
+    assert!(code == 2 && out.is_empty() && last["level"] == "ERROR", "{err}");
 }
 
 #[test]

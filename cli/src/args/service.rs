@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use cuewire::config::LanguageSetting;
 
+use crate::logs::{LogFormat, LogLevel};
+
 pub(super) const SERVE_NOTES: &str = "\
 Nothing needs to be set. The first start makes an API key and a secret, which `cuewire key show` prints; CUEWIRE_API_KEY and
 CUEWIRE_API_SECRET set others. Official clients of the hosted service work with their base URL set to this server's:
@@ -28,6 +30,9 @@ Keys of the --config file, each with its default; an environment variable wins o
   stall_event_s = 30                    # speech without a caption for so long is call.captions_stalled
   hooks_to_private_addresses = false    # whether webhooks may lead into this network
   hook_max_age_s = 259200               # an event that a hook does not take for so long is given up
+  metrics_listen = \"127.0.0.1:9464\"     # where Prometheus finds /metrics; none
+  log_format = \"text\"                   # or json, a line an event
+  log_level = \"warn\"                    # error, warn, info (each request), debug; of other crates warnings at most
 
 Storages beside the data folder, here or by requests, under the clients' names; keep the file to yourself (mode 0600):
   [storages.archive]
@@ -39,11 +44,15 @@ Storages beside the data folder, here or by requests, under the clients' names; 
   # azure_blob = { abs_account_name, abs_tenant_id, abs_client_id, abs_client_secret }  # or abs_account_key
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;
-sessions go on with the next server.
+sessions go on with the next server. docs/service.md is the manual.
+
+--check-config looks at the settings, the data folder, the database, the addresses, the request log, the model, and, unless
+--offline, at each storage (by a test file, which stays there) and where hooks lead; also beside a server that runs. It says all
+that it finds, a line each on standard error: `ok`, `warning` or `error`, and what.
 
 Exit codes:
-  0    it was told to end
-  2    the configuration makes no sense, the model cannot be loaded, or it cannot listen";
+  0    it was told to end; with --check-config: nothing would fail
+  2    the configuration makes no sense, the model cannot be loaded, or it cannot listen; with --check-config: something would fail";
 
 pub(super) const CALL_NOTES: &str = "\
 Each recording is a participant, named like its file. Captions go to standard error as they come, on a terminal the interims
@@ -123,9 +132,25 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) request_log: Option<PathBuf>,
 
-    /// Say whether the configuration is good, and end
+    /// Where to serve /metrics, without a token [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_listen: Option<std::net::SocketAddr>,
+
+    /// How the log on standard error is written [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// What is logged [default: warn]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// Look for what would fail later, say all of it, and end
     #[arg(long)]
     pub(crate) check_config: bool,
+
+    /// With --check-config: ask no other machine
+    #[arg(long, requires = "check_config")]
+    pub(crate) offline: bool,
 }
 
 #[derive(Args)]
@@ -166,6 +191,22 @@ pub(crate) struct ServerArgs {
 pub(crate) enum KeyCommand {
     /// Print the API key and the secret.
     Show(KeyArgs),
+    /// Print a token: for the header Authorization of a request by hand.
+    Token(TokenArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct TokenArgs {
+    #[command(flatten)]
+    pub(crate) of: KeyArgs,
+
+    /// Whose [default: a server's, which may everything]
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<String>,
+
+    /// How long it does, in hours
+    #[arg(long, value_name = "H", default_value = "1")]
+    pub(crate) hours: NonZeroU32,
 }
 
 #[derive(Args)]
