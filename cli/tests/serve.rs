@@ -275,7 +275,16 @@ fn the_log_is_json_where_that_is_set_to_the_last_line() {
         "data",
     ]);
     command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "never told");
-    let serving = Serving::start(&mut command);
+    // A service manager, who is told too.
+    let manager = std::os::unix::net::UnixDatagram::bind(home.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let told = || {
+        let mut message = [0; 64];
+        let bytes = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..bytes]).trim().to_string()
+    };
+    let serving = Serving::start(command.env("NOTIFY_SOCKET", home.path().join("notify")));
+    assert_eq!(told(), "READY=1");
     let (code, token, _) = run(cuewire(home.path())
         .args(["key", "token", "--user", "alice"])
         .env("CUEWIRE_API_KEY", "key")
@@ -289,7 +298,7 @@ fn the_log_is_json_where_that_is_set_to_the_last_line() {
     };
     assert_eq!((ask(token.trim()), ask("none")), (201, 401), "the token does");
     let (code, said) = serving.terminate();
-    assert_eq!(code, 0);
+    assert_eq!((code, told().as_str()), (0, "STOPPING=1"));
     let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines[0]["message"].as_str().unwrap().starts_with("listening on "), "{said}");
     let answered: Vec<_> = lines.iter().filter(|line| line["span"]["request_id"] == "mine-1").collect();
