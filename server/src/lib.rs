@@ -130,7 +130,7 @@ pub struct ServerConfig {
     pub sync: Sync,
     /// A file that gets a line of JSON a request.
     pub request_log: Option<PathBuf>,
-    /// Whether hooks may lead to addresses of private networks and of this machine.
+    /// Whether hooks, and storages that requests set, may lead to addresses of private networks and of this machine.
     pub hooks_to_private_addresses: bool,
     /// After how long an event that a hook does not take is given up, in seconds; default three days.
     pub hook_max_age_s: u32,
@@ -192,7 +192,7 @@ impl ServerConfig {
         }
         for (name, storage) in &self.storages {
             let checked = call::Cid::new(name, "x").map_err(|_| "names are 1 – 64 letters, digits, `_` and `-`".into());
-            let checked = checked.and_then(|_| storage::Bucket::open(storage));
+            let checked = checked.and_then(|_| storage::Bucket::open(storage, true));
             problems.extend(checked.err().map(|why| format!("storages.{name}: {why}")));
         }
         if let Some(name) = self.default_storage.as_ref().filter(|name| !self.storages.contains_key(*name)) {
@@ -318,10 +318,10 @@ impl Server {
         let folder = data_dir.join("transcripts");
         let local = Local::new(folder.clone(), url_key, &public_url);
         let local = local.map_err(file_error("cannot make the folder", &folder))?;
-        let storages = Storages::new(local, config.storages, config.default_storage);
+        let hooks_to_private_addresses = config.hooks_to_private_addresses;
+        let storages = Storages::new(local, config.storages, config.default_storage, hooks_to_private_addresses);
         let transcripts = Transcripts::new(config.transcript_retention_days, config.upload_give_up_s);
         let stages = Stages::new(engine, model);
-        let hooks_to_private_addresses = config.hooks_to_private_addresses;
         let hooks = Hooks::new(
             api_key.clone(),
             api_secret.clone(),

@@ -49,7 +49,7 @@ fn transcribed(service: &Service, start: &Value) -> support::Socket {
 
 #[test]
 fn storages_are_made_changed_and_listed_without_their_secrets() {
-    let service = Service::start();
+    let service = Service::start_with(|config| config.hooks_to_private_addresses = true);
     let list = || service.ok("GET", "/api/v2/external_storage", "", &json!({}))["external_storages"].clone();
     assert_eq!(list(), json!({}));
     service.ok("POST", "/api/v2/external_storage", "", &named("archive", lost()));
@@ -116,7 +116,9 @@ fn storages_are_made_changed_and_listed_without_their_secrets() {
 
 #[test]
 fn an_upload_that_fails_for_too_long_is_said_and_the_file_stays_on_disk() {
-    let mut service = Service::start_with(|config| config.upload_give_up_s = 2);
+    let mut service = Service::start_with(|config| {
+        (config.upload_give_up_s, config.hooks_to_private_addresses) = (2, true);
+    });
     service.ok("POST", "/api/v2/external_storage", "", &named("archive", lost()));
     let mut watcher = transcribed(&service, &json!({"transcription_external_storage": "archive"}));
     watcher.until("call.session_ended");

@@ -28,7 +28,7 @@ Keys of the --config file, each with its default; an environment variable wins o
   upload_give_up_s = 86400              # an upload that fails for so long is call.transcription_failed
   sync = \"each\"                       # what a loss of power leaves: each, second (all but the last), never (no promise)
   stall_event_s = 30                    # speech without a caption for so long is call.captions_stalled
-  hooks_to_private_addresses = false    # whether webhooks may lead into this network
+  hooks_to_private_addresses = false    # whether hooks, and storages of requests, may lead into this network
   hook_max_age_s = 259200               # an event that a hook does not take for so long is given up
   metrics_listen = \"127.0.0.1:9464\"     # where Prometheus finds /metrics; none
   log_format = \"text\"                   # or json, a line an event

@@ -32,6 +32,8 @@ const MAX_REPORT_BYTES: usize = 64 * 1024;
 /// Of a body that is too long, or that nobody wants, so much is read all the same, within [`BODY_TIME`]: a client that still
 /// writes hears no answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+/// Deepest nesting of what clients write: it is kept, and told of, within something else, and JSON is read 128 deep at most.
+const MAX_NESTING: usize = 64;
 /// Longest head; of a longer one hyper says 431, without a body.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// A body has come within this.
@@ -314,6 +316,24 @@ pub(crate) fn identify(app: &App, token: &str, user_id: Option<&str>) -> Result<
     }
 }
 
+/// What is nested deeper than what is kept of it could be read again.
+pub(crate) fn check_nesting(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    fn nesting(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => 1 + values.iter().map(nesting).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(nesting).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    match fields.iter().find(|(_, value)| nesting(value) >= MAX_NESTING) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let name: String = name.chars().take(100).collect();
+            Err(ApiError::new(Code::Input, format!("{name} is nested deeper than {MAX_NESTING}")))
+        }
+    }
+}
+
 /// A body as an object: none at all, and an empty form, are one without fields.
 fn object_of(headers: &HeaderMap, body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     let input = |why: String| ApiError::new(Code::Input, why);
@@ -325,7 +345,7 @@ fn object_of(headers: &HeaderMap, body: &Bytes) -> Result<Map<String, Value>, Ap
         .and_then(|value| value.to_str().ok())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
     match serde_json::from_slice(body) {
-        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(Value::Object(fields)) => check_nesting(&fields).map(|()| fields),
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) => Err(input("the body should be a JSON object".into())),
         Err(_) if is_form => Err(input("the body is a form: it should be a JSON object".into())),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
-use super::http::{App, identify, log, text};
+use super::http::{App, check_nesting, identify, log, text};
 use super::render::for_browser;
 use super::route::Operation;
 use super::token::{Token, UserToken};
@@ -33,6 +33,9 @@ const SEND: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Whom the database cannot tell of within this comes back later.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Longest first frame of a client that watches: what it says of itself is kept, and part of each event about them.
+const MAX_HELLO_BYTES: usize = 16 * 1024;
 
 const NO_TOKEN: &str = "the first frame should be {\"token\": …}, within 5 s";
 
@@ -139,9 +142,14 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: M
 
 /// Who it is: known from now on, with what they say of themselves.
 async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Result<(Inbox, Value, UserToken), ApiError> {
+    if first.len() > MAX_HELLO_BYTES {
+        let why = format!("the first frame is longer than {} KiB", MAX_HELLO_BYTES / 1024);
+        return Err(ApiError::new(Code::Input, why));
+    }
     let hello: Hello = serde_json::from_str(first)
         .map_err(|_| ApiError::new(Code::Input, "the first frame should be an object with a token"))?;
     let details = hello.user_details.unwrap_or_default();
+    details.custom.as_ref().map_or(Ok(()), check_nesting)?;
     let Token::User(token) = identify(app, &hello.token, text(query, "user_id").or(details.id.as_deref()))? else {
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: connect with a user's"));
     };

@@ -35,6 +35,8 @@ use settings::{Leaves, Mode, Recognition, RecognitionPatch, Settings, SettingsEr
 
 /// Longest name of a call type or a call.
 const MAX_ID_CHARS: usize = 64;
+/// The role of a member of whom none is said.
+const MEMBER: &str = "call_member";
 
 /// Which call: its type and its id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,7 +183,8 @@ pub enum Command {
     },
     /// To change its members.
     UpdateMembers {
-        /// Those who are added or changed.
+        /// Those who are added or changed. A role that grants what one may not oneself needs
+        /// [`Capability::UpdateCallPermissions`] too.
         update: Vec<(String, Member)>,
         /// Those who are removed.
         remove: Vec<String>,
@@ -465,6 +468,7 @@ impl Call {
                 call.require(env, actor, Capability::UpdateCallSettings)?;
             }
         }
+        call.require_roles(env, actor, &new.members)?;
         call.check_settings(env, &call.settings)?;
         let membership = |member| Membership { member, created_at: env.now, updated_at: env.now };
         call.members = new.members.into_iter().map(|(user_id, member)| (user_id, membership(member))).collect();
@@ -630,7 +634,7 @@ impl Call {
     #[must_use]
     pub fn capabilities(&self, env: &Env<'_>, user: &User, token_role: Option<&str>) -> Capabilities {
         let member = self.members.get(&user.id);
-        let member_role = member.map(|membership| membership.member.role.as_deref().unwrap_or("call_member"));
+        let member_role = member.map(|membership| membership.member.role.as_deref().unwrap_or(MEMBER));
         let host = (user.id == self.created_by).then_some("host");
         let roles = [Some(user.role.as_str()), member_role, token_role, host];
         let granted = env.call_type.grants.of(roles.into_iter().flatten());
@@ -651,6 +655,17 @@ impl Call {
 
     fn require(&self, env: &Env<'_>, actor: &Actor, capability: Capability) -> Result<(), CallError> {
         if self.may(env, actor, capability) { Ok(()) } else { Err(not_allowed(actor, capability, &self.cid)) }
+    }
+
+    /// A member's role that grants more than one may oneself is a change of what somebody may.
+    fn require_roles(&self, env: &Env<'_>, actor: &Actor, members: &[(String, Member)]) -> Result<(), CallError> {
+        let Actor::User { user, token_role } = actor else { return Ok(()) };
+        let given = members.iter().filter_map(|(_, member)| member.role.as_deref()).filter(|role| *role != MEMBER);
+        let own = self.capabilities(env, user, token_role.as_deref());
+        if env.call_type.grants.of(given).is_subset(&own) {
+            return Ok(());
+        }
+        self.require(env, actor, Capability::UpdateCallPermissions)
     }
 
     fn require_server(&self, actor: &Actor, what: &str) -> Result<(), CallError> {
@@ -721,6 +736,7 @@ impl Call {
         remove: Vec<String>,
     ) -> Result<(), CallError> {
         self.require(env, actor, Capability::UpdateCallMember)?;
+        self.require_roles(env, actor, &update)?;
         let (mut added, mut updated) = (Vec::new(), Vec::new());
         for (user_id, member) in update {
             let known = self.members.get(&user_id);

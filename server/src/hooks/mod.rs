@@ -32,7 +32,7 @@ mod lane;
 mod sqs;
 mod webhook;
 
-pub(crate) use webhook::{chain, check_url, leads_to};
+pub(crate) use webhook::{chain, check_url, client, leads_to};
 
 use lane::{Lane, MOST_OF_A_CALL, Next};
 use webhook::Webhooks;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use flate2::{Compression, write::GzEncoder};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Url, header};
+use reqwest::{Client, ClientBuilder, Url, header};
 use sha2::Sha256;
 
 use crate::keys::hex;
@@ -34,18 +34,7 @@ pub(super) struct Webhooks {
 
 impl Webhooks {
     pub(super) fn new(api_key: String, api_secret: String, may_be_private: bool) -> Result<Self, reqwest::Error> {
-        crate::tls::install();
-        let mut client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            // Through a proxy nobody knows where a name leads.
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("cuewire/", env!("CARGO_PKG_VERSION")));
-        if !may_be_private {
-            client = client.dns_resolver(Arc::new(PublicOnly));
-        }
-        Ok(Self { client: client.build()?, api_key, api_secret, may_be_private })
+        Ok(Self { client: client(may_be_private).build()?, api_key, api_secret, may_be_private })
     }
 
     /// Tells of an event; else why not.
@@ -89,6 +78,19 @@ impl Webhooks {
         let why = if status.is_redirection() { ": redirects are not followed" } else { "" };
         Err(format!("status {}{why}", status.as_u16()))
     }
+}
+
+/// A client that goes where a URL says and nowhere else; names that lead to private addresses it does not find.
+pub(crate) fn client(may_be_private: bool) -> ClientBuilder {
+    crate::tls::install();
+    let client = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        // Through a proxy nobody knows where a name leads.
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("cuewire/", env!("CARGO_PKG_VERSION")));
+    if may_be_private { client } else { client.dns_resolver(Arc::new(PublicOnly)) }
 }
 
 /// An error with all that it comes from.
@@ -137,15 +139,19 @@ pub(crate) fn check_url(url: &str, may_be_private: bool) -> Result<Url, String> 
         return Err(format!("its scheme is {}: allowed are https, http", parsed.scheme()));
     }
     let host = parsed.host_str().unwrap_or_default();
+    let name = host.trim_end_matches('.');
+    if !may_be_private && (name == "localhost" || name.ends_with(".localhost")) {
+        return Err(private(name));
+    }
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        Ok(address) if !may_be_private && !is_public(address) => Err(private(address)),
+        Ok(address) if !may_be_private && !is_public(address) => Err(private(&address.to_string())),
         _ => Ok(parsed),
     }
 }
 
-fn private(address: IpAddr) -> String {
+fn private(address: &str) -> String {
     format!(
-        "{address} is an address of private networks or of this machine: hooks go there only with hooks_to_private_addresses"
+        "{address} is an address of private networks or of this machine: allowed only with hooks_to_private_addresses"
     )
 }
 
@@ -157,7 +163,7 @@ pub(super) async fn public_addresses(
     let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
     // One private address among them is a name that leads somewhere else at the next look.
     match found.iter().find(|address| !may_be_private && !is_public(address.ip())) {
-        Some(address) => Err(private(address.ip()).into()),
+        Some(address) => Err(private(&address.ip().to_string()).into()),
         None => Ok(found),
     }
 }
@@ -265,7 +271,16 @@ mod tests {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
         // Other ways to write an address are the same address.
-        for url in ["http://2130706433/", "http://0x7f.1/", "http://127.1/", "http://[::ffff:7f00:1]/"] {
+        for url in [
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://127.1/",
+            "http://[::ffff:7f00:1]/",
+            "http://127.0.0.1./",
+            "http://LOCALHOST.:80/",
+            "http://a.localhost/",
+            "http://example.org@127.0.0.1/",
+        ] {
             assert!(check_url(url, false).is_err(), "{url}");
         }
         for url in ["ftp://example.org/", "file:///etc/passwd", "example.org", "http://"] {

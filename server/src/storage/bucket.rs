@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3Key, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as GcsKey};
 use object_store::path::Path;
 use object_store::signer::Signer;
@@ -18,7 +19,7 @@ use object_store::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::config::{StorageConfig, StorageType};
-use crate::hooks::chain;
+use crate::hooks::{chain, check_url, client};
 use crate::retry::Seldom;
 
 /// One request, and all attempts of one operation: what fails is tried again by who asked.
@@ -46,6 +47,18 @@ const GCS_CREDENTIALS: [GcsKey; 4] =
     [GcsKey::ServiceAccount, GcsKey::ServiceAccountKey, GcsKey::ApplicationCredentials, GcsKey::BearerToken];
 /// What stays as it is in a URL's path.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+/// Connects to addresses that the whole net has, and follows no redirect.
+#[derive(Debug)]
+struct PublicOnly;
+
+impl HttpConnector for PublicOnly {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = client(false).timeout(REQUEST_TIMEOUT).build();
+        let client = client.map_err(|error| Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(client))
+    }
+}
 
 /// Where a file is, whatever is set of its storage later on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +91,20 @@ impl fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// Reached like this. Nothing is asked of it so far.
+    /// Reached like this. Nothing is asked of it so far. Unless it `may_be_private` its own URLs lead to addresses that the whole
+    /// net has, and nowhere else.
     ///
     /// # Errors
-    /// What makes no sense.
-    pub fn open(config: &StorageConfig) -> Result<Self, String> {
+    /// What makes no sense, or is not allowed.
+    pub fn open(config: &StorageConfig, may_be_private: bool) -> Result<Self, String> {
         config.check()?;
         crate::tls::install();
+        let urls = config.urls();
+        for url in urls.iter().filter(|_| !may_be_private) {
+            check_url(url, false).map_err(|why| format!("the storage's URL `{url:.100}`: {why}"))?;
+        }
+        // Where the storages of its kind are, and where a cloud's machines get their credentials, nobody else says.
+        let is_guarded = !may_be_private && !urls.is_empty();
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: MOST_RETRIES,
@@ -123,6 +143,9 @@ impl Bucket {
                     builder = builder.with_endpoint(&endpoint);
                     format!("{endpoint}/{bucket}")
                 };
+                if is_guarded {
+                    builder = builder.with_http_connector(PublicOnly);
+                }
                 let files = Arc::new(builder.build().map_err(text)?);
                 (files.clone(), files, base_url)
             }
@@ -137,6 +160,9 @@ impl Bucket {
                     .with_base_url(&base_url)
                     .with_client_options(options().with_allow_http(base_url.starts_with("http://")))
                     .with_retry(retry);
+                if is_guarded {
+                    builder = builder.with_http_connector(PublicOnly);
+                }
                 // Its text would have the key in it.
                 let broken = |error: Error| match error {
                     Error::Generic { .. } => "gcs_credentials: not a service account's key, as JSON".to_string(),
@@ -172,6 +198,9 @@ impl Bucket {
                     builder = builder.with_endpoint(endpoint.clone());
                     format!("{endpoint}/{bucket}")
                 };
+                if is_guarded {
+                    builder = builder.with_http_connector(PublicOnly);
+                }
                 let files = Arc::new(builder.build().map_err(text)?);
                 (files.clone(), files, base_url)
             }

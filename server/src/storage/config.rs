@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Secret;
 
-/// Longest name of a bucket, longest path in it.
-const MAX_BUCKET_BYTES: usize = 255;
+/// Longest name of a bucket, a region, an account; longest path in a bucket.
+const MAX_NAME_BYTES: usize = 255;
 const MAX_PATH_BYTES: usize = 512;
 
 /// Where files go, under the names of the clients' fields.
@@ -106,9 +106,21 @@ impl StorageConfig {
     /// What is missing, or makes no sense.
     pub fn check(&self) -> Result<(), String> {
         let Self { bucket, path, .. } = self;
-        if bucket.is_empty() || bucket.len() > MAX_BUCKET_BYTES || bucket.contains(['/', '?', '#', ' ']) {
-            return Err(format!("bucket is `{bucket}`: allowed is a bucket's name of 1 – {MAX_BUCKET_BYTES} bytes"));
-        }
+        // Parts of URLs, of hosts' names among them: what they lead to is not theirs to say.
+        let is_name = |name: &str, also: &str| {
+            let is_char = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
+            (1..=MAX_NAME_BYTES).contains(&name.len()) && name.chars().all(is_char)
+        };
+        let checked = |field: &str, name: &str, also: &str| {
+            if is_name(name, also) {
+                return Ok(());
+            }
+            let shown: String = name.chars().take(100).collect();
+            let also: Vec<_> = also.chars().map(String::from).collect();
+            let also = if also.is_empty() { String::new() } else { format!(" and `{}`", also.join("`, `")) };
+            Err(format!("{field} is `{shown}`: allowed are 1 – {MAX_NAME_BYTES} letters, digits{also}"))
+        };
+        checked("bucket", bucket, "-_.$")?;
         // Of other characters clients, storages and signatures have different spellings.
         let is_plain = |name: &str| {
             let is_char = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
@@ -123,9 +135,7 @@ impl StorageConfig {
         let is_url = |url: &str| url.is_empty() || is_http_url(url);
         match (self.storage_type, &self.aws_s3, &self.azure_blob) {
             (StorageType::S3, Some(s3), _) => {
-                if s3.s3_region.is_empty() {
-                    return Err("aws_s3.s3_region is missing".into());
-                }
+                checked("aws_s3.s3_region", &s3.s3_region, "-_")?;
                 if s3.s3_api_key.is_empty() != s3.s3_secret.0.is_empty() {
                     return Err("aws_s3: set both s3_api_key and s3_secret, or neither; a secret is kept only where \
                                 s3_custom_endpoint_url stays"
@@ -144,6 +154,10 @@ impl StorageConfig {
                                 abs_tenant_id, or abs_account_key; secrets are kept only where what they go to stays"
                         .into());
                 }
+                checked("azure_blob.abs_account_name", &azure.abs_account_name, "-")?;
+                if has_client {
+                    checked("azure_blob.abs_tenant_id", &azure.abs_tenant_id, "-.")?;
+                }
                 if !is_url(&azure.abs_custom_endpoint_url) || !is_url(&azure.abs_authority_host) {
                     return Err("azure_blob: abs_custom_endpoint_url and abs_authority_host are URLs".into());
                 }
@@ -156,6 +170,19 @@ impl StorageConfig {
             }
         }
         Ok(())
+    }
+
+    /// The URLs in it: where requests go, if not to where its kind of storage is.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let s3 = self.aws_s3.iter().map(|s3| s3.s3_custom_endpoint_url.clone());
+        let azure = self.azure_blob.iter();
+        let azure = azure.flat_map(|azure| [azure.abs_custom_endpoint_url.clone(), azure.abs_authority_host.clone()]);
+        let urls = match self.storage_type {
+            StorageType::S3 => s3.collect(),
+            StorageType::Abs => azure.collect(),
+            StorageType::Gcs => Vec::from_iter(self.gcs_base_url()),
+        };
+        urls.into_iter().filter(|url: &String| !url.is_empty()).collect()
     }
 
     /// Where the credentials say that Google is, if not there.

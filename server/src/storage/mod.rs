@@ -29,15 +29,31 @@ pub struct Storages {
     pub local: Local,
     configured: BTreeMap<String, StorageConfig>,
     default: Option<String>,
+    /// Whether requests may set storages that are in this network.
+    may_be_private: bool,
     /// By the storage's name and the bucket's: there are files in what was its bucket before.
     open: Mutex<HashMap<(String, String), (StorageConfig, Bucket)>>,
 }
 
 impl Storages {
-    /// The disk, and those that the configuration names.
+    /// The disk, and those that the configuration names: they are wherever it says, and those that requests set in this network
+    /// only if they `may_be_private`.
     #[must_use]
-    pub fn new(local: Local, configured: BTreeMap<String, StorageConfig>, default: Option<String>) -> Self {
-        Self { local, configured, default, open: Mutex::default() }
+    pub fn new(
+        local: Local,
+        configured: BTreeMap<String, StorageConfig>,
+        default: Option<String>,
+        may_be_private: bool,
+    ) -> Self {
+        Self { local, configured, default, may_be_private, open: Mutex::default() }
+    }
+
+    /// Whether a request may set a storage like this.
+    ///
+    /// # Errors
+    /// What makes no sense, or is not allowed.
+    pub fn check(&self, config: &StorageConfig) -> Result<(), String> {
+        Bucket::open(config, self.may_be_private).map(drop)
     }
 
     /// Which bucket is the default storage; `None`: the disk is.
@@ -83,7 +99,7 @@ impl Storages {
         if let Some((_, bucket)) = open.get(&of).filter(|(known, _)| known == config) {
             return Ok(bucket.clone());
         }
-        let bucket = Bucket::open(config)?;
+        let bucket = Bucket::open(config, self.may_be_private || self.is_configured(name))?;
         open.insert(of, (config.clone(), bucket.clone()));
         Ok(bucket)
     }

@@ -413,7 +413,12 @@ def app_and_storages(check):
     check.that("the refusal says why", "169.254.169.254" in message, message)
     server.update_app(event_hooks=[])
     bucket = {"bucket": "captions", "storage_type": "s3", "path": "python"}
-    s3 = S3Request(s3_region="eu-west-1", s3_api_key="AKIAEXAMPLE", s3_secret="unheard of", s3_custom_endpoint_url="http://127.0.0.1:9")
+    def s3_at(url):
+        return S3Request(s3_region="eu-west-1", s3_api_key="AKIAEXAMPLE", s3_secret="unheard of", s3_custom_endpoint_url=url)
+    message = refused(check, "a storage in this machine", 400, 4,
+                      lambda: server.create_external_storage(name=name, aws_s3=s3_at("http://127.0.0.1:9"), **bucket))
+    check.that("the refusal says why, without the secret", "127.0.0.1" in message and "unheard" not in message, message)
+    s3 = s3_at("https://storage.invalid")
     server.create_external_storage(name=name, aws_s3=s3, **bucket)
     listed = server.list_external_storage().data.external_storages[name]
     check.equal("a storage is made and listed", ("captions", "python", "s3"), (listed.bucket, listed.path, listed.type))

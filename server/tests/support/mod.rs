@@ -193,8 +193,12 @@ impl Service {
 
     /// Sends a request as it stands.
     pub(crate) fn send(&self, request: ureq::http::request::Builder, body: Option<&str>) -> (u16, Value) {
-        let answer = self.agent.run(request.body(body.unwrap_or_default().to_string()).unwrap());
-        let mut answer = answer.unwrap();
+        self.send_bytes(request, body.unwrap_or_default().as_bytes())
+    }
+
+    /// The same, of a body that need not be text.
+    pub(crate) fn send_bytes(&self, request: ureq::http::request::Builder, body: &[u8]) -> (u16, Value) {
+        let mut answer = self.agent.run(request.body(body).unwrap()).unwrap();
         let kind = answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_string());
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().unwrap();

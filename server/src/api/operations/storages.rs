@@ -13,7 +13,7 @@ use crate::api::http::text;
 use crate::api::route::Operation;
 use crate::call::Cid;
 use crate::host::{Change, Host, new_id};
-use crate::storage::{Bucket, MOST_STORAGES, StorageConfig};
+use crate::storage::{MOST_STORAGES, StorageConfig};
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(
@@ -97,7 +97,7 @@ pub(super) async fn storages(
 }
 
 async fn put(host: &Arc<Host>, name: String, config: StorageConfig) -> Result<Value, ApiError> {
-    Bucket::open(&config).or_else(input)?;
+    host.storages.check(&config).or_else(input)?;
     host.run(move |change| {
         if change.store.storages()?.len() >= MOST_STORAGES && change.storage(&name)?.is_none() {
             return input(format!("{MOST_STORAGES} external storages are the most there may be: delete one"));

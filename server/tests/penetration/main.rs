@@ -1,0 +1,608 @@
+//! Who asks for what is not theirs: every operation with every way not to be who one says, and what else is tried at an edge.
+//! Each is refused with its code, nothing has changed behind it, and no secret is in an answer. Bodies without an end are in
+//! `tests/penetration_bodies.rs`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cuewire_server::call::Cid;
+use cuewire_server::host::now;
+use cuewire_server::storage::Local;
+use cuewire_server::store::StoredTranscript;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::{Sha256, Sha384, Sha512};
+use tungstenite::client::IntoClientRequest as _;
+
+mod places;
+mod rights;
+#[path = "../support/mod.rs"]
+mod support;
+mod wire;
+
+use support::receiver::Receiver;
+use support::{KEY, SECRET, Service, Socket, check_error, eventually, token, token_for};
+
+const C: &str = "/video/call/locked/a";
+/// In no answer.
+const STORED_SECRET: &str = "very secret";
+const ORIGIN: &str = "https://app.example.org";
+
+/// An operation, and how it would be asked for.
+struct Attacked {
+    /// Of `enum Operation`.
+    operation: &'static str,
+    method: &'static str,
+    path: String,
+    body: Value,
+    needs: Needs,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    /// A server's token.
+    Server,
+    /// A capability in the call.
+    Grant,
+    /// Nothing: what one may not see is not there.
+    Sight,
+    /// Nothing.
+    Key,
+    /// A WebSocket.
+    Socket,
+}
+
+/// Every operation, at a call of alice's.
+fn operations(session: &str, file: &str) -> Vec<Attacked> {
+    use Needs::{Grant, Key, Server, Sight, Socket};
+    let of_call = |verb: &str| format!("{C}/{verb}");
+    let (call_type, storage) = ("/video/calltypes/locked", "/external_storage/archive");
+    let s3 = json!({"bucket": "b", "storage_type": "s3", "aws_s3": {"s3_region": "r"}});
+    let mut named = s3.clone();
+    named["name"] = json!("another");
+    let rows: Vec<(&str, &str, String, Value, Needs)> = vec![
+        ("UpdateUsers", "POST", "/users".into(), json!({"users": {"eve": {"id": "eve", "role": "admin"}}}), Server),
+        (
+            "UpdateUsersPartial",
+            "PATCH",
+            "/users".into(),
+            json!({"users": [{"id": "alice", "set": {"role": "guest"}}]}),
+            Server,
+        ),
+        ("QueryUsers", "GET", "/users".into(), json!({}), Server),
+        ("GetOrCreateCall", "POST", C.into(), json!({}), Grant),
+        ("GetCall", "GET", C.into(), json!({}), Grant),
+        ("UpdateCall", "PATCH", C.into(), json!({"custom": {"x": 1}}), Grant),
+        ("DeleteCall", "POST", of_call("delete"), json!({}), Server),
+        ("MarkEnded", "POST", of_call("mark_ended"), json!({"user_id": "alice"}), Grant),
+        ("QueryCalls", "POST", "/video/calls".into(), json!({"filter_conditions": {"cid": "locked:a"}}), Sight),
+        ("QueryMembers", "POST", "/video/call/members".into(), json!({"type": "locked", "id": "a"}), Grant),
+        (
+            "UpdateMembers",
+            "POST",
+            of_call("members"),
+            json!({"update_members": [{"user_id": "eve", "role": "admin"}, {"user_id": "new"}]}),
+            Grant,
+        ),
+        (
+            "UpdateUserPermissions",
+            "POST",
+            of_call("user_permissions"),
+            json!({"user_id": "eve", "grant_permissions": ["end-call"]}),
+            Grant,
+        ),
+        ("StartTranscription", "POST", of_call("start_transcription"), json!({}), Grant),
+        ("StopTranscription", "POST", of_call("stop_transcription"), json!({}), Grant),
+        ("StartClosedCaptions", "POST", of_call("start_closed_captions"), json!({}), Grant),
+        ("StopClosedCaptions", "POST", of_call("stop_closed_captions"), json!({}), Grant),
+        (
+            "SendClosedCaption",
+            "POST",
+            of_call("closed_captions"),
+            json!({"speaker_id": "alice", "text": "never said", "user_id": "alice"}),
+            Grant,
+        ),
+        ("ListClosedCaptions", "GET", of_call("closed_captions"), json!({}), Grant),
+        ("ListTranscriptions", "GET", of_call("transcriptions"), json!({}), Grant),
+        ("DeleteTranscription", "DELETE", of_call(&format!("{session}/transcriptions/{file}")), json!({}), Server),
+        ("ListCallTypes", "GET", "/video/calltypes".into(), json!({}), Server),
+        ("CreateCallType", "POST", "/video/calltypes".into(), json!({"name": "mine"}), Server),
+        ("GetCallType", "GET", call_type.into(), json!({}), Server),
+        ("UpdateCallType", "PUT", call_type.into(), json!({"grants": {"user": ["end-call"]}}), Server),
+        ("DeleteCallType", "DELETE", "/video/calltypes/livestream".into(), json!({}), Server),
+        ("ListRoles", "GET", "/roles".into(), json!({}), Server),
+        ("CreateRole", "POST", "/roles".into(), json!({"name": "mine"}), Server),
+        ("ListPermissions", "GET", "/permissions".into(), json!({}), Server),
+        ("GetApp", "GET", "/app".into(), json!({}), Server),
+        ("UpdateApp", "PATCH", "/app".into(), json!({"webhook_url": "https://eve.example.org/"}), Server),
+        ("ListDeadLetters", "GET", "/app/dead_letters".into(), json!({}), Server),
+        ("CheckSqs", "POST", "/check_sqs".into(), json!({"sqs_url": "https://eve.example.org/"}), Server),
+        ("ListStorages", "GET", "/external_storage".into(), json!({}), Server),
+        ("CreateStorage", "POST", "/external_storage".into(), named, Server),
+        ("UpdateStorage", "PUT", storage.into(), s3, Server),
+        ("DeleteStorage", "DELETE", storage.into(), json!({}), Server),
+        ("CheckStorage", "GET", format!("{storage}/check"), json!({}), Server),
+        ("CallClientEvent", "POST", "/video/call_client_event".into(), json!({}), Key),
+        ("Connect", "GET", "/video/connect".into(), json!({}), Socket),
+        ("Audio", "GET", of_call("audio"), json!({}), Socket),
+    ];
+    let row = |(operation, method, path, body, needs)| Attacked { operation, method, path, body, needs };
+    rows.into_iter().map(row).collect()
+}
+
+/// Of both families, where the browser's has it.
+fn families(path: &str) -> Vec<String> {
+    let servers = format!("/api/v2{path}");
+    if path.starts_with("/video") { vec![servers, path.to_string()] } else { vec![servers] }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = |part: &[u8]| {
+        let bits = part.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        (0..=part.len()).map(move |i| char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize])).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+/// What a token's header says and what it is signed with need not be the same.
+fn forged(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let text = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    format!("{text}.{}", base64url(&sign(text.as_bytes())))
+}
+
+fn hs256(secret: &str) -> impl Fn(&[u8]) -> Vec<u8> + '_ {
+    move |text| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().to_vec()
+    }
+}
+
+/// With the right secret, as HS256 has it.
+fn signed(claims: &Value) -> String {
+    forged(&json!({"alg": "HS256", "typ": "JWT"}), claims, hs256(SECRET))
+}
+
+/// Tokens that say to be alice's, who may everything in her call, or a server's; and the code of each.
+fn tokens() -> Vec<(&'static str, String, i64)> {
+    let (alice, server) = (json!({"user_id": "alice"}), json!({"server": true}));
+    let seconds = now().as_nanos() / 1_000_000_000;
+    let head = |alg: &str| json!({"alg": alg, "typ": "JWT"});
+    let with = |field: &str, value: Value| {
+        let mut claims = alice.clone();
+        claims[field] = value;
+        claims
+    };
+    let header = |field: &str, value: Value| {
+        let mut header = head("HS256");
+        header[field] = value;
+        header
+    };
+    let hs384 = |text: &[u8]| {
+        let mut mac = Hmac::<Sha384>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().to_vec()
+    };
+    let hs512 = |text: &[u8]| {
+        let mut mac = Hmac::<Sha512>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().to_vec()
+    };
+    let of_theirs = json!({"kty": "oct", "alg": "HS256", "k": base64url(b"their own")});
+    let whole = signed(&alice);
+    let swapped = {
+        let parts: Vec<_> = whole.split('.').collect();
+        format!("{}.{}.{}", parts[0], base64url(server.to_string().as_bytes()), parts[2])
+    };
+    vec![
+        ("none", String::new(), 5),
+        ("rubbish", "rubbish".into(), 5),
+        ("dots", "..".into(), 5),
+        ("with the scheme of others", format!("Bearer {whole}"), 5),
+        ("without a signature", whole.rsplit_once('.').unwrap().0.into(), 5),
+        ("with an empty signature", format!("{}.", whole.rsplit_once('.').unwrap().0), 43),
+        ("with a shorter signature", whole[..whole.len() - 4].into(), 43),
+        ("longer than tokens are", signed(&with("x", json!("x".repeat(9000)))), 5),
+        ("another secret's", forged(&head("HS256"), &alice, hs256("another")), 43),
+        ("a server's, another secret's", forged(&head("HS256"), &server, hs256("another")), 43),
+        ("an empty one, another secret's", forged(&head("HS256"), &json!({}), hs256("another")), 43),
+        ("signed with the key", forged(&head("HS256"), &server, hs256(KEY)), 43),
+        ("signed with nothing", forged(&head("HS256"), &server, hs256("")), 43),
+        ("other claims under a signature", swapped, 43),
+        ("expired", token_for("alice", -5), 40),
+        ("a server's, expired", token_for("", -5), 40),
+        ("expired before time", signed(&with("exp", json!(0))), 40),
+        ("not yet valid", signed(&with("nbf", json!(seconds + 600))), 41),
+        ("a server's, not yet valid", signed(&json!({"nbf": seconds + 600})), 41),
+        ("issued in the future", signed(&with("iat", json!(seconds + 600))), 42),
+        ("issued never", signed(&with("iat", json!(1e300))), 42),
+        ("of a time that is none", signed(&with("exp", json!("never"))), 5),
+        ("of a time before time", signed(&with("exp", json!(-1))), 5),
+        ("unsigned", forged(&head("none"), &alice, |_| Vec::new()), 5),
+        ("a server's, unsigned", forged(&head("none"), &server, |_| Vec::new()), 5),
+        ("unsigned, in capitals", forged(&head("NONE"), &server, |_| Vec::new()), 5),
+        ("unsigned, with a signature", forged(&head("none"), &server, hs256(SECRET)), 5),
+        ("HS384", forged(&head("HS384"), &alice, hs384), 5),
+        ("HS512", forged(&head("HS512"), &alice, hs512), 5),
+        ("RS256, with the secret as its key", forged(&head("RS256"), &server, hs256(SECRET)), 5),
+        ("ES256", forged(&head("ES256"), &server, |_| vec![0; 64]), 5),
+        ("without an algorithm", forged(&json!({"typ": "JWT"}), &server, hs256(SECRET)), 5),
+        ("with a key of its own", forged(&header("jwk", of_theirs), &server, hs256("their own")), 43),
+        (
+            "with its key's address",
+            forged(&header("jku", json!("http://127.0.0.1:1/jwks")), &server, hs256("another")),
+            43,
+        ),
+        ("with an empty file as its key", forged(&header("kid", json!("../../dev/null")), &server, hs256("")), 43),
+        ("with a query as its key", forged(&header("kid", json!("' UNION SELECT 'x")), &server, hs256("x")), 43),
+        ("a server's with a user", signed(&json!({"server": true, "user_id": "alice"})), 5),
+        ("a user's that says it is no server's", signed(&json!({"server": false, "user_id": "alice"})), 5),
+        ("a server's with a role", signed(&json!({"server": true, "role": "admin"})), 5),
+        ("a server's with calls", signed(&json!({"server": true, "call_cids": ["locked:a"]})), 5),
+        ("a server's as a text", signed(&json!({"server": "true"})), 5),
+        ("a role's", signed(&json!({"role": "admin"})), 5),
+        ("calls'", signed(&json!({"call_cids": ["locked:a"], "role": "admin"})), 5),
+        ("nobody's", signed(&json!({"user_id": null})), 5),
+        ("an empty user's", signed(&json!({"user_id": ""})), 5),
+        ("several users'", signed(&json!({"user_id": ["alice"]})), 5),
+        ("a user's with a line in it", signed(&json!({"user_id": "alice\n"})), 5),
+        ("of calls that are none", signed(&with("call_cids", json!("locked:a"))), 5),
+        ("a list's", signed(&json!(["alice"])), 5),
+    ]
+}
+
+/// Tokens as they should be, of those who have nothing to say in alice's call.
+fn strangers() -> Vec<(&'static str, String)> {
+    let other = |claims: Value| signed(&claims);
+    vec![
+        ("without the grant", token("eve")),
+        ("a guest", token("guest")),
+        ("a role without a call", other(json!({"user_id": "eve", "role": "admin"}))),
+        ("another call's", other(json!({"user_id": "eve", "role": "speaker", "call_cids": ["locked:b"]}))),
+        (
+            "many calls' that are not this one",
+            other(json!({"user_id": "eve", "role": "admin", "call_cids":
+                ["locked:*", "*", "locked:", ":a", "a", "locked:A", "locked:a ", "locked:a\u{0}", "default:a", "locked:a,b"]})),
+        ),
+        ("a role that nothing is granted", other(json!({"user_id": "eve", "role": "no", "call_cids": ["locked:a"]}))),
+        ("a user of the same name in capitals", token("ALICE")),
+    ]
+}
+
+/// All rows of all tables.
+fn contents(service: &Service) -> BTreeMap<String, Vec<String>> {
+    let database = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
+    let mut names = database.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let rows = |name: &String| {
+        let mut rows = database.prepare(&format!("SELECT * FROM {name}")).unwrap();
+        let width = rows.column_count();
+        let text = |value: rusqlite::types::ValueRef<'_>| match value {
+            rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            other => format!("{other:?}"),
+        };
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok((0..width).map(|i| text(row.get_ref(i).unwrap())).collect::<Vec<_>>().join(" | "))
+        };
+        rows.query_map([], row).unwrap().map(Result::unwrap).collect()
+    };
+    // The same row is written again and again.
+    names.iter().filter(|name| *name != "probe").map(|name| (name.clone(), rows(name))).collect()
+}
+
+/// Alice's call, in which nobody else may do anything, with a transcript: its session and its file.
+fn world(service: &Service) -> (String, String) {
+    let all: Vec<_> = cuewire_server::call::grants::Capability::ALL.map(|one| one.as_str()).into();
+    let grants = json!({"user": [], "guest": [], "call_member": [], "host": all, "admin": all, "speaker": all});
+    service.ok("POST", "/api/v2/video/calltypes", "", &json!({"name": "locked", "grants": grants}));
+    let user = |id: &str, role: &str| json!({"id": id, "role": role});
+    let users = json!({"alice": user("alice", "user"), "eve": user("eve", "user"), "guest": user("guest", "guest")});
+    service.ok("POST", "/api/v2/users", "", &json!({"users": users}));
+    for call in ["a", "b"] {
+        let body = json!({"data": {"created_by_id": "alice", "members": [{"user_id": "alice", "role": "speaker"}]}});
+        service.ok("POST", &format!("/api/v2/video/call/locked/{call}"), "", &body);
+    }
+    let storage = json!({"name": "archive", "bucket": "captions", "storage_type": "s3", "aws_s3": {
+        "s3_region": "eu-west-1", "s3_api_key": "AKIAXXXX", "s3_secret": STORED_SECRET,
+        "s3_custom_endpoint_url": "https://storage.invalid"}});
+    service.ok("POST", "/api/v2/external_storage", "", &storage);
+    let call = format!("/api/v2{C}");
+    service.ok("POST", &format!("{call}/start_transcription"), "", &json!({}));
+    service.ok("POST", &format!("{call}/stop_transcription"), "", &json!({}));
+    let list = || service.ok("GET", &format!("{call}/transcriptions"), "", &json!({}))["transcriptions"].clone();
+    eventually("there is a transcript", || list()[0].is_object());
+    let field = |name: &str| list()[0][name].as_str().unwrap().to_string();
+    (field("session_id"), field("filename"))
+}
+
+/// A request with these headers, whatever is in them; checked to be no fault of the server's, and to give away nothing.
+fn ask(service: &Service, method: &str, url: &str, headers: &[(&str, &[u8])], body: &[u8]) -> (u16, Value) {
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, ureq::http::HeaderValue::from_bytes(value).unwrap());
+    }
+    let (status, answer) = service.send_bytes(request, body);
+    if status >= 400 {
+        check_error(status, &answer);
+    }
+    check_harmless(&format!("{method} {url}: {status}"), &answer.to_string());
+    assert!(status < 500, "{method} {url}: {status} {answer}");
+    (status, answer)
+}
+
+fn check_harmless(what: &str, answer: &str) {
+    for secret in [SECRET, STORED_SECRET, "AKIAXXXX", "panicked", "SELECT ", "sqlite"] {
+        assert!(!answer.contains(secret), "{what}: `{secret}` is in {answer}");
+    }
+}
+
+fn refused_as(what: &str, answer: &(u16, Value), status: u16, code: i64) {
+    assert_eq!((answer.0, &answer.1["code"]), (status, &json!(code)), "{what}: {}", answer.1);
+}
+
+/// Names of operations in the lines of the log behind these.
+fn logged(log: &Path, behind: usize) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(log).unwrap();
+    let name = |line: &str| {
+        assert!(!line.contains(SECRET) && !line.contains("eyJ"), "{line}");
+        serde_json::from_str::<Value>(line).unwrap()["operation"].as_str().unwrap().to_string()
+    };
+    text.lines().skip(behind).map(name).collect()
+}
+
+/// The variants of `enum Operation`, wherever it is.
+fn variants() -> BTreeSet<String> {
+    fn find(folder: &Path) -> Option<String> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+            if path.is_dir() {
+                return find(&path);
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (_, rest) = text.split_once("enum Operation {")?;
+            Some(rest.split_once("\n}").unwrap().0.to_string())
+        })
+    }
+    let body = find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("there is an enum Operation");
+    let lines = body.lines().map(str::trim).filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    lines.map(|line| line.trim_end_matches(',').to_string()).collect()
+}
+
+#[test]
+fn every_operation_is_in_the_list() {
+    let listed: Vec<_> = operations("s", "f").iter().map(|row| row.operation.to_string()).collect();
+    let all = variants();
+    assert!(all.len() >= 40, "{all:?}");
+    let missing: Vec<_> = all.iter().filter(|name| !listed.contains(name)).collect();
+    assert!(missing.is_empty(), "nobody attacks {missing:?}: add them to the list above");
+    assert_eq!(listed.len(), all.len(), "each once, and none that is gone: {listed:?}");
+}
+
+#[test]
+fn every_operation_refuses_every_way_not_to_be_who_one_says() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let service = Service::start_with(|config| config.request_log = Some(log.path().into()));
+    let (session, file) = world(&service);
+    let (tokens, strangers) = (tokens(), strangers());
+    let before = contents(&service);
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
+    for row in operations(&session, &file) {
+        let lines = std::fs::read_to_string(log.path()).unwrap().lines().count();
+        let is_socket = row.needs == Needs::Socket;
+        for path in families(&row.path) {
+            let url = service.url(&path);
+            let body = if row.method == "GET" { String::new() } else { row.body.to_string() };
+            let ask_with =
+                |url: &str, headers: &[(&str, &[u8])]| ask(&service, row.method, url, headers, body.as_bytes());
+            let what = |how: &str| format!("{} {path}, {how}", row.method);
+            // Without a WebSocket's handshake nobody looks at who it is.
+            let expected = |status: u16, code: i64| if is_socket { (400, 4) } else { (status, code) };
+            let refuse = |how: &str, answer: (u16, Value), (status, code): (u16, i64)| {
+                refused_as(&what(how), &answer, status, code);
+            };
+            let (alice, server) = (token("alice"), token(""));
+
+            // Whose server.
+            for key in
+                ["", "?api_key=", "?api_key=KEY", "?api_key=key%00", "?api_key=keykey", "?api_key=ke", "?api-key=key"]
+            {
+                let url = format!("{}{key}", url.split('?').next().unwrap());
+                refuse(key, ask_with(&url, &[("Authorization", server.as_bytes())]), expected(401, 2));
+            }
+            // Who.
+            for (how, token, code) in &tokens {
+                let mut headers = vec![("Authorization", token.as_bytes())];
+                refuse(how, ask_with(&url, &headers), expected(401, *code));
+                headers.push(("stream-auth-type", b"jwt"));
+                if *code == 5 && row.needs != Needs::Key {
+                    headers[1].1 = b"anonymous";
+                    refuse(how, ask_with(&url, &headers), expected(401, 5));
+                }
+            }
+            refuse("no header", ask_with(&url, &[]), expected(401, 5));
+            refuse("bytes", ask_with(&url, &[("Authorization", b"\xff\xfe.\xff.\xff")]), expected(401, 5));
+            if row.needs != Needs::Key {
+                refuse("nobody", ask_with(&format!("{url}&stream-auth-type=anonymous"), &[]), expected(401, 5));
+                let by_query = format!("{url}&authorization={server}&token={server}");
+                refuse("a token elsewhere", ask_with(&by_query, &[("Cookie", server.as_bytes())]), expected(401, 5));
+            }
+            for user_id in ["eve", "", "ALICE", "alice%00", "alice%20", "alice&user_id=eve"] {
+                let answer = ask_with(&format!("{url}&user_id={user_id}"), &[("Authorization", alice.as_bytes())]);
+                refuse(&format!("as {user_id}"), answer, expected(401, 5));
+            }
+            // What they may.
+            let may = |how: &str, token: &str| {
+                let answer = ask_with(&url, &[("Authorization", token.as_bytes())]);
+                match row.needs {
+                    Needs::Server | Needs::Grant => refuse(how, answer, (403, 17)),
+                    Needs::Sight => assert_eq!((answer.0, &answer.1["calls"]), (200, &json!([])), "{}", what(how)),
+                    Needs::Key => assert_eq!(answer.0, 201, "{}", what(how)),
+                    Needs::Socket => refuse(how, answer, (400, 4)),
+                }
+            };
+            for (how, token) in &strangers {
+                may(how, token);
+            }
+            if row.needs == Needs::Server {
+                may("the call's host", &alice);
+                may(
+                    "a role by a token",
+                    &signed(&json!({"user_id": "alice", "role": "admin", "call_cids": ["locked:a"]})),
+                );
+            }
+        }
+        assert_eq!(contents(&service), before, "{} has changed something", row.operation);
+        let log: Vec<_> = logged(log.path(), lines).into_iter().collect();
+        assert_eq!(log.len(), 1, "{}: {log:?}", row.operation);
+        assert_ne!(log[0], "unknown", "{}", row.operation);
+        if let Some(other) = names.insert(log[0].clone(), row.operation) {
+            panic!("{} and {other} are the same: {}", row.operation, log[0]);
+        }
+    }
+    // Who is who they say is not refused.
+    let call = service.ok("GET", C, "alice", &json!({}));
+    assert_eq!(call["call"]["cid"], "locked:a");
+    let speaker = signed(&json!({"user_id": "eve", "role": "speaker", "call_cids": ["locked:a"]}));
+    assert_eq!(ask(&service, "GET", &service.url(C), &[("Authorization", speaker.as_bytes())], b"").0, 200);
+}
+
+/// A WebSocket, with a token in the handshake's header or none.
+fn connect(service: &Service, path: &str, authorization: Option<&str>) -> Socket {
+    let stream = TcpStream::connect(address(service)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut request = service.url(path).replace("http://", "ws://").into_client_request().unwrap();
+    if let Some(token) = authorization {
+        request.headers_mut().insert("Authorization", token.parse().unwrap());
+    }
+    Socket(tungstenite::client(request, stream).unwrap().0)
+}
+
+fn address(service: &Service) -> String {
+    service.url("/").trim_start_matches("http://").split('/').next().unwrap().to_string()
+}
+
+/// The refusal of a socket, and its close code.
+fn refusal(mut socket: Socket, what: &str) -> (u16, Value) {
+    let error = socket.next().unwrap_or_else(|code| panic!("{what}: closed with {code}"));
+    assert_eq!((&error["type"], error.get("code")), (&json!("connection.error"), None), "{what}: {error}");
+    check_harmless(what, &error.to_string());
+    let error = error["error"].clone();
+    let status = u16::try_from(error["StatusCode"].as_u64().unwrap()).unwrap();
+    check_error(status, &error);
+    assert_eq!(socket.close_code(), 4000 + status, "{what}");
+    (status, error)
+}
+
+#[test]
+fn both_sockets_refuse_every_way_not_to_be_who_one_says() {
+    let service = Service::start();
+    world(&service);
+    let before = contents(&service);
+    let audio = |path: &str, query: &str| format!("{path}/audio?encoding=linear16&sample_rate=16000{query}");
+    for family in families(C) {
+        let watch = family.replace("/call/locked/a", "/connect");
+        for (how, token, code) in &tokens() {
+            let mut socket = connect(&service, &watch, None);
+            socket.say(&json!({"token": token, "user_details": {"id": "alice"}}));
+            refused_as(how, &refusal(socket, how), 401, *code);
+            let mut socket = connect(&service, &audio(&family, "&user_id=alice"), None);
+            socket.say(&json!({"token": token}));
+            refused_as(how, &refusal(socket, how), 401, *code);
+            if !token.is_empty() {
+                let socket = connect(&service, &audio(&family, ""), Some(token));
+                refused_as(how, &refusal(socket, how), 401, *code);
+            }
+        }
+        // A header of the handshake is none of the first frame's.
+        let mut socket = connect(&service, &watch, Some(&token("alice")));
+        socket.say(&json!({"token": ""}));
+        refused_as("an empty token", &refusal(socket, "an empty token"), 401, 5);
+        for (query, token, details, status, code) in [
+            ("", token(""), json!({"id": "alice"}), 403, 17),
+            ("&user_id=alice", token(""), json!({}), 403, 17),
+            ("", token("eve"), json!({"id": "alice"}), 401, 5),
+            ("&user_id=alice", token("eve"), json!({"id": "eve"}), 401, 5),
+            ("&user_id=eve", token("eve"), json!({"id": "alice"}), 401, 5),
+            ("&user_id=eve&user_id=alice", token("eve"), json!({}), 401, 5),
+        ] {
+            let mut socket = connect(&service, &format!("{watch}?x{query}"), None);
+            socket.say(&json!({"token": token, "user_details": details}));
+            refused_as(query, &refusal(socket, query), status, code);
+        }
+        for (query, token, status, code) in [
+            ("&user_id=alice", token(""), 403, 17),
+            ("&user_id=alice", token("eve"), 401, 5),
+            ("&user_id=", token("eve"), 401, 5),
+        ] {
+            refused_as(query, &refusal(connect(&service, &audio(&family, query), Some(&token)), query), status, code);
+        }
+        for (how, token) in &strangers() {
+            refused_as(how, &refusal(connect(&service, &audio(&family, ""), Some(token)), how), 403, 17);
+        }
+        for path in [&watch, &format!("{family}/audio")] {
+            for key in ["", "?api_key=", "?api_key=wrong", "?api_key=key%00"] {
+                let answer = raw(&service, &handshake(&format!("{path}{key}")), true);
+                assert_eq!(code_of(&answer), (401, Some(2)), "{path}{key}: {answer}");
+            }
+        }
+        for id in ["%2e%2e", "a%2fb", "%00", "..%2f..%2fx", "a'--", &"x".repeat(65)] {
+            let path = format!("{}/audio", family.replace("locked/a", &format!("locked/{id}")));
+            refused_as(id, &refusal(connect(&service, &path, Some(&token("alice"))), id), 400, 4);
+        }
+    }
+    assert_eq!(contents(&service), before);
+}
+
+/// Bytes as they are; all that is answered until the server closes. Without `half`, the sending side stays open.
+fn raw(service: &Service, request: &[u8], half: bool) -> String {
+    let mut stream = TcpStream::connect(address(service)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    // What is too long is not read to its end.
+    let _ = stream.write_all(request);
+    if half {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    let (mut answer, mut part) = (Vec::new(), [0; 16 * 1024]);
+    let began = Instant::now();
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&part[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error} behind {:?}: {}", began.elapsed(), String::from_utf8_lossy(&answer)),
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn handshake(target: &str) -> Vec<u8> {
+    let key = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\n{key}\r\n\r\n").into_bytes()
+}
+
+/// Status and code of the first answer.
+fn code_of(answer: &str) -> (u16, Option<i64>) {
+    check_harmless("an answer", answer);
+    let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str::<Value>(body).ok());
+    if let Some(body) = body.as_ref().filter(|_| status >= 400) {
+        check_error(status, body);
+    }
+    (status, body.and_then(|body| body["code"].as_i64()))
+}
+
+/// A request of a server's, with a target as it is.
+fn target(service: &Service, method: &str, path: &str) -> (u16, Option<i64>) {
+    let sign = if path.contains('?') { '&' } else { '?' };
+    let head = format!(
+        "{method} {path}{sign}api_key={KEY} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nConnection: close\r\n\r\n",
+        token("")
+    );
+    code_of(&raw(service, head.as_bytes(), false))
+}
