@@ -443,18 +443,19 @@ pub(crate) async fn serve_connection(
     router: axum::Router,
     permit: OwnedSemaphorePermit,
 ) {
-    use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+    use hyper_util::rt::{TokioIo, TokioTimer};
     use tower::ServiceExt as _;
     let place = Place(Arc::new(permit));
     let _open = crate::telemetry::Open::new("http");
     // Small frames of captions are not held back.
     let _ = stream.set_nodelay(true);
-    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEAD_BYTES);
+    // HTTP/1 alone, whatever else what this is built with can: the bounds are its.
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEAD_BYTES);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(place.clone());
         router.clone().oneshot(request)
     });
     // A client that is gone is no news.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+    let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }

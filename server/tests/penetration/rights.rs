@@ -156,7 +156,7 @@ fn what_is_asked_for_is_no_part_of_the_query() {
         let found = service.ok("POST", "/api/v2/video/calls", "", &json!({"filter_conditions": filter}));
         assert_eq!(found["calls"], json!([]), "{filter}");
     }
-    for payload in ["", "%00", "[", "null", "{\"filter_conditions\":", "%ff"] {
+    for payload in ["", "%00", "%5b", "null", "%7b%22filter_conditions%22:", "%ff"] {
         let (status, answer) = service.request("GET", &format!("/api/v2/users?payload={payload}"), "", &json!({}));
         assert!(status < 500, "{payload}: {answer}");
     }
