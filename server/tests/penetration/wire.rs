@@ -178,7 +178,7 @@ fn requests_that_are_two_or_none_are_answered_once() {
         ("a method that is none", format!("GE\u{fc}T / HTTP/1.1\r\n{auth}\r\n"), &[400]),
     ];
     for (what, request, statuses) in rows {
-        let answer = raw(&service, request.as_bytes(), false);
+        let answer = raw(&service, request.as_bytes());
         assert!(answer.matches("HTTP/1.").count() <= 1, "{what}: {answer}");
         let (status, _) = code_of(&answer);
         assert!(statuses.contains(&status), "{what}: {status} {answer}");
@@ -188,7 +188,7 @@ fn requests_that_are_two_or_none_are_answered_once() {
         "POST /api/v2/video/calls?api_key={KEY} HTTP/1.1\n{}Connection: close\nContent-Length: 2\n\n{{}}",
         auth.replace('\r', "")
     );
-    let answer = raw(&service, bare.as_bytes(), false);
+    let answer = raw(&service, bare.as_bytes());
     assert!(answer.matches("HTTP/1.").count() == 1 && matches!(code_of(&answer).0, 200 | 400), "{answer}");
 
     let preflight = |origin: &str| {
@@ -196,7 +196,7 @@ fn requests_that_are_two_or_none_are_answered_once() {
             "OPTIONS /video/calls?api_key={KEY} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\
             Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\nConnection: close\r\n\r\n"
         );
-        raw(&service, head.as_bytes(), false).to_lowercase()
+        raw(&service, head.as_bytes()).to_lowercase()
     };
     assert!(preflight(ORIGIN).contains(&format!("access-control-allow-origin: {ORIGIN}\r\n")));
     for origin in [
@@ -273,7 +273,7 @@ fn a_frame_that_is_none_or_has_no_end_ends_its_connection() {
                 }
                 all.extend(bytes);
                 let began = Instant::now();
-                let answer = raw(&service, &all, false);
+                let answer = raw(&service, &all);
                 assert!(answer.starts_with("HTTP/1.1 101"), "{what}: {answer}");
                 assert!(began.elapsed() < Duration::from_secs(4), "{path}, {what}: {:?}", began.elapsed());
                 check_harmless(what, &answer);
@@ -284,12 +284,12 @@ fn a_frame_that_is_none_or_has_no_end_ends_its_connection() {
         for first in no_greetings.into_iter().chain(path.contains("connect").then_some(big.as_str())) {
             let mut bytes = handshake(path);
             bytes.extend(frame(0x81, true, first.len() as u64, first.as_bytes()));
-            let answer = raw(&service, &bytes, false);
+            let answer = raw(&service, &bytes);
             assert!(answer.contains("connection.error"), "{path}, {first:.40}: {answer:.300}");
         }
         let mut bytes = handshake(path);
         bytes.extend(&empty);
-        assert!(raw(&service, &bytes, false).contains("connection.error"));
+        assert!(raw(&service, &bytes).contains("connection.error"));
     }
     // The server is there for others.
     let (mut socket, id) = service.watch("alice", "");
