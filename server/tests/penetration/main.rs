@@ -615,5 +615,5 @@ fn target(service: &Service, method: &str, path: &str) -> (u16, Option<i64>) {
         "{method} {path}{sign}api_key={KEY} HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nConnection: close\r\n\r\n",
         token("")
     );
-    code_of(&raw(service, head.as_bytes(), false))
+    code_of(&raw(service, head.as_bytes()))
 }
