@@ -340,8 +340,16 @@ async fn storages(scene: &mut Scene<'_>) {
     all.extend(scene.config.storages.clone());
     let mut asked = tokio::task::JoinSet::new();
     for (name, config) in all {
-        // What makes no sense was said of the settings.
-        let Ok(bucket) = Bucket::open(&config) else { continue };
+        let is_configured = scene.config.storages.contains_key(&name);
+        let bucket = match Bucket::open(&config, is_configured || scene.config.hooks_to_private_addresses) {
+            Ok(bucket) => bucket,
+            // Of the settings that was said.
+            Err(_) if is_configured => continue,
+            Err(why) => {
+                scene.error(&format!("storages.{name}"), why);
+                continue;
+            }
+        };
         asked.spawn(async move {
             let file = format!("cuewire_check_{}.txt", new_id());
             let put = bucket.put(&file, b"cuewire can write here.\n".to_vec(), "text/plain");

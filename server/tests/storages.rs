@@ -252,7 +252,7 @@ async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_now
         storage["gcs_credentials"] = json!(key.to_string());
         storage["azure_blob"] =
             json!({"abs_account_name": "us", "abs_account_key": "a2V5", "abs_custom_endpoint_url": fake.url});
-        let bucket = Bucket::open(&serde_json::from_value(storage).unwrap()).unwrap();
+        let bucket = Bucket::open(&serde_json::from_value(storage).unwrap(), true).unwrap();
         let stored = bucket.put("f.txt", b"text".to_vec(), "text/plain").await;
         assert_eq!(stored.is_ok(), is_stored, "{kind} {answer:?}: {stored:?}");
         match stored {

@@ -364,7 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_storage_says_is_logged_now_and_then() {
-        let open = Bucket::open(&s3("captions", "http://127.0.0.1:1")).unwrap();
+        let open = Bucket::open(&s3("captions", "http://127.0.0.1:1"), true).unwrap();
         let now = Instant::now();
         assert!(open.clone().put("f.txt", Vec::new(), "text/plain").await.is_err());
         assert_eq!(open.failures.is_due(now), None, "it was logged, of all that lead there");
@@ -376,7 +376,7 @@ mod tests {
             ("captions", "https://captions.s3.eu-west-1.amazonaws.com/a/f.txt"),
             ("captions.example.org", "https://s3.eu-west-1.amazonaws.com/captions.example.org/a/f.txt"),
         ] {
-            let open = Bucket::open(&s3(bucket, "")).unwrap();
+            let open = Bucket::open(&s3(bucket, ""), true).unwrap();
             let place = open.place_of("f.txt");
             assert_eq!((place.key.as_str(), place.url.as_str()), ("a/f.txt", expected));
             let signed = open.signed_url(&place, Duration::from_secs(60)).await.unwrap();
