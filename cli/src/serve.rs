@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use cuewire::engine::{Engine, EngineConfig, Model};
 use cuewire_server::backup::Backup;
+use cuewire_server::certificate::Certificate;
 use cuewire_server::check::{Finding, Severity};
 use cuewire_server::host::now;
 use cuewire_server::keys::ApiKey;
+use cuewire_server::limits::{Limits, raise_open_files};
 use cuewire_server::storage::StorageConfig;
 use cuewire_server::store::Sync;
 use cuewire_server::{Metrics, Server, ServerConfig};
@@ -39,6 +41,8 @@ struct File {
     model: Option<PathBuf>,
     api_key: Option<String>,
     api_secret: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     public_url: Option<String>,
     cors_origins: Option<Vec<String>>,
     first_participant_timeout_s: Option<u32>,
@@ -54,6 +58,7 @@ struct File {
     log_level: LogLevel,
     default_storage: Option<String>,
     storages: BTreeMap<String, StorageConfig>,
+    limits: Limits,
 }
 
 /// Where data are kept when nothing else is said.
@@ -111,6 +116,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     };
     let mut config = ServerConfig::new(&data_dir, "", "");
     config.listen = args.listen.or(file.listen).unwrap_or(config.listen);
+    config.certificate = match (file.tls_cert, file.tls_key) {
+        (Some(cert), Some(key)) => Some(Certificate { cert, key }),
+        (None, None) => None,
+        _ => return Err(Failure("the file sets one of tls_cert and tls_key: set both, or neither".into())),
+    };
+    config.limits = file.limits;
     config.public_url = file.public_url;
     config.cors_origins = file.cors_origins.unwrap_or_default();
     config.first_participant_timeout_s = file.first_participant_timeout_s.unwrap_or(config.first_participant_timeout_s);
@@ -132,6 +143,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.check()?;
     logs::begin(args.log_format.unwrap_or(file.log_format), args.log_level.unwrap_or(file.log_level));
     config.metrics = metrics_listen.map(Metrics::install).transpose()?;
+    raise_open_files();
     let interrupt = Interrupt::listen()?;
     let model: Arc<dyn Model> = model::load(path.as_deref())?;
     let kept = |error: io::Error| Failure(format!("the key in {}: {error}", data_dir.display()));
@@ -147,8 +159,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     (config.api_key, config.api_secret) = (key.api_key, key.api_secret);
     let engine = Engine::start(EngineConfig::default(), vec![model.clone()])?;
+    let scheme = if config.certificate.is_some() { "https" } else { "http" };
     let server = Server::start(config, engine, model)?;
-    complain(&format!("listening on http://{}; data in {}", server.local_addr(), data_dir.display()));
+    complain(&format!("listening on {scheme}://{}; data in {}", server.local_addr(), data_dir.display()));
     if let Some(address) = server.metrics_addr() {
         complain(&format!("metrics on http://{address}/metrics"));
     }

@@ -8,8 +8,6 @@ use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// Hooks in all.
-pub const MOST_HOOKS: usize = 20;
 /// What the hook is called that the platform's `webhook_url` stands for, and that of its `sqs_url`.
 pub const PLAIN_HOOKS: [&str; 2] = ["webhook", "sqs"];
 

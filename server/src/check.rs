@@ -346,7 +346,7 @@ async fn storages(scene: &mut Scene<'_>) {
             // Of the settings that was said.
             Err(_) if is_configured => continue,
             Err(why) => {
-                scene.error(&format!("storages.{name}"), why);
+                scene.error(format!("storage {name}"), why);
                 continue;
             }
         };

@@ -63,12 +63,16 @@ pub mod api;
 pub mod app;
 pub mod backup;
 pub mod call;
+pub mod certificate;
 pub mod check;
+mod connections;
 pub mod events;
 pub mod hooks;
 pub mod host;
 pub mod ingest;
 pub mod keys;
+pub mod limits;
+mod rates;
 mod retry;
 pub mod storage;
 pub mod store;
@@ -77,17 +81,19 @@ mod tls;
 pub mod transcripts;
 pub mod user;
 
-use api::http::{App, RequestLog, router, serve_connection};
+use api::http::{App, RequestLog, router};
+use certificate::{Certificate, Current};
+use connections::{Places, accept};
 use hooks::Hooks;
 use host::{Host, Stalls};
 use ingest::Stages;
+use limits::Limits;
+use rates::Rates;
 use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError, Sync};
 pub use telemetry::Metrics;
 use transcripts::Transcripts;
 
-/// Connections that are open at a time, WebSockets among them; a further one waits.
-const MAX_CONNECTIONS: usize = 16 * 1024;
 /// A year.
 const MAX_PATIENCE_S: u32 = 365 * 24 * 3600;
 /// A hundred years.
@@ -109,7 +115,9 @@ pub struct ServerConfig {
     pub api_key: String,
     /// What their tokens are signed with.
     pub api_secret: String,
-    /// What the URLs of transcripts begin with; default `http://` and where it listens.
+    /// What it speaks TLS with; default none: a proxy does, or nobody.
+    pub certificate: Option<Certificate>,
+    /// What the URLs of transcripts begin with; default `http://`, or with a certificate `https://`, and where it listens.
     pub public_url: Option<String>,
     /// Whose pages may call, as `https://example.org`; default any: requests carry tokens, not cookies.
     pub cors_origins: Vec<String>,
@@ -136,6 +144,8 @@ pub struct ServerConfig {
     pub hook_max_age_s: u32,
     /// Where metrics are served; default nowhere.
     pub metrics: Option<Metrics>,
+    /// What may come, how much of it, and how often.
+    pub limits: Limits,
 }
 
 impl fmt::Debug for ServerConfig {
@@ -158,6 +168,7 @@ impl ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             api_key: api_key.into(),
             api_secret: api_secret.into(),
+            certificate: None,
             public_url: None,
             cors_origins: Vec::new(),
             first_participant_timeout_s: 3600,
@@ -171,6 +182,7 @@ impl ServerConfig {
             hooks_to_private_addresses: false,
             hook_max_age_s: 3 * 24 * 3600,
             metrics: None,
+            limits: Limits::default(),
         }
     }
 
@@ -186,6 +198,8 @@ impl ServerConfig {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.origins().err().iter().map(ToString::to_string).collect();
+        problems.extend(self.limits.check().err());
+        problems.extend(self.certificate.as_ref().and_then(|certificate| certificate.check().err()));
         if self.transcript_retention_days > MAX_RETENTION_DAYS {
             let days = self.transcript_retention_days;
             problems.push(format!("transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"));
@@ -299,6 +313,9 @@ impl Server {
             .thread_name("cuewire-http")
             .enable_all()
             .build()?;
+        let certificate = config.certificate.map(Current::load).transpose().map_err(ServerError::Config)?;
+        let tls = certificate.as_ref().map(Current::acceptor).transpose();
+        let tls = tls.map_err(|error| ServerError::Config(format!("TLS: {error}")))?;
         let bind = |listen| {
             let bound = runtime.block_on(TcpListener::bind(listen));
             let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -311,7 +328,8 @@ impl Server {
 
         let store = Store::open(&data_dir.join("cuewire.db"), config.sync)?;
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
-        let public_url = config.public_url.unwrap_or_else(|| format!("http://{addr}"));
+        let public_url =
+            config.public_url.unwrap_or_else(|| format!("http{}://{addr}", if tls.is_some() { "s" } else { "" }));
         if public_url.contains("://0.0.0.0") || public_url.contains("://[::]") {
             tracing::warn!("URLs of transcripts begin with {public_url}, which is nowhere: set public_url");
         }
@@ -321,7 +339,7 @@ impl Server {
         let hooks_to_private_addresses = config.hooks_to_private_addresses;
         let storages = Storages::new(local, config.storages, config.default_storage, hooks_to_private_addresses);
         let transcripts = Transcripts::new(config.transcript_retention_days, config.upload_give_up_s);
-        let stages = Stages::new(engine, model);
+        let stages = Stages::new(engine, model, &config.limits);
         let hooks = Hooks::new(
             api_key.clone(),
             api_secret.clone(),
@@ -331,8 +349,11 @@ impl Server {
         );
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
         let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
-        let host =
-            Host::start(store, stages, transcripts, storages, hooks, stalls, config.first_participant_timeout_s)?;
+        let limits = config.limits;
+        let places = Places::new(limits.connections_within(limits::open_files()), limits.connections_per_address);
+        let rates = Rates::new(&limits);
+        let first_s = config.first_participant_timeout_s;
+        let host = Host::start(store, stages, transcripts, storages, hooks, stalls, limits, first_s)?;
         host.stages.hand_on(&host)?;
         host.transcripts.start(&host, runtime.handle());
 
@@ -342,12 +363,18 @@ impl Server {
             api_key,
             api_secret,
             hooks_to_private_addresses,
+            places,
+            rates,
+            bodies: api::http::Bodies::default(),
             log,
             probed: tokio::sync::Mutex::default(),
             shutdown,
             sockets,
         });
-        runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins)));
+        runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins), tls));
+        if let Some(certificate) = certificate {
+            runtime.spawn(certificate.watch(app.shutdown.clone()));
+        }
         runtime.spawn(tick(app.clone()));
         if config.sync == Sync::Second {
             runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
@@ -405,27 +432,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
-    }
-}
-
-async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router) {
-    let room = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = app.shutdown.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, router.clone(), permit));
-            }
-            // Of too many open files, for one: it passes.
-            Err(error) => {
-                tracing::error!("cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
     }
 }
 

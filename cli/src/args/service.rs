@@ -19,6 +19,8 @@ Keys of the --config file, each with its default; an environment variable wins o
   model = \"…\"                         # the built-in one
   api_key = \"…\"                       # both, or neither
   api_secret = \"…\"
+  tls_cert = \"…\"                      # PEM files, both or neither; taken anew when they change; none: HTTP
+  tls_key = \"…\"
   public_url = \"http://127.0.0.1:8080\"  # what the URLs of transcripts begin with
   cors_origins = []                     # [\"https://example.org\"]; empty: any
   first_participant_timeout_s = 3600    # how long a session waits for somebody
@@ -42,6 +44,28 @@ Storages beside the data folder, here or by requests, under the clients' names; 
   aws_s3 = { s3_region = \"eu-west-1\", s3_api_key = \"…\", s3_secret = \"…\" }  # s3_custom_endpoint_url
   # gcs_credentials = '{ … }'           # a service account's key
   # azure_blob = { abs_account_name, abs_tenant_id, abs_client_id, abs_client_secret }  # or abs_account_key
+
+What may come, how much of it and how often, with the defaults:
+  [limits]
+  body_bytes = 1048576                  # longest body
+  head_s = 10                           # for a TLS handshake and a head, idle time included
+  body_s = 20                           # for a body
+  write_s = 30                          # a client that reads nothing for so long is closed
+  connections = 16384                   # open at a time; those that say nothing make room for others
+  connections_per_address = 0           # 0: as many as there may be
+  frame_bytes = 524288                  # longest frame of audio
+  messages_per_s = 50                   # of one WebSocket, audio apart
+  calls = 1000000                       # kept
+  participants_per_call = 1000
+  max_tracks = 10000                    # in all; the engine's own capacity is less
+  members_per_call = 1000
+  hooks = 20
+  page = 100                            # calls, members, users in one answer
+  user_requests_per_min = 3000          # of each user
+  server_requests_per_min = 60000       # with a server's token
+  address_requests_per_min = 600        # without a token, or with a bad one, of each address
+  connects_per_min = 300                # WebSockets that a user opens
+  trusted_proxies = []                  # addresses whose X-Forwarded-For tells a client's
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;
 sessions go on with the next server. docs/service.md is the manual.

@@ -40,6 +40,8 @@ pub enum Code {
     TokenSignature = 43,
     /// The connection is not there, or another user's.
     ConnectionId = 46,
+    /// There is no room for one more track. Clients know no such code: it is that of a fault of the server's, with status 503.
+    Full = 65534,
     /// A fault of the server's.
     Internal = 65535,
 }
@@ -60,12 +62,13 @@ impl Code {
             Self::DoesNotExist => 404,
             Self::RateLimit => 429,
             Self::Internal => 500,
+            Self::Full => 503,
         }
     }
 
     fn number(self) -> i32 {
         match self {
-            Self::Internal => -1,
+            Self::Internal | Self::Full => -1,
             code => i32::from(code as u16),
         }
     }

@@ -2,17 +2,18 @@
 //!
 //! In: requests. Out: JSON in the clients' format, whatever happens, within their patience.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -23,21 +24,23 @@ use super::request as this_request;
 use super::route::{Operation, Path};
 use super::socket;
 use super::token::{Token, verify};
+use crate::connections::{Place, Places};
 use crate::host::{Host, now};
+use crate::rates::{self, Rates, Standing};
 
-/// Longest body.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Longest report of a client about itself.
 const MAX_REPORT_BYTES: usize = 64 * 1024;
-/// Of a body that is too long, or that nobody wants, so much is read all the same, within [`BODY_TIME`]: a client that still
-/// writes hears no answer.
+/// Of a body that is too long, or that nobody wants, so much is read all the same, within `limits.body_s`: a client that
+/// still writes hears no answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 /// Deepest nesting of what clients write: it is kept, and told of, within something else, and JSON is read 128 deep at most.
 const MAX_NESTING: usize = 64;
-/// Longest head; of a longer one hyper says 431, without a body.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// A body has come within this.
-const BODY_TIME: Duration = Duration::from_secs(20);
+/// Longest frame of a client that watches: it says who it is, and that it is there.
+const MAX_WATCHER_FRAME_BYTES: usize = 64 * 1024;
+/// What of bodies is beyond this is held for all requests together up to [`MAX_BODIES_KIB`]: so large ones, however many come at
+/// once, take no more, and small ones are always read.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
+const MAX_BODIES_KIB: usize = 256 * 1024;
 /// Clients give up after three seconds.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -47,6 +50,9 @@ pub(crate) struct App {
     pub(crate) api_key: String,
     pub(crate) api_secret: String,
     pub(crate) hooks_to_private_addresses: bool,
+    pub(crate) places: Arc<Places>,
+    pub(crate) rates: Rates,
+    pub(crate) bodies: Bodies,
     /// Where a line a request goes; none in tests.
     pub(crate) log: RequestLog,
     /// Whether it was ready when somebody last asked.
@@ -111,7 +117,13 @@ pub(crate) fn router(app: Arc<App>, origins: &[HeaderValue]) -> axum::Router {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE])
         .allow_headers(names.map(header::HeaderName::from_static))
-        .expose_headers([this_request::HEADER])
+        .expose_headers(
+            rates::HEADERS
+                .into_iter()
+                .map(header::HeaderName::from_static)
+                .chain([header::RETRY_AFTER, this_request::HEADER])
+                .collect::<Vec<_>>(),
+        )
         .max_age(Duration::from_secs(3600));
     let identified = axum::middleware::from_fn(this_request::identified);
     axum::Router::new().fallback(handle).layer(cors).layer(identified).with_state(app)
@@ -130,6 +142,11 @@ pub(crate) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
+    // Every connection has one.
+    let Some(place) = parts.extensions.remove::<Place>() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let address = app.rates.address(place.address(), &parts.headers);
     let path = parts.uri.path().to_string();
     let mut query = query_of(&parts);
     let client = client_of(&parts.headers, &query);
@@ -154,21 +171,30 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let name = operation.as_ref().map_or("unknown", |(operation, _)| operation.name());
     tracing::Span::current().record("operation", name);
     if matches!(operation, Some((Operation::Connect | Operation::Audio, _))) {
-        return upgrade(app, operation, &mut parts, query, client).await;
+        return upgrade(app, operation, &mut parts, query, client, (place, address)).await;
     }
     let (kind, admitted) = admit(&app, operation, &parts, &path, &query);
+    let standing = match &admitted {
+        Ok(Admitted::Caller(token, ..)) => Some(app.rates.ask(token)),
+        Ok(Admitted::Reporter) | Err(_) => app.rates.ask_from(address),
+    };
+    let admitted = standing.as_ref().map_or(Ok(()), Standing::check).and(admitted);
+    // While somebody known is answered, their connection is nobody else's.
+    let _serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve());
+    let limits = app.host.limits();
     let answered = async {
         let most = match &admitted {
             Ok(Admitted::Reporter) => MAX_REPORT_BYTES,
-            Ok(Admitted::Caller(..)) => MAX_BODY_BYTES,
+            Ok(Admitted::Caller(..)) => limits.body_bytes as usize,
             Err(_) => 0,
         };
-        let body = read(body, most).await;
+        let body = read(body, most, Duration::from_secs(limits.body_s.into()), &app.bodies).await;
         let (token, operation, names) = match admitted? {
             Admitted::Reporter => return body.map(|_| (StatusCode::CREATED, json!({}))),
             Admitted::Caller(token, operation, names) => (token, operation, names),
         };
-        let body = object_of(&parts.headers, &body?)?;
+        let kept = body?;
+        let body = object_of(&parts.headers, &kept.bytes)?;
         let call = Call { token, query: std::mem::take(&mut query), body };
         let answer = operations::answer(&app, operation, &names, call);
         let answer = tokio::time::timeout(PATIENCE, answer).await;
@@ -202,7 +228,45 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
         for_browser(&mut body);
     }
     log(&app, name, &client, kind, status);
-    (status, axum::Json(body)).into_response()
+    let mut response = (status, axum::Json(body)).into_response();
+    if let Some(standing) = standing {
+        standing.write(response.headers_mut());
+    }
+    response
+}
+
+/// Room for large bodies.
+pub(crate) struct Bodies(Arc<Semaphore>);
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BODIES_KIB)))
+    }
+}
+
+/// A body, in its room until it is answered.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Kept {
+    fn extend(&mut self, chunk: &[u8], bodies: &Bodies) -> Result<(), ApiError> {
+        let needed = (self.bytes.len() + chunk.len()).saturating_sub(SMALL_BODY_BYTES).div_ceil(1024);
+        let held = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if needed > held {
+            let more = u32::try_from(needed - held).unwrap_or(u32::MAX);
+            let busy = |_| ApiError::new(Code::Full, "the server reads too many large bodies at once: try again");
+            let more = bodies.0.clone().try_acquire_many_owned(more).map_err(busy)?;
+            match &mut self.room {
+                Some(room) => room.merge(more),
+                none => *none = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
 }
 
 /// Who may ask.
@@ -242,27 +306,27 @@ fn admit<'a>(
 }
 
 /// A whole body, of no more than `most` bytes. A longer one is read to its end too.
-async fn read(mut body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let (mut kept, mut total) = (Vec::new(), 0_usize);
+async fn read(mut body: Body, most: usize, within: Duration, bodies: &Bodies) -> Result<Kept, ApiError> {
+    let (mut kept, mut total) = (Kept::default(), 0_usize);
     let reading = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::new(Code::Input, "the body broke off"))?;
             let chunk = frame.into_data().unwrap_or_default();
             total = total.saturating_add(chunk.len());
             if total <= most {
-                kept.extend_from_slice(&chunk);
+                kept.extend(&chunk, bodies)?;
             } else if total > MAX_DISCARDED_BYTES {
                 break;
             }
         }
         Ok(())
     };
-    let late = |_| Err(ApiError::new(Code::Input, format!("the body did not come within {} s", BODY_TIME.as_secs())));
-    tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(late)?;
+    let late = |_| Err(ApiError::new(Code::Input, format!("the body did not come within {} s", within.as_secs())));
+    tokio::time::timeout(within, reading).await.unwrap_or_else(late)?;
     if total > most {
         return Err(ApiError::new(Code::Input, format!("the body is longer than {} KiB", most / 1024)));
     }
-    Ok(kept.into())
+    Ok(kept)
 }
 
 /// What a client says that it is. Browsers cannot set headers of a WebSocket's handshake.
@@ -335,7 +399,7 @@ pub(crate) fn check_nesting(fields: &Map<String, Value>) -> Result<(), ApiError>
 }
 
 /// A body as an object: none at all, and an empty form, are one without fields.
-fn object_of(headers: &HeaderMap, body: &Bytes) -> Result<Map<String, Value>, ApiError> {
+fn object_of(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let input = |why: String| ApiError::new(Code::Input, why);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
@@ -360,6 +424,7 @@ async fn upgrade(
     parts: &mut request::Parts,
     query: Map<String, Value>,
     client: String,
+    (place, address): (Place, IpAddr),
 ) -> Response {
     let Some((operation, names)) = operation else { return plain(StatusCode::NOT_FOUND, "") };
     let refused = |error: &ApiError| (status_of(error), axum::Json(error.body("0ms"))).into_response();
@@ -372,22 +437,24 @@ async fn upgrade(
         }
     };
     if let Err(error) = check_key(&app, &query, &parts.headers) {
+        let error = app.rates.refused(address, error);
         log(&app, operation.name(), &client, "none", status_of(&error));
         return refused(&error);
     }
     // Thousands of them are open at a time, and clients that watch say little.
-    let socket = socket
-        .read_buffer_size(if operation == Operation::Connect { 1024 } else { 4 * 1024 })
-        .write_buffer_size(0)
-        .max_message_size(crate::ingest::audio::MAX_FRAME_BYTES)
-        .max_frame_size(crate::ingest::audio::MAX_FRAME_BYTES);
-    let (sockets, place) = (app.sockets.clone(), parts.extensions.get::<Place>().cloned());
+    let (buffer, longest) = if operation == Operation::Connect {
+        (1024, MAX_WATCHER_FRAME_BYTES)
+    } else {
+        (4 * 1024, app.host.limits().frame_bytes as usize)
+    };
+    let socket = socket.read_buffer_size(buffer).write_buffer_size(0).max_message_size(longest).max_frame_size(longest);
+    let sockets = app.sockets.clone();
     if operation == Operation::Connect {
         let carried = this_request::carrier();
         return socket.on_upgrade(move |socket| {
             sockets.track_future(carried(Box::pin(async move {
-                let _place = place;
-                socket::serve_client(&app, socket, query, client).await;
+                let from = (&place, address);
+                place.hold(socket::serve_client(&app, socket, query, client, from)).await;
             })))
         });
     }
@@ -397,8 +464,8 @@ async fn upgrade(
     let carried = this_request::carrier();
     socket.on_upgrade(move |socket| {
         sockets.track_future(carried(Box::pin(async move {
-            let _place = place;
-            socket::serve_audio(&app, socket, &call_type, &id, &query, &client, authorization).await;
+            let (call, from) = ((&*call_type, &*id), (&place, address));
+            place.hold(socket::serve_audio(&app, socket, call, &query, &client, authorization, from)).await;
         })))
     })
 }
@@ -433,29 +500,26 @@ async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
     }
 }
 
-/// The place of a connection among those that may be open: held by whoever serves it, also behind an upgrade.
-#[derive(Clone)]
-struct Place(#[expect(dead_code, reason = "it counts")] Arc<OwnedSemaphorePermit>);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-/// Serves a connection that was accepted, to its end.
-pub(crate) async fn serve_connection(
-    stream: tokio::net::TcpStream,
-    router: axum::Router,
-    permit: OwnedSemaphorePermit,
-) {
-    use hyper_util::rt::{TokioIo, TokioTimer};
-    use tower::ServiceExt as _;
-    let place = Place(Arc::new(permit));
-    let _open = crate::telemetry::Open::new("http");
-    // Small frames of captions are not held back.
-    let _ = stream.set_nodelay(true);
-    // HTTP/1 alone, whatever else what this is built with can: the bounds are its.
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_buf_size(MAX_HEAD_BYTES);
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(place.clone());
-        router.clone().oneshot(request)
-    });
-    // A client that is gone is no news.
-    let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    #[tokio::test]
+    async fn large_bodies_share_their_room_and_small_ones_need_none() {
+        let bodies = Bodies::default();
+        let of = |kib: usize| Body::from(vec![b' '; kib * 1024]);
+        let read = |kib| read(of(kib), 64 * 1024 * 1024, Duration::from_secs(5), &bodies);
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(read(SMALL_BODY_BYTES / 1024 + MAX_BODIES_KIB / 4 - 16).await.unwrap());
+        }
+        held.push(read(SMALL_BODY_BYTES / 1024 + 64).await.unwrap());
+        let error = read(SMALL_BODY_BYTES / 1024 + 1).await.err().unwrap();
+        assert_eq!((error.code, error.code.status()), (Code::Full, 503));
+        held.push(read(SMALL_BODY_BYTES / 1024).await.unwrap());
+        held.pop();
+        held.pop();
+        read(SMALL_BODY_BYTES / 1024 + 64).await.unwrap();
+    }
 }

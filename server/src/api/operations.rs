@@ -28,8 +28,8 @@ use call_types::call_types;
 use storages::{known_storage, storages};
 use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
 
-/// Calls, members or users in one page, where nothing else is asked for, and at most.
-const PAGE: (u32, u32) = (25, 100);
+/// Calls, members or users in one page, where nothing else is asked for.
+const PAGE: u32 = 25;
 /// A page begins no further on than this.
 const MAX_OFFSET: u32 = 1_000_000;
 /// Calls looked at for one request, those that one may not see among them, and at a time: behind them is another page.
@@ -109,6 +109,12 @@ fn members(fields: &Map<String, Value>, name: &str) -> Result<Vec<(String, Membe
     written.iter().try_for_each(|member| check_user_id(&member.user_id))?;
     let member = |Written { user_id, role, custom }| (user_id, Member { role, custom: custom.unwrap_or_default() });
     Ok(written.into_iter().map(member).collect())
+}
+
+/// Whether a call may have so many members.
+fn check_members(change: &Change<'_>, members: usize) -> Result<(), ApiError> {
+    let most = change.limits().members_per_call;
+    if members <= most as usize { Ok(()) } else { input(format!("{members} members: a call may have {most}")) }
 }
 
 /// Users' ids are the platform's: any text without control characters, of 1 – 255 bytes.
@@ -302,6 +308,7 @@ fn get_or_create(
             starts_at: time(&data, "starts_at")?,
             team: text(&data, "team").map(str::to_string),
         };
+        check_members(change, new.members.len())?;
         let users: Vec<_> =
             new.members.iter().map(|(id, _)| id.clone()).chain(actor.user_id().map(str::to_string)).collect();
         for id in users {
@@ -396,7 +403,10 @@ fn on_call(
         }
         O::UpdateCall => whole(change, &call, &actor)?,
         O::DeleteCall => json!({"call": change.render_call(&call)?}),
-        O::UpdateMembers => json!({"members": change.render_members(&call)}),
+        O::UpdateMembers => {
+            check_members(change, call.members().len())?;
+            json!({"members": change.render_members(&call)})
+        }
         _ => json!({}),
     })
 }
@@ -501,14 +511,15 @@ fn caption(change: &Change<'_>, body: &Map<String, Value>) -> Result<Caption, Ap
 }
 
 /// A page: how many are wanted, and behind how many.
-fn page(body: &Map<String, Value>) -> Result<(u32, u32), ApiError> {
+fn page(change: &Change<'_>, body: &Map<String, Value>) -> Result<(u32, u32), ApiError> {
+    let most = change.limits().page;
     let limit = match body.get("limit").filter(|limit| !limit.is_null()) {
-        None => PAGE.0,
+        None => PAGE.min(most),
         Some(limit) => {
-            match limit.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit <= PAGE.1) {
-                Some(0) => PAGE.0,
+            match limit.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit <= most) {
+                Some(0) => PAGE.min(most),
                 Some(limit) => limit,
-                None => return input(format!("limit is {limit}: allowed are 1 – {}", PAGE.1)),
+                None => return input(format!("limit is {limit}: allowed are 1 – {most}")),
             }
         }
     };
@@ -547,7 +558,7 @@ fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<St
     let mut body = request.body.clone();
     let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
     let query = Query::new(CALL_FIELDS, &filter, &sorts(&body)?)?;
-    let (limit, offset) = page(&body)?;
+    let (limit, offset) = page(change, &body)?;
     let watching = connection.filter(|_| body.get("watch") == Some(&json!(true)));
     let (mut calls, mut looked_at, mut next) = (Vec::new(), offset, None);
     // All matches are watched, and not one page of them: as far as one request looks.
@@ -591,7 +602,7 @@ fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<St
 fn query_members(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Result<Value, ApiError> {
     let actor = actor(change, &request.token, cid, None);
     let call = change.command(cid, &actor, Command::Read)?;
-    let (limit, offset) = page(&request.body)?;
+    let (limit, offset) = page(change, &request.body)?;
     let mut body = request.body.clone();
     let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
     let mut all = change.render_members(&call);

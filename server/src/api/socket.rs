@@ -2,6 +2,7 @@
 //!
 //! In: handshakes, health checks. Out: events, as the hub hands them out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ use super::render::for_browser;
 use super::route::Operation;
 use super::token::{Token, UserToken};
 use crate::call::Cid;
+use crate::connections::Place;
 use crate::events::{CloseCode, Inbox};
 use crate::host::{new_id, now};
 use crate::ingest::audio::{self, Format};
+use crate::rates::Messages;
 
 /// A client says who it is within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -36,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Longest first frame of a client that watches: what it says of itself is kept, and part of each event about them.
 const MAX_HELLO_BYTES: usize = 16 * 1024;
+/// The close code of who connects, or says something, too often.
+const TOO_MANY: u16 = 4000 + 429;
 
 const NO_TOKEN: &str = "the first frame should be {\"token\": …}, within 5 s";
 
@@ -100,12 +105,20 @@ fn log_greeting(app: &App, operation: Operation, client: &str, refused: Option<&
 }
 
 /// Serves a client that watches, to its end.
-pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: Map<String, Value>, client: String) {
+pub(super) async fn serve_client(
+    app: &Arc<App>,
+    mut socket: WebSocket,
+    query: Map<String, Value>,
+    client: String,
+    (place, address): (&Place, IpAddr),
+) {
     let Some(first) = first_frame(&mut socket).await else {
         return close(&mut socket, 4000, NO_TOKEN).await;
     };
     let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
     let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query)).await.unwrap_or_else(late);
+    let greeted = greeted.map_err(|error| app.rates.refused(address, error));
+    let _serving = greeted.is_ok().then(|| place.serve());
     // A client takes an error for the last word, and this close for a wait.
     let is_passing = greeted.as_ref().is_err_and(|error| error.code == Code::Internal);
     if is_passing || app.shutdown.is_cancelled() {
@@ -115,6 +128,9 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: M
         return close(&mut socket, CloseCode::Restart as u16, "connect again").await;
     }
     log_greeting(app, Operation::Connect, &client, greeted.as_ref().err());
+    if greeted.as_ref().is_err_and(|error| error.code == Code::RateLimit) {
+        return close(&mut socket, TOO_MANY, "too many connections: connect again later").await;
+    }
     // The connection may last for hours, and needs them no more.
     drop((query, client, first));
     let (inbox, me, token) = match greeted {
@@ -132,7 +148,7 @@ pub(super) async fn serve_client(app: &Arc<App>, mut socket: WebSocket, query: M
     });
     for_browser(&mut ok);
     if send(&mut socket, Message::Text(ok.to_string().into())).await {
-        let (code, reason) = watch(&mut socket, inbox, token.expires_at).await;
+        let (code, reason) = watch(&mut socket, inbox, token.expires_at, app.host.limits().messages_per_s).await;
         close(&mut socket, code, reason).await;
     }
     for cid in app.host.hub.disconnect(&connection) {
@@ -153,6 +169,7 @@ async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Resul
     let Token::User(token) = identify(app, &hello.token, text(query, "user_id").or(details.id.as_deref()))? else {
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: connect with a user's"));
     };
+    app.rates.connect(&token.user_id)?;
     let user_id = token.user_id.clone();
     if details.id.as_ref().is_some_and(|id| *id != user_id) {
         return Err(ApiError::new(Code::Authentication, "user_details.id is not the token's"));
@@ -177,8 +194,13 @@ async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Resul
 }
 
 /// Until either side has enough. Gives the code to close with.
-async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Timestamp>) -> (u16, &'static str) {
-    let expires = expiry(expires_at);
+async fn watch(
+    socket: &mut WebSocket,
+    mut inbox: Inbox,
+    expires_at: Option<Timestamp>,
+    messages_per_s: u32,
+) -> (u16, &'static str) {
+    let (expires, mut messages) = (expiry(expires_at), Messages::new(messages_per_s));
     tokio::pin!(expires);
     let mut unanswered = 0;
     loop {
@@ -201,6 +223,7 @@ async fn watch(socket: &mut WebSocket, mut inbox: Inbox, expires_at: Option<Time
             }
             () = &mut expires => return (CloseCode::TokenExpired as u16, "the token has expired"),
             message = socket.recv() => match message {
+                Some(Ok(_)) if messages.are_too_many() => return (TOO_MANY, "too many messages"),
                 Some(Ok(Message::Text(text))) => {
                     unanswered = 0;
                     if is_health_check(&text) {
@@ -246,13 +269,15 @@ fn is_health_check(text: &str) -> bool {
 pub(super) async fn serve_audio(
     app: &Arc<App>,
     mut socket: WebSocket,
-    call_type: &str,
-    id: &str,
+    (call_type, id): (&str, &str),
     query: &Map<String, Value>,
     client: &str,
     authorization: Option<String>,
+    (place, address): (&Place, IpAddr),
 ) {
     let greeted = greet_speaker(app, &mut socket, call_type, id, query, authorization).await;
+    let greeted = greeted.map_err(|error| app.rates.refused(address, error));
+    let _serving = greeted.is_ok().then(|| place.serve());
     log_greeting(app, Operation::Audio, client, greeted.as_ref().err());
     match greeted {
         Ok((cid, token, format)) => {
@@ -292,5 +317,6 @@ async fn greet_speaker(
     let Token::User(token) = identify(app, &token, text(query, "user_id"))? else {
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: speak with a user's"));
     };
+    app.rates.connect(&token.user_id)?;
     Ok((cid, token, Format::parse(|name| text(query, name).map(str::to_string))?))
 }

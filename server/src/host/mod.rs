@@ -6,6 +6,7 @@
 //! commit: so events and effects come in the order of the commits, and nobody is told of what is not on disk.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,7 @@ use crate::call::{
 use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
 use crate::ingest::Stages;
+use crate::limits::Limits;
 use crate::storage::{StorageConfig, Storages};
 use crate::store::{Gone, Outgoing, Store, StoreError, StoredTranscript, Writer};
 use crate::telemetry;
@@ -67,6 +69,9 @@ pub struct Host {
     pub(crate) unwritten: Unwritten,
     stalls: Stalls,
     in_session: Mutex<HashSet<Cid>>,
+    limits: Limits,
+    /// Calls that are there, as of the last commit.
+    calls: AtomicI64,
     /// Seconds that a session waits for its first participant.
     pub(crate) first_participant_s: u32,
 }
@@ -91,6 +96,8 @@ struct Outcome {
     finished: bool,
     /// Events, and the hooks that want them.
     events: Vec<(Arc<Outgoing>, Vec<String>)>,
+    /// How many calls there are more, or fewer.
+    calls: i64,
     /// Which hooks there are.
     configured: Option<Configured>,
 }
@@ -109,6 +116,7 @@ impl Host {
     ///
     /// # Errors
     /// [`StoreError`], or that no thread could be started.
+    #[expect(clippy::too_many_arguments, reason = "all of it is made before")]
     pub(crate) fn start(
         store: Store,
         stages: Stages,
@@ -116,6 +124,7 @@ impl Host {
         storages: Storages,
         hooks: Hooks,
         stalls: Stalls,
+        limits: Limits,
         first_participant_s: u32,
     ) -> Result<Arc<Self>, crate::ServerError> {
         for name in CALL_TYPES {
@@ -125,6 +134,7 @@ impl Host {
         }
         let configured = hooks.configured(&store)?;
         let suspended: Vec<_> = store.calls_in_session()?.iter().map(|call| call.cid().clone()).collect();
+        let calls = AtomicI64::new(store.count_calls()?);
         let writer = Writer::start(store)?;
         let host = Arc::new(Self {
             store: Mutex::new(Some(writer)),
@@ -136,6 +146,8 @@ impl Host {
             unwritten: Unwritten::default(),
             stalls,
             in_session: Mutex::new(suspended.iter().cloned().collect()),
+            limits,
+            calls,
             first_participant_s,
         });
         host.hooks.configure(&host, configured);
@@ -143,6 +155,11 @@ impl Host {
             host.tell(cid, Input::Restarted);
         }
         Ok(host)
+    }
+
+    /// What may come.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Takes no more jobs, and waits for those that are there.
@@ -301,6 +318,7 @@ impl Host {
             drop,
         );
         self.retry();
+        self.stages.look();
         self.look_for_stalls();
     }
 
@@ -316,8 +334,10 @@ impl Host {
             happened,
             finished,
             events,
+            calls,
             configured,
         } = outcome;
+        self.calls.fetch_add(calls, Ordering::Relaxed);
         happened.into_iter().for_each(telemetry::committed_event);
         if !in_session.is_empty() {
             let mut all = self.in_session.lock().unwrap_or_else(PoisonError::into_inner);
@@ -530,8 +550,15 @@ impl<'a> Change<'a> {
             self.with_env(&call_type, |env| call.handle_command(env, actor, command))?;
             return Ok(call);
         }
+        let is_join = matches!(command, Command::Join);
+        let participants = |call: &Call| call.session().map_or(0, |session| session.participants().len());
+        let before = participants(&call);
         self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        if is_join && participants(&call) > before {
+            self.check_room(&call, participants(&call), actor)?;
+        }
         if is_deleted {
+            self.outcome.calls -= 1;
             // Its runs go on to their files by themselves.
             self.store.delete_call(cid)?;
             self.outcome.in_session.push((cid.clone(), false));
@@ -542,10 +569,30 @@ impl<'a> Change<'a> {
         Ok(call)
     }
 
+    /// Whether somebody who is new in a session can be heard.
+    fn check_room(&self, call: &Call, participants: usize, actor: &Actor) -> Result<(), ApiError> {
+        let most = self.limits().participants_per_call as usize;
+        if participants > most {
+            return Err(ApiError::new(Code::Full, format!("the call is full: {most} participants are there")));
+        }
+        self.host.stages.check_room(call.cid(), actor.user_id().unwrap_or_default())
+    }
+
+    /// What may come.
+    pub(crate) fn limits(&self) -> &'a Limits {
+        &self.host.limits
+    }
+
     /// A call that was not there.
     pub(crate) fn create(&mut self, actor: &Actor, cid: &Cid, new: crate::call::NewCall) -> Result<Call, ApiError> {
         let call_type = self.call_type(cid.call_type())?;
+        // Creations in one commit do not see each other: a few more may be let in.
+        let (there, most) = (self.host.calls.load(Ordering::Relaxed), self.limits().calls);
+        if there >= i64::from(most) {
+            return Err(ApiError::new(Code::Input, format!("there are {there} calls, and may be {most}: delete some")));
+        }
         let mut call = self.with_env(&call_type, |env| Call::create(env, actor, cid.clone(), new))?;
+        self.outcome.calls += 1;
         self.drain(&mut call, &call_type)?;
         self.store.put_call(&call)?;
         Ok(call)

@@ -25,9 +25,8 @@ use crate::api::time_of;
 use crate::api::token::UserToken;
 use crate::call::{Cid, Command};
 use crate::host::{Host, now};
+use crate::rates::Messages;
 
-/// Longest audio frame: 2 s of 8 channels at 48 kHz in 32 bits would be 3 MiB; nobody sends more than 100 ms at a time.
-pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// Arrival this much ahead of the count of samples is a pause of the sender's.
 const PAUSE_NANOS: i64 = 500_000_000;
 /// A date that goes back by less is a mistake, as the engine has it: the audio follows what was there.
@@ -279,6 +278,7 @@ async fn hear(
     let mut pace = Pace::new(Instant::now());
     let mut samples = Vec::new();
     let mut unanswered = 0;
+    let mut messages = Messages::new(host.limits().messages_per_s);
     tokio::pin!(ended);
     loop {
         let next = async {
@@ -311,6 +311,11 @@ async fn hear(
             }
         };
         unanswered = 0;
+        // Audio has its own pace.
+        let is_audio = matches!(&message, Some(Ok(Message::Binary(bytes))) if !bytes.is_empty());
+        if !is_audio && messages.are_too_many() {
+            return Ending::new(4429, "too many messages");
+        }
         match message {
             Some(Ok(Message::Binary(bytes))) => {
                 let pushed = match format.encoding {
@@ -366,7 +371,9 @@ async fn hear(
                 }
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::new(1000, ""),
+            // A frame that is too long; nobody hears of a connection that is broken.
+            Some(Err(error)) => return Ending::new(1009, error.to_string()),
+            Some(Ok(Message::Close(_))) | None => return Ending::new(1000, ""),
         }
     }
 }

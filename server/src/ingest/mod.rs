@@ -16,13 +16,17 @@ use cuewire::config::{Config, InterimIntervalMs, Language};
 use cuewire::engine::{Engine, EngineError, EngineEvent, Model, OverloadLevel, Subscription, TrackConfig, TrackId};
 use tokio::sync::oneshot;
 
+use crate::api::error::ApiError;
 use crate::call::settings::Recognition;
 use crate::call::{Caption, Cid, Input};
 use crate::host::{Host, Interim, Missed, new_id};
+use crate::limits::Limits;
 
 pub mod audio;
+mod room;
 
 use audio::Line;
+use room::Room;
 
 /// Decodes of a call's tracks that fail one behind the other before its processes have failed.
 const MOST_FAILURES: u32 = 3;
@@ -34,6 +38,7 @@ pub struct Stages {
     engine: Mutex<Option<Arc<Engine>>>,
     model: Arc<dyn Model>,
     state: Mutex<State>,
+    room: Room,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -101,9 +106,9 @@ pub enum Closed {
 impl Stages {
     /// Over an engine and the model that it was started with.
     #[must_use]
-    pub fn new(engine: Engine, model: Arc<dyn Model>) -> Self {
+    pub fn new(engine: Engine, model: Arc<dyn Model>, limits: &Limits) -> Self {
         let engine = Mutex::new(Some(Arc::new(engine)));
-        Self { engine, model, state: Mutex::default(), thread: Mutex::default() }
+        Self { engine, model, state: Mutex::default(), room: Room::new(limits), thread: Mutex::default() }
     }
 
     /// Starts handing on what the engine says.
@@ -174,6 +179,26 @@ impl Stages {
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
         self.engine().is_some_and(|engine| engine.overload() > OverloadLevel::None)
+    }
+
+    /// Whether there is room for a participant: who has a seat keeps it.
+    ///
+    /// # Errors
+    /// [`Code::Full`](crate::api::error::Code::Full).
+    pub(crate) fn check_room(&self, cid: &Cid, user_id: &str) -> Result<(), ApiError> {
+        let Some(engine) = self.engine() else { return Ok(()) };
+        let state = self.lock();
+        match state.calls.get(cid).is_some_and(|stage| stage.seats.contains_key(user_id)) {
+            true => Ok(()),
+            false => self.room.check(&engine, state.tracks.len()),
+        }
+    }
+
+    /// Looks how much the engine has to do: with each tick.
+    pub(crate) fn look(&self) {
+        if let Some(engine) = self.engine() {
+            self.room.look(&engine, self.lock().tracks.len(), std::time::Instant::now());
+        }
     }
 
     /// How a call is heard from now on.

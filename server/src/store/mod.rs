@@ -312,6 +312,14 @@ impl Store {
         self.execute("DELETE FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()])
     }
 
+    /// How many calls there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_calls(&self) -> Result<i64, StoreError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM calls", params![], |row| row.get(0))?)
+    }
+
     /// Calls whose time has come, the earliest first; at most `most`.
     ///
     /// # Errors

@@ -42,13 +42,18 @@ fn model(decodes: Arc<AtomicU64>) -> Arc<dyn Model> {
     })
 }
 
+/// One that nobody counts.
+pub(crate) fn scripted_model() -> Arc<dyn Model> {
+    model(Arc::default())
+}
+
 pub(crate) struct Service {
     server: Option<Server>,
     model: Arc<dyn Model>,
     pub(crate) folder: tempfile::TempDir,
     /// How often the model was asked.
     pub(crate) decodes: Arc<AtomicU64>,
-    addr: String,
+    pub(crate) addr: String,
     agent: ureq::Agent,
     schemas: Option<Value>,
 }

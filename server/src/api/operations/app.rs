@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{flag, input, page, read, short, texts};
 use crate::api::error::ApiError;
 use crate::api::http::text;
-use crate::app::{AppSettings, Hook, MOST_HOOKS, PLAIN_HOOKS, Queue, Secret, Target, defaults};
+use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
 use crate::hooks::{WITHOUT_SQS, check_url};
 use crate::host::{Change, Host, new_id, now};
@@ -75,8 +75,9 @@ pub(super) fn update_app(
         }
         Some(_) => return input("event_hooks should be a list"),
     }
-    if app.hooks.len() > MOST_HOOKS {
-        return input(format!("{} hooks: allowed are {MOST_HOOKS}", app.hooks.len()));
+    let most = change.limits().hooks as usize;
+    if app.hooks.len() > most {
+        return input(format!("{} hooks: allowed are {most}", app.hooks.len()));
     }
     for hook in &app.hooks {
         let (Target::Webhook { url } | Target::Sqs(Queue { url, .. })) = &hook.target;
@@ -285,7 +286,7 @@ pub(super) fn dead_letters(change: &Change<'_>, query: &Map<String, Value>) -> R
         },
     };
     asked.remove("next");
-    let (limit, _) = page(&asked)?;
+    let (limit, _) = page(change, &asked)?;
     let (count, letters) = change.store.dead_letters(before, limit)?;
     let next = (letters.len() == limit as usize).then(|| letters.last().map(|(number, _)| number.to_string()));
     let letters: Vec<_> = letters

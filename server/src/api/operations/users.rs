@@ -116,7 +116,7 @@ pub(super) fn update_users(
 pub(super) fn query_users(change: &mut Change<'_>, mut payload: Map<String, Value>) -> Result<Value, ApiError> {
     let filter = object(&mut payload, "filter_conditions")?.unwrap_or_default();
     let query = Query::new(USER_FIELDS, &filter, &sorts(&payload)?)?;
-    let (limit, offset) = page(&payload)?;
+    let (limit, offset) = page(change, &payload)?;
     let offset = match payload.get("offset").filter(|offset| !offset.is_null()) {
         None => offset,
         Some(said) => match said.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= MAX_OFFSET) {

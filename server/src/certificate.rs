@@ -1,0 +1,182 @@
+//! TLS for what comes in.
+//!
+//! In: two PEM files, a certificate with its chain and its key. Out: what connections are accepted with, from those files as they
+//! are now: when they change, new connections get the new pair, and nothing happens to those that are open.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// How often the files are looked at.
+const LOOKED_EVERY: Duration = Duration::from_secs(2);
+/// Longest file that is read.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The two files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The server's certificate first, then those that lead to its root.
+    pub cert: PathBuf,
+    /// Its key: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+/// When a file was changed, and how long it is.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl Certificate {
+    /// Whether connections can be accepted with it.
+    ///
+    /// # Errors
+    /// Names the file, and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        self.load().map(drop)
+    }
+
+    fn load(&self) -> Result<CertifiedKey, String> {
+        let Self { cert, key } = self;
+        let named = |path: &Path, why: String| format!("{}: {why}", path.display());
+        let pem = read(cert)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let chain = chain.map_err(|error| named(cert, format!("it is no PEM: {error}")))?;
+        if chain.is_empty() {
+            return Err(named(cert, "no certificate is in it: PEM is expected, BEGIN CERTIFICATE".into()));
+        }
+        let secret = PrivateKeyDer::from_pem_slice(&read(key)?);
+        let secret = secret.map_err(|error| named(key, format!("no private key in PEM is in it: {error}")))?;
+        let provider = rustls::crypto::ring::default_provider();
+        let key_of = provider.key_provider.load_private_key(secret.clone_key());
+        key_of.map_err(|error| named(key, format!("it is no key that can be used: {error}")))?;
+        CertifiedKey::from_der(chain, secret, &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => named(key, format!("it is not the key of {}", cert.display())),
+            error => named(cert, error.to_string()),
+        })
+    }
+
+    fn stamps(&self) -> [Stamp; 2] {
+        [&self.cert, &self.key].map(|path| {
+            let data = fs::metadata(path).ok()?;
+            Some((data.modified().ok()?, data.len()))
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let named = |why: String| format!("{}: {why}", path.display());
+    let length = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(named(format!("it has {length} bytes: allowed are {MAX_FILE_BYTES}")));
+    }
+    fs::read(path).map_err(|error| named(error.to_string()))
+}
+
+/// The pair that is in use.
+#[derive(Debug)]
+pub(crate) struct Current {
+    certificate: Certificate,
+    stamps: [Stamp; 2],
+    pair: Arc<Pair>,
+}
+
+#[derive(Debug)]
+struct Pair(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Pair {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Current {
+    /// # Errors
+    /// Names the file, and what is wrong with it.
+    pub(crate) fn load(certificate: Certificate) -> Result<Self, String> {
+        let stamps = certificate.stamps();
+        let pair = Arc::new(Pair(RwLock::new(Arc::new(certificate.load()?))));
+        Ok(Self { certificate, stamps, pair })
+    }
+
+    /// HTTP/1.1 only: WebSockets are upgrades of it.
+    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, rustls::Error> {
+        let provider: Arc<CryptoProvider> = rustls::crypto::ring::default_provider().into();
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(self.pair.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config).into())
+    }
+
+    /// Takes the files as they are now, if they have changed. Of a pair that makes no sense the old one is kept.
+    fn look(&mut self) {
+        let stamps = self.certificate.stamps();
+        if stamps == self.stamps {
+            return;
+        }
+        // Before they are read: what is written meanwhile is another change.
+        self.stamps = stamps;
+        match self.certificate.load() {
+            Ok(pair) => {
+                *self.pair.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                tracing::warn!("{}: new connections get the new certificate", self.certificate.cert.display());
+            }
+            Err(why) => tracing::error!("the certificate is not changed: {why}"),
+        }
+    }
+
+    /// Looks at the files again and again.
+    pub(crate) async fn watch(mut self, shutdown: CancellationToken) {
+        while tokio::time::timeout(LOOKED_EVERY, shutdown.cancelled()).await.is_err() {
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look();
+                self
+            });
+            let Ok(back) = looked.await else { return };
+            self = back;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn files_that_make_no_sense_are_named_with_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let pairs = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".into()]).unwrap());
+        for (i, pair) in pairs.iter().enumerate() {
+            fs::write(path(&format!("cert{i}")), pair.cert.pem()).unwrap();
+            fs::write(path(&format!("key{i}")), pair.signing_key.serialize_pem()).unwrap();
+        }
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("torn"), &pairs[0].cert.pem()[..200]).unwrap();
+        fs::write(path("rubbish"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        fs::File::create(path("long")).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        let check = |cert: &str, key: &str| Certificate { cert: path(cert), key: path(key) }.check();
+        check("cert0", "key0").unwrap();
+        for (cert, key, whose, why) in [
+            ("none", "key0", "none", "No such file"),
+            ("cert0", "none", "none", "No such file"),
+            ("empty", "key0", "empty", "no certificate"),
+            ("torn", "key0", "torn", "PEM"),
+            ("rubbish", "key0", "rubbish", ""),
+            ("cert0", "cert0", "cert0", "no private key"),
+            ("cert0", "key1", "key1", "it is not the key of"),
+            ("long", "key0", "long", "allowed are"),
+        ] {
+            let error = check(cert, key).unwrap_err();
+            let named = format!("{}: ", path(whose).display());
+            assert!(error.starts_with(&named) && error.contains(why), "{cert}, {key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Connections: who has a place, and who gives theirs up.
+//!
+//! In: streams, in TLS or not. Out: requests for the router, each with its connection's [`Place`].
+//!
+//! There are so many places (`limits.connections`). A connection *serves* while a request of somebody known is answered, and from
+//! when a WebSocket's token was checked; all else is *waiting*: for a handshake, a head, a first frame, the body of somebody
+//! unknown. Where all places are taken, the next connection gets that of the one which has waited for longest. So those that say
+//! nothing, however many, keep nobody out: whoever asks before as many others have come is served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::api::http::App;
+
+/// Longest head; of a longer one hyper says 431, without a body.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// One that gives its place up does so at once; one that serves is asked for again after this.
+const RETRY: Duration = Duration::from_millis(10);
+const GIVEN_UP: &str = "cuewire_connections_given_up_total";
+
+/// All places.
+pub(crate) struct Places {
+    room: Arc<Semaphore>,
+    /// 0: as many as there may be.
+    per_address: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    numbers: u64,
+    /// Those that wait, in the order in which they began to.
+    waiting: BTreeMap<u64, CancellationToken>,
+    addresses: HashMap<IpAddr, u32>,
+}
+
+/// A connection's place, held by whoever serves it, also behind an upgrade.
+#[derive(Clone)]
+pub(crate) struct Place(Arc<Taken>);
+
+struct Taken {
+    places: Arc<Places>,
+    address: IpAddr,
+    is_counted: bool,
+    given_up: CancellationToken,
+    /// Under which it waits, or waited last.
+    number: AtomicU64,
+    has_asked: AtomicBool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// While it is there, the place is not given up.
+pub(crate) struct Serving(Place);
+
+impl Places {
+    pub(crate) fn new(connections: u32, per_address: u32) -> Arc<Self> {
+        metrics::describe_counter!(
+            GIVEN_UP,
+            "Connections that were closed as they waited when others came, and all places were taken"
+        );
+        let room = Arc::new(Semaphore::new(connections as usize));
+        Arc::new(Self { room, per_address, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, once there is one; `None` where the address has as many as it may have.
+    async fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Place> {
+        let is_counted = self.per_address > 0 && !is_proxy;
+        if is_counted {
+            let mut state = self.lock();
+            let count = state.addresses.entry(address).or_default();
+            if *count >= self.per_address {
+                return None;
+            }
+            *count += 1;
+        }
+        let permit = loop {
+            if let Ok(permit) = self.room.clone().try_acquire_owned() {
+                break permit;
+            }
+            let longest = self.lock().waiting.pop_first();
+            if let Some((_, given_up)) = longest {
+                given_up.cancel();
+                metrics::counter!(GIVEN_UP).increment(1);
+            }
+            if let Ok(Ok(permit)) = tokio::time::timeout(RETRY, self.room.clone().acquire_owned()).await {
+                break permit;
+            }
+        };
+        let place = Place(Arc::new(Taken {
+            places: self.clone(),
+            address,
+            is_counted,
+            given_up: CancellationToken::new(),
+            number: AtomicU64::new(0),
+            has_asked: AtomicBool::new(false),
+            _permit: permit,
+        }));
+        place.wait();
+        Some(place)
+    }
+}
+
+impl Place {
+    /// Who has connected.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
+    /// From now on it serves.
+    pub(crate) fn serve(&self) -> Serving {
+        self.0.places.lock().waiting.remove(&self.0.number.load(Ordering::Relaxed));
+        Serving(self.clone())
+    }
+
+    fn wait(&self) {
+        let mut state = self.0.places.lock();
+        state.numbers += 1;
+        self.0.number.store(state.numbers, Ordering::Relaxed);
+        let number = state.numbers;
+        state.waiting.insert(number, self.0.given_up.clone());
+    }
+
+    /// Does something until it is done, or the place is to be given up.
+    pub(crate) async fn hold(&self, work: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = self.0.given_up.cancelled() => {}
+            () = work => {}
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut state = self.places.lock();
+        state.waiting.remove(&self.number.load(Ordering::Relaxed));
+        if self.is_counted {
+            match state.addresses.get_mut(&self.address) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(state.addresses.remove(&self.address)),
+            }
+        }
+    }
+}
+
+/// Takes connections until the server shuts down.
+pub(crate) async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router, tls: Option<TlsAcceptor>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = app.shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let address = peer.ip();
+                if let Some(place) = app.places.take(address, app.rates.is_proxy(address)).await {
+                    tokio::spawn(serve(stream, place, app.clone(), router.clone(), tls.clone()));
+                }
+            }
+            // Of too many open files, for one: it passes.
+            Err(error) => {
+                tracing::error!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection to its end.
+async fn serve(stream: TcpStream, place: Place, app: Arc<App>, router: axum::Router, tls: Option<TlsAcceptor>) {
+    let _open = crate::telemetry::Open::new("http");
+    let limits = app.host.limits();
+    let (head, write) = (Duration::from_secs(limits.head_s.into()), Duration::from_secs(limits.write_s.into()));
+    // Small frames of captions are not held back.
+    let _ = stream.set_nodelay(true);
+    // What is written waits in buffers of a few hundred KiB at most; where none of it is taken for long, all of it is dropped.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write));
+    let stream = Box::pin(stream);
+    let served = async {
+        match tls {
+            None => serve_http(stream, &place, router, head).await,
+            Some(tls) => {
+                // A client that speaks something else is no news.
+                if let Ok(stream) = tls.accept(stream).await {
+                    serve_http(Box::pin(stream), &place, router, head).await;
+                }
+            }
+        }
+    };
+    let silent = async {
+        tokio::time::sleep(head).await;
+        if place.0.has_asked.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    let served = async {
+        tokio::select! {
+            () = served => {}
+            () = silent => {}
+        }
+    };
+    place.hold(served).await;
+}
+
+async fn serve_http<S>(stream: Pin<Box<S>>, place: &Place, router: axum::Router, head: Duration)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(MAX_HEAD_BYTES);
+    let service = hyper::service::service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+        place.0.has_asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(place.clone());
+        router.clone().oneshot(request)
+    });
+    // A client that is gone is no news.
+    let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    async fn take(places: &Arc<Places>) -> Place {
+        places.take(HERE, false).await.unwrap()
+    }
+
+    fn is_given_up(place: &Place) -> bool {
+        place.0.given_up.is_cancelled()
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_for_longest_gives_their_place_up_and_who_serves_does_not() {
+        let places = Places::new(3, 0);
+        let (serving, second, third) = (take(&places).await, take(&places).await, take(&places).await);
+        let serves = serving.serve();
+        let fourth = tokio::spawn({
+            let places = places.clone();
+            async move { take(&places).await }
+        });
+        second.hold(std::future::pending()).await;
+        assert!(is_given_up(&second) && !is_given_up(&third) && !is_given_up(&serving));
+        drop(second);
+        let fourth = fourth.await.unwrap();
+        // Who has served waits behind the others.
+        drop(serves);
+        let fifth = tokio::spawn({
+            let places = places.clone();
+            async move { take(&places).await }
+        });
+        third.hold(std::future::pending()).await;
+        assert!(!is_given_up(&serving) && !is_given_up(&fourth));
+        drop(third);
+        fifth.await.unwrap();
+        drop((serving, fourth));
+        assert!(places.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn where_all_serve_the_next_one_waits() {
+        let places = Places::new(1, 0);
+        let only = take(&places).await;
+        let serves = only.serve();
+        let next = tokio::time::timeout(Duration::from_millis(50), places.take(HERE, false)).await;
+        assert!(next.is_err() && !is_given_up(&only));
+        drop((serves, only));
+        take(&places).await;
+    }
+
+    #[tokio::test]
+    async fn an_address_has_as_many_as_it_may_have_unless_it_is_a_proxys() {
+        let places = Places::new(8, 2);
+        let both = (take(&places).await, take(&places).await);
+        assert!(places.take(HERE, false).await.is_none());
+        assert!(places.take(HERE, true).await.is_some());
+        assert!(places.take("203.0.113.1".parse().unwrap(), false).await.is_some());
+        drop(both);
+        take(&places).await;
+        assert!(places.lock().addresses.is_empty());
+    }
+}
