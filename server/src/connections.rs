@@ -123,10 +123,10 @@ impl Place {
         self.0.address
     }
 
-    /// From now on it serves.
-    pub(crate) fn serve(&self) -> Serving {
-        self.0.places.lock().waiting.remove(&self.0.number.load(Ordering::Relaxed));
-        Serving(self.clone())
+    /// From now on it serves; `None` where it was given up.
+    pub(crate) fn serve(&self) -> Option<Serving> {
+        let waited = self.0.places.lock().waiting.remove(&self.0.number.load(Ordering::Relaxed));
+        waited.map(|_| Serving(self.clone()))
     }
 
     fn wait(&self) {
@@ -200,16 +200,15 @@ async fn serve(stream: TcpStream, place: Place, app: Arc<App>, router: axum::Rou
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write));
     let stream = Box::pin(stream);
-    let served = async {
-        match tls {
-            None => serve_http(stream, &place, router, head).await,
-            Some(tls) => {
-                // A client that speaks something else is no news.
-                if let Ok(stream) = tls.accept(stream).await {
-                    serve_http(Box::pin(stream), &place, router, head).await;
-                }
+    // Thousands of them wait: none holds room for what the other kind needs.
+    let served: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match &tls {
+        None => Box::pin(serve_http(stream, &place, router, head)),
+        Some(tls) => Box::pin(async {
+            // A client that speaks something else is no news.
+            if let Ok(stream) = tls.accept(stream).await {
+                serve_http(Box::pin(stream), &place, router, head).await;
             }
-        }
+        }),
     };
     let silent = async {
         tokio::time::sleep(head).await;
@@ -260,13 +259,13 @@ mod tests {
     async fn who_has_waited_for_longest_gives_their_place_up_and_who_serves_does_not() {
         let places = Places::new(3, 0);
         let (serving, second, third) = (take(&places).await, take(&places).await, take(&places).await);
-        let serves = serving.serve();
+        let serves = serving.serve().unwrap();
         let fourth = tokio::spawn({
             let places = places.clone();
             async move { take(&places).await }
         });
         second.hold(std::future::pending()).await;
-        assert!(is_given_up(&second) && !is_given_up(&third) && !is_given_up(&serving));
+        assert!(is_given_up(&second) && second.serve().is_none() && !is_given_up(&third) && !is_given_up(&serving));
         drop(second);
         let fourth = fourth.await.unwrap();
         // Who has served waits behind the others.
@@ -287,7 +286,7 @@ mod tests {
     async fn where_all_serve_the_next_one_waits() {
         let places = Places::new(1, 0);
         let only = take(&places).await;
-        let serves = only.serve();
+        let serves = only.serve().unwrap();
         let next = tokio::time::timeout(Duration::from_millis(50), places.take(HERE, false)).await;
         assert!(next.is_err() && !is_given_up(&only));
         drop((serves, only));

@@ -180,7 +180,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let admitted = standing.as_ref().map_or(Ok(()), Standing::check).and(admitted);
     // While somebody known is answered, their connection is nobody else's.
-    let _serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve());
+    let _serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve()).flatten();
     let limits = app.host.limits();
     let answered = async {
         let most = match &admitted {

@@ -118,9 +118,9 @@ pub(super) async fn serve_client(
     let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
     let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query)).await.unwrap_or_else(late);
     let greeted = greeted.map_err(|error| app.rates.refused(address, error));
-    let _serving = greeted.is_ok().then(|| place.serve());
+    let serving = greeted.is_ok().then(|| place.serve()).flatten();
     // A client takes an error for the last word, and this close for a wait.
-    let is_passing = greeted.as_ref().is_err_and(|error| error.code == Code::Internal);
+    let is_passing = greeted.as_ref().map_or_else(|error| error.code == Code::Internal, |_| serving.is_none());
     if is_passing || app.shutdown.is_cancelled() {
         if let Ok((inbox, ..)) = greeted {
             app.host.hub.disconnect(&inbox.connection);
@@ -277,9 +277,11 @@ pub(super) async fn serve_audio(
 ) {
     let greeted = greet_speaker(app, &mut socket, call_type, id, query, authorization).await;
     let greeted = greeted.map_err(|error| app.rates.refused(address, error));
-    let _serving = greeted.is_ok().then(|| place.serve());
+    let serving = greeted.is_ok().then(|| place.serve()).flatten();
     log_greeting(app, Operation::Audio, client, greeted.as_ref().err());
     match greeted {
+        // Others came meanwhile, and all places were taken.
+        Ok(_) if serving.is_none() => close(&mut socket, CloseCode::Restart as u16, "connect again").await,
         Ok((cid, token, format)) => {
             let _open = crate::telemetry::Open::new("audio");
             let expires = expiry(token.expires_at);
