@@ -38,6 +38,9 @@ pub struct Limits {
     /// Tracks in all: participants who are there, or have left a session that goes on; 1 – 1 000 000, default 10 000. What the
     /// engine can caption is less, and found out while it runs.
     pub max_tracks: u32,
+    /// Whether somebody new is refused where the engine cannot caption one more in time; default yes. Else all get less: the
+    /// engine does without interims, and then without more.
+    pub refuse_overload: bool,
     /// Members of one call; 1 – 100 000, default 1000.
     pub members_per_call: u32,
     /// Hooks in all; 1 – 100, default 20.
@@ -71,6 +74,7 @@ impl Default for Limits {
             calls: 1_000_000,
             participants_per_call: 1000,
             max_tracks: 10_000,
+            refuse_overload: true,
             members_per_call: 1000,
             hooks: 20,
             page: 100,

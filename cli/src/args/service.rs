@@ -58,6 +58,7 @@ What may come, how much of it and how often, with the defaults:
   calls = 1000000                       # kept
   participants_per_call = 1000
   max_tracks = 10000                    # in all; the engine's own capacity is less
+  refuse_overload = true                # whether that refuses who is new; else all get less
   members_per_call = 1000
   hooks = 20
   page = 100                            # calls, members, users in one answer

@@ -17,12 +17,13 @@ use crate::limits::Limits;
 /// What tracks cost is believed when there were some for so long,
 const MEASURED: Duration = Duration::from_secs(10);
 /// and overload when it has lasted for so long.
-const OVERLOADED: Duration = Duration::from_secs(2);
+const OVERLOADED: Duration = Duration::from_secs(5);
 const FULL: &str = "cuewire_full";
 const REFUSED: &str = "cuewire_tracks_refused_total";
 
 pub(super) struct Room {
     max_tracks: usize,
+    refuse_overload: bool,
     known: Mutex<Known>,
 }
 
@@ -40,7 +41,8 @@ impl Room {
         metrics::describe_gauge!(FULL, "1 where no new track is let in, else 0");
         metrics::describe_counter!(REFUSED, "Tracks that were not let in because the server was full");
         metrics::counter!(REFUSED).increment(0);
-        Self { max_tracks: limits.max_tracks as usize, known: Mutex::default() }
+        let Limits { max_tracks, refuse_overload, .. } = *limits;
+        Self { max_tracks: max_tracks as usize, refuse_overload, known: Mutex::default() }
     }
 
     /// Looks at the engine: with each tick.
@@ -68,6 +70,7 @@ impl Room {
         match tracks {
             0 => None,
             _ if tracks >= self.max_tracks => Some(format!("it has {tracks} tracks, and may have {}", self.max_tracks)),
+            _ if !self.refuse_overload => None,
             _ if lasts >= OVERLOADED => Some(format!("its {tracks} tracks are more than it can caption in time")),
             _ if known.measured >= MEASURED && capacity == Some(0) => {
                 Some(format!("it captions {tracks} tracks, and could not one more in time"))
@@ -101,15 +104,18 @@ mod tests {
         known.look(false, 2, at(0));
         known.look(true, 2, at(1));
         assert!(!is_full(&known, Some(0), 2, 2), "neither has lasted");
-        known.look(true, 2, at(3));
-        assert!(is_full(&known, Some(9), 2, 3) && is_full(&known, None, 1, 3));
-        assert!(!is_full(&known, Some(0), 0, 3), "where nobody is");
-        known.look(false, 2, at(4));
-        assert!(!is_full(&known, Some(0), 2, 4));
+        known.look(true, 2, at(5));
+        assert!(is_full(&known, Some(9), 2, 6) && is_full(&known, None, 1, 6));
+        assert!(!is_full(&known, Some(0), 0, 6), "where nobody is");
+        let patient = Room::new(&Limits { refuse_overload: false, max_tracks: 5, ..Limits::default() });
+        assert!(patient.why_full(&known, Some(0), 2, at(6)).is_none(), "by the setting");
+        assert!(patient.why_full(&known, None, 5, at(6)).is_some());
+        known.look(false, 2, at(7));
+        assert!(!is_full(&known, Some(0), 2, 7));
         known.look(false, 0, at(60));
         assert!(!is_full(&known, Some(0), 2, 60), "nothing was measured meanwhile");
-        known.look(false, 2, at(66));
-        assert!(is_full(&known, Some(0), 2, 66) && !is_full(&known, Some(1), 2, 66) && !is_full(&known, None, 2, 66));
-        assert!(is_full(&known, Some(9), 5, 66) && !is_full(&known, Some(9), 4, 66), "by the setting");
+        known.look(false, 2, at(63));
+        assert!(is_full(&known, Some(0), 2, 63) && !is_full(&known, Some(1), 2, 63) && !is_full(&known, None, 2, 63));
+        assert!(is_full(&known, Some(9), 5, 63) && !is_full(&known, Some(9), 4, 63), "by the setting");
     }
 }

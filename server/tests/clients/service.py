@@ -60,7 +60,8 @@ class Server:
         self.log = folder / "server.log"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cuewire.toml").touch(mode=0o600)
-        (folder / "cuewire.toml").write_text(config)
+        # What a busy machine cannot caption in time comes late here, and not at all where a script says so.
+        (folder / "cuewire.toml").write_text(config if "[limits]" in config else f"limits.refuse_overload = false\n{config}")
 
     @property
     def env(self):
