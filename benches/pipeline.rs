@@ -16,7 +16,7 @@ use cuewire::asr::whisper::mel::LogMel;
 use cuewire::asr::{DecodeJob, Hypothesis, ScriptedDecoder};
 use cuewire::audio::Resampler;
 use cuewire::audio::file::AudioFile;
-use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
+use cuewire::audio::rtp::{ReorderWindow, RtpFormat, RtpPacket, RtpReceiver};
 use cuewire::config::{Config, SpeechSegmentConfig, VadMode};
 use cuewire::engine::{Engine, EngineConfig, Idle, TrackConfig};
 use cuewire::segment::Segmenter;
@@ -166,11 +166,11 @@ fn receiver(criterion: &mut Criterion) {
             buffer[..bytes].to_vec()
         };
         let payloads: Vec<Vec<u8>> = speech.chunks_exact(320).map(&mut encode).collect();
-        let mut receiver = OpusReceiver::new(ReorderWindow::default()).expect("a valid window");
+        let mut receiver = RtpReceiver::new(RtpFormat::OPUS, ReorderWindow::default()).expect("a valid window");
         let mut count = 0_u32;
         group.bench_function(format!("a packet at {} kbit/s", bitrate_bps / 1000), |bencher| {
             bencher.iter(|| {
-                let packet = OpusPacket {
+                let packet = RtpPacket {
                     at: Timestamp::from_nanos(i64::from(count) * 20_000_000),
                     ssrc: 1,
                     sequence: count as u16,

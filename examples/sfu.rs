@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cuewire::asr::whisper::WhisperModel;
-use cuewire::audio::rtp::OpusPacket;
+use cuewire::audio::rtp::RtpPacket;
 use cuewire::engine::{AudioSender, Engine, EngineConfig, EngineEvent, Subscription, TrackConfig};
 use cuewire::{CaptionEvent, Timestamp};
 use symphonia::core::codecs::CodecParameters;
@@ -100,7 +100,7 @@ impl Stream {
         // A real server has the timestamp from the header; it counts at 48 kHz and begins anywhere.
         let timestamp = (self.sent(packet).as_micros() * 48 / 1000) as u32;
         let at = Timestamp::from_nanos(i64::try_from(arrived.as_nanos())?);
-        self.sender.push_opus(OpusPacket { at, ssrc: self.ssrc, sequence, timestamp, payload: &packet.data })?;
+        self.sender.push_opus(RtpPacket { at, ssrc: self.ssrc, sequence, timestamp, payload: &packet.data })?;
         Ok(())
     }
 }

@@ -22,7 +22,7 @@
 //!
 //! let (mut alice, track) = engine.add_track(TrackConfig::new("alice"))?; // when she joins
 //! # let (now, samples) = (Timestamp::EPOCH, [0i16; 960]);
-//! alice.push(now, Pcm::mono(48_000, &samples[..])?)?; // wait-free; Opus packets: `push_opus`
+//! alice.push(now, Pcm::mono(48_000, &samples[..])?)?; // wait-free; RTP: `push_rtp`
 //! drop(alice); // when she leaves
 //!
 //! # engine.shutdown(Duration::from_secs(2));
@@ -113,7 +113,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `whisper` | yes | `asr::whisper`: Whisper on the CPU, from Hugging Face, CTranslate2, GGUF and ggml models |
-//! | `opus` | with `files` | `audio::rtp`: RTP streams of Opus to PCM with its time; `audio::opus`: the decoder alone |
+//! | `opus` | with `files` | `audio::rtp`: RTP streams of Opus, G.711 and L16 to PCM with its time; `audio::opus`: the decoder alone |
 //! | `files` | yes | `audio::file`: recordings to PCM |
 //! | `engine` | yes | `engine`: many tracks on threads; the only threads there are |
 //! | `metrics` | no | what the engine does, for the host's recorder of the `metrics` facade |

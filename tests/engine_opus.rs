@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
-use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, OpusPacket, OpusReceiver, ReorderWindow};
+use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, ReorderWindow, RtpFormat, RtpPacket, RtpReceiver};
 use cuewire::caption::{CaptionEvent, GapReason};
 use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, PushError, TrackConfig, TrackReport};
 use cuewire::session::{Accounting, Input, Session};
@@ -25,10 +25,10 @@ struct Packet {
 }
 
 impl Packet {
-    fn opus(&self) -> OpusPacket<'_> {
+    fn opus(&self) -> RtpPacket<'_> {
         // The RTP timestamp wraps around within the sound, as the sequence number does.
         let timestamp = (u32::MAX - 96_000).wrapping_add(self.place as u32 * 960);
-        OpusPacket { at: at_ms(self.place * 20), ssrc: 7, sequence: self.sequence, timestamp, payload: &self.payload }
+        RtpPacket { at: at_ms(self.place * 20), ssrc: 7, sequence: self.sequence, timestamp, payload: &self.payload }
     }
 }
 
@@ -60,7 +60,7 @@ fn config() -> TrackConfig {
 
 /// What a session says to them, driven by hand.
 fn by_hand(packets: &[Packet]) -> (Vec<CaptionEvent>, Accounting) {
-    let mut receiver = OpusReceiver::new(ReorderWindow::default()).unwrap();
+    let mut receiver = RtpReceiver::new(RtpFormat::OPUS, ReorderWindow::default()).unwrap();
     let mut session = Session::new("alice", config().config);
     let mut decoder = ScriptedDecoder::new(says_what_it_hears);
     let mut events = Vec::new();
@@ -87,7 +87,7 @@ fn by_engine(packets: &[Packet], mute: impl Fn(&Packet) -> bool) -> (Vec<Caption
     let (mut sender, track) = engine.add_track(config()).unwrap();
     let long = vec![0; MAX_PAYLOAD_BYTES + 1];
     let bytes = long.len();
-    let refused = sender.push_opus(OpusPacket { payload: &long, ..packets[0].opus() });
+    let refused = sender.push_opus(RtpPacket { payload: &long, ..packets[0].opus() });
     assert_eq!(refused, Err(PushError::PayloadTooLong { bytes }));
     for packet in packets {
         engine.mute(track, mute(packet)).unwrap();

@@ -56,7 +56,7 @@ fn three_million_pushes_from_four_threads_allocate_nothing() {
 #[cfg(feature = "opus")]
 #[test]
 fn nor_do_packets_of_opus() {
-    use cuewire::audio::rtp::OpusPacket;
+    use cuewire::audio::rtp::RtpPacket;
 
     let says = |job: &DecodeJob| Ok(Hypothesis::certain("yes", job));
     let engine = Engine::start(EngineConfig::default(), Arc::new(move |_: &Idle| ScriptedDecoder::new(says))).unwrap();
@@ -70,7 +70,7 @@ fn nor_do_packets_of_opus() {
         }
         let at = Timestamp::from_nanos(i64::from(push) * 20_000_000);
         let packet =
-            OpusPacket { at, ssrc: 1, sequence: push as u16, timestamp: push.wrapping_mul(960), payload: &payload };
+            RtpPacket { at, ssrc: 1, sequence: push as u16, timestamp: push.wrapping_mul(960), payload: &payload };
         let before = COUNT.get();
         let pushed = sender.push_opus(packet);
         assert_eq!(COUNT.get(), before, "packet {push} allocated: {pushed:?}");

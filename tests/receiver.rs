@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use cuewire::Timestamp;
-use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
+use cuewire::audio::rtp::{ReorderWindow, RtpFormat, RtpPacket, RtpReceiver};
 use opus_pure::{Application, OpusEncoder};
 use support::COUNT;
 
@@ -21,7 +21,7 @@ fn packets_in_any_order_allocate_nothing() {
                 buffer[..bytes].to_vec()
             })
             .collect();
-        let mut receiver = OpusReceiver::new(ReorderWindow::default()).unwrap();
+        let mut receiver = RtpReceiver::new(RtpFormat::OPUS, ReorderWindow::default()).unwrap();
         let mut counts = Vec::new();
         for round in 0..3_u32 {
             let before = COUNT.get();
@@ -29,7 +29,7 @@ fn packets_in_any_order_allocate_nothing() {
             // round another stream takes over.
             for index in (0..400_u32).map(|index| if index % 4 == 3 { index - 3 } else { index + 1 }) {
                 let count = round * 400 + index;
-                let packet = OpusPacket {
+                let packet = RtpPacket {
                     at: Timestamp::from_nanos(i64::from(count) * 20_000_000),
                     ssrc: count / 300,
                     sequence: count as u16,
@@ -39,7 +39,7 @@ fn packets_in_any_order_allocate_nothing() {
                 for again in 0..=u32::from(index % 10 == 0) {
                     receiver.handle_packet(packet).unwrap();
                     if index % 50 == 7 {
-                        receiver.handle_packet(OpusPacket { ssrc: 99 + again, ..packet }).unwrap();
+                        receiver.handle_packet(RtpPacket { ssrc: 99 + again, ..packet }).unwrap();
                     }
                     while receiver.poll_output().is_some() {}
                 }

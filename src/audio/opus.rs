@@ -3,6 +3,8 @@
 //! In: whole packets as a container or RTP carries them, and the lengths of those that were lost.
 //! Out: interleaved `f32` at the rate the decoder was made for, at most 120 ms a call.
 
+use std::fmt;
+
 use opus_pure::{OpusDecoder, OpusMSDecoder, OpusMode, packet};
 
 /// Rates a decoder can be made for, in Hz: Opus decodes to any of them, whatever the sender's was.
@@ -65,7 +67,7 @@ pub enum PacketError {
 /// A decoder of one stream of packets. It keeps state from packet to packet: feed them in order, conceal what is lost.
 ///
 /// A frame is one sample of each channel. The output may pass ±1 a little, as lossy codecs do; it is always finite.
-pub trait PacketDecoder: Send {
+pub trait PacketDecoder: Send + fmt::Debug {
     /// Rate of the output, in Hz.
     fn sample_rate(&self) -> u32;
 

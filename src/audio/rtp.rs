@@ -1,19 +1,20 @@
-//! One Opus stream as media servers hold it (RTP: RFC 3550, RFC 7587), without I/O and without a clock.
+//! One stream of Opus, G.711 or L16 as media servers hold it (RTP: RFC 3550, RFC 3551, RFC 7587), without I/O and without a
+//! clock.
 //!
-//! In: [`OpusPacket`]s as they come from the network, late, twice, in the wrong order or not at all.
-//! Out: [`Piece`]s of 16 kHz mono with their time, to be handed to a [`Session`](crate::Session); counts of what was lost.
+//! In: [`RtpPacket`]s as they come from the network, late, twice, in the wrong order or not at all.
+//! Out: [`Piece`]s of mono sound with their time, to be handed to a [`Session`](crate::Session); counts of what was lost.
 //!
-//! The one rule is the session's: change something with [`OpusReceiver::handle_packet`] or [`OpusReceiver::flush`],
-//! then drain [`OpusReceiver::poll_output`] until it says `None`.
+//! The one rule is the session's: change something with [`RtpReceiver::handle_packet`] or [`RtpReceiver::flush`],
+//! then drain [`RtpReceiver::poll_output`] until it says `None`.
 //!
 //! ```
-//! use cuewire::audio::rtp::{OpusPacket, OpusReceiver, ReorderWindow};
+//! use cuewire::audio::rtp::{ReorderWindow, RtpFormat, RtpPacket, RtpReceiver};
 //! use cuewire::{Config, Input, Session, Timestamp};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut receiver = OpusReceiver::new(ReorderWindow::default())?;
+//! let mut receiver = RtpReceiver::new(RtpFormat::OPUS, ReorderWindow::default())?;
 //! let mut session = Session::new("alice", Config::default());
-//! # let packets = [OpusPacket { at: Timestamp::EPOCH, ssrc: 1, sequence: 65535, timestamp: 0, payload: &[0x48] }];
+//! # let packets = [RtpPacket { at: Timestamp::EPOCH, ssrc: 1, sequence: 65535, timestamp: 0, payload: &[0x48] }];
 //! for packet in packets {
 //!     receiver.handle_packet(packet)?;
 //!     while let Some(piece) = receiver.poll_output() {
@@ -33,8 +34,8 @@
 //! goes through at once.
 //!
 //! - What was lost, up to 120 ms (the longest packet there is), is recovered from the copy in the packet behind
-//!   (in-band FEC; RFC 6716, 2.1.7) as far as that reaches, and otherwise concealed by the codec. Its length is told by
-//!   the RTP timestamps, so the samples given out are as many as they say.
+//!   (Opus' in-band FEC; RFC 6716, 2.1.7) as far as that reaches, and otherwise concealed: by Opus itself, for the others as
+//!   Appendix I of G.711 has it. Its length is told by the RTP timestamps, so the samples given out are as many as they say.
 //! - Of a longer loss nothing is given out: the decoder starts anew, and [`Piece::at`] jumps by its length. The
 //!   session fills up to 3 s with silence and declares a gap beyond.
 //! - Timestamps that jump while the sequence goes on are DTX or a pause: no loss. Up to 120 ms are given out as
@@ -43,7 +44,7 @@
 //!
 //! # Time
 //!
-//! The distance between pieces is that of the RTP timestamps, whatever the network does. [`OpusPacket::at`] dates the
+//! The distance between pieces is that of the RTP timestamps, whatever the network does. [`RtpPacket::at`] dates the
 //! first packet and is followed slowly from then on, by at most 500 parts per million: a drift is kept up with, jitter
 //! makes neither fills nor gaps. Where the two disagree for good, because a sender's RTP time stood still in a pause, `at`
 //! is believed: at once where they are more than 10 s apart, and where it is ahead by 250 ms for a second. Where it is
@@ -63,10 +64,15 @@ use crate::audio::Pcm;
 use crate::time::{SAMPLE_RATE, Timestamp};
 
 mod clock;
+mod format;
+mod pcm;
 #[cfg(test)]
 mod tests;
 
-use clock::{Clock, RTP_RATE};
+pub use format::{FormatError, MAX_RTP_CHANNELS, RtpCodec, RtpFormat};
+
+use clock::Clock;
+use pcm::PcmPacketDecoder;
 
 /// Most bytes of a payload: 120 ms as six frames of 20 ms, each of the longest there is, and their lengths (RFC 6716,
 /// 3.2). RTP over UDP carries 1.5 kB.
@@ -80,23 +86,21 @@ pub const MAX_WINDOW_MS: u32 = 1000;
 const MAX_DROPOUT: u16 = 3000;
 /// Sequence numbers up to this far behind are of this stream (`MAX_MISORDER` of RFC 3550, A.1).
 const MAX_MISORDER: u16 = 100;
-/// RTP ticks of a sample that is given out.
-const TICKS: u32 = RTP_RATE / SAMPLE_RATE;
-/// Longest loss that is concealed: that of the longest packet. The codec has faded out by then.
-const MAX_CONCEALED_TICKS: u32 = RTP_RATE * 120 / 1000;
+/// Longest loss that is concealed, in milliseconds: that of the longest packet of Opus. Codecs have faded out by then.
+const MAX_CONCEALED_MS: u32 = 120;
 
 /// A packet of one stream, as RTP carries it.
 #[derive(Clone, Copy, Debug)]
-pub struct OpusPacket<'a> {
+pub struct RtpPacket<'a> {
     /// The sender's time of the first sample. May jitter: the time of arrival will do.
     pub at: Timestamp,
     /// The stream. Where the server holds one stream a receiver and does not pass it on: any constant.
     pub ssrc: u32,
     /// The sequence number.
     pub sequence: u16,
-    /// The RTP timestamp: 48 kHz.
+    /// The RTP timestamp, at the format's clock rate.
     pub timestamp: u32,
-    /// The Opus packet; at most [`MAX_PAYLOAD_BYTES`]. An empty one is padding.
+    /// What the packet holds, in the stream's format; at most [`MAX_PAYLOAD_BYTES`]. An empty one is padding.
     pub payload: &'a [u8],
 }
 
@@ -105,7 +109,8 @@ pub struct OpusPacket<'a> {
 pub struct Piece<'a> {
     /// The sender's time of the first sample.
     pub at: Timestamp,
-    /// 16 kHz, mono, `f32`; at most 240 ms. Never empty.
+    /// Mono, `f32`, never empty: of Opus 16 kHz and at most 240 ms; of the others at the clock rate, and at most 120 ms and
+    /// what a payload holds.
     pub pcm: Pcm<'a>,
 }
 
@@ -148,9 +153,9 @@ pub struct ReceiverStats {
     pub stray: u64,
     /// Times that another stream took over.
     pub restarts: u64,
-    /// Samples (16 kHz) invented for what was lost.
+    /// Samples invented for what was lost, at the rate of the [`Piece`]s.
     pub concealed_samples: u64,
-    /// Samples (16 kHz) taken from the copy in the packet behind.
+    /// Samples taken from the copy in the packet behind.
     pub recovered_samples: u64,
 }
 
@@ -161,10 +166,10 @@ pub enum ReceiveError {
     /// The window is outside what is allowed.
     #[error("a window of {} packets and {} ms: allowed are 0 – 50 packets and 0 – 1000 ms", .0.packets, .0.ms)]
     Window(ReorderWindow),
-    /// Skip the packet: it is no Opus.
+    /// Skip the packet: no format has such.
     #[error("a payload of {0} bytes: allowed are up to {MAX_PAYLOAD_BYTES}")]
     TooLong(usize),
-    /// Drain [`OpusReceiver::poll_output`] first.
+    /// Drain [`RtpReceiver::poll_output`] first.
     #[error("{0} packets wait to be given out: drain the output after every packet")]
     NotDrained(usize),
     /// The decoder cannot be made.
@@ -204,9 +209,10 @@ enum Place {
 /// It holds at most `window.packets + 3` payloads, and allocates nothing once it has seen the largest. (The codec does
 /// where it conceals.)
 #[derive(Debug)]
-pub struct OpusReceiver {
+pub struct RtpReceiver {
     window: ReorderWindow,
-    decoder: OpusPacketDecoder,
+    format: RtpFormat,
+    decoder: Box<dyn PacketDecoder>,
     clock: Clock,
     ssrc: u32,
     /// Where the newest packet belongs; none before the first.
@@ -229,19 +235,20 @@ pub struct OpusReceiver {
     stats: ReceiverStats,
 }
 
-impl OpusReceiver {
+impl RtpReceiver {
     /// A receiver of a stream that has not begun.
     ///
     /// # Errors
     /// [`ReceiveError::Window`].
-    pub fn new(window: ReorderWindow) -> Result<Self, ReceiveError> {
+    pub fn new(format: RtpFormat, window: ReorderWindow) -> Result<Self, ReceiveError> {
         if window.packets > MAX_WINDOW_PACKETS || window.ms > MAX_WINDOW_MS {
             return Err(ReceiveError::Window(window));
         }
-        let decoder = OpusPacketDecoder::new(SAMPLE_RATE, 1)?;
+        let decoder = decoder_of(format)?;
         Ok(Self {
             window,
-            clock: Clock::default(),
+            format,
+            clock: Clock::new(format.clock_rate()),
             ssrc: 0,
             newest: None,
             next: 0,
@@ -251,11 +258,34 @@ impl OpusReceiver {
             candidate: None,
             spare: Vec::with_capacity(window.packets + 3),
             is_torn: false,
-            // A concealment and a packet, each as long as may be.
-            output: vec![0.0; 2 * decoder.max_frames()],
+            output: output_of(&*decoder),
             decoder,
             stats: ReceiverStats::default(),
         })
+    }
+
+    /// How payloads are coded.
+    #[must_use]
+    pub fn format(&self) -> RtpFormat {
+        self.format
+    }
+
+    /// What comes next is another stream, coded like this; its first packet is believed. Of the stream before, what is held
+    /// is lost: [`flush`](Self::flush) and drain before.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Codec`].
+    pub fn change_format(&mut self, format: RtpFormat) -> Result<(), ReceiveError> {
+        self.decoder = decoder_of(format)?;
+        self.output = output_of(&*self.decoder);
+        self.format = format;
+        self.clock.change_rate(format.clock_rate());
+        self.stats.lost += self.held.len() as u64;
+        self.spare.extend(self.held.drain(..));
+        self.drop_candidate();
+        (self.newest, self.given_up_to) = (None, 0);
+        self.stats.restarts += 1;
+        Ok(())
     }
 
     /// What became of the packets so far.
@@ -264,7 +294,7 @@ impl OpusReceiver {
         self.stats
     }
 
-    /// When to [`flush`](Self::flush) if no packet comes until then, by the clock of [`OpusPacket::at`]: packets that
+    /// When to [`flush`](Self::flush) if no packet comes until then, by the clock of [`RtpPacket::at`]: packets that
     /// wait for others are held. Ask when the output is drained.
     #[must_use]
     pub fn held_until(&self) -> Option<Timestamp> {
@@ -275,7 +305,7 @@ impl OpusReceiver {
     ///
     /// # Errors
     /// [`ReceiveError::TooLong`], [`ReceiveError::NotDrained`]; the receiver is as it was before.
-    pub fn handle_packet(&mut self, packet: OpusPacket<'_>) -> Result<(), ReceiveError> {
+    pub fn handle_packet(&mut self, packet: RtpPacket<'_>) -> Result<(), ReceiveError> {
         if packet.payload.len() > MAX_PAYLOAD_BYTES {
             return Err(ReceiveError::TooLong(packet.payload.len()));
         }
@@ -314,13 +344,13 @@ impl OpusReceiver {
             let (at, frames) = self.play(&packet);
             self.spare.push(packet);
             if frames > 0 {
-                let pcm = Pcm::mono(SAMPLE_RATE, &self.output[..frames]).ok()?;
+                let pcm = Pcm::mono(self.decoder.sample_rate(), &self.output[..frames]).ok()?;
                 return Some(Piece { at, pcm });
             }
         }
     }
 
-    fn place(&mut self, packet: &OpusPacket<'_>) -> Place {
+    fn place(&mut self, packet: &RtpPacket<'_>) -> Place {
         let Some(newest) = self.newest else {
             // One wrap in advance, so that there are places before the first.
             self.ssrc = packet.ssrc;
@@ -341,7 +371,7 @@ impl OpusReceiver {
         if place < self.next { Place::Past(place) } else { Place::Ahead(place) }
     }
 
-    fn hold(&mut self, place: u64, packet: &OpusPacket<'_>) {
+    fn hold(&mut self, place: u64, packet: &RtpPacket<'_>) {
         let index = self.held.partition_point(|held| held.place < place);
         if self.held.get(index).is_some_and(|held| held.place == place) {
             self.stats.duplicate += 1;
@@ -352,7 +382,7 @@ impl OpusReceiver {
         self.newest = self.newest.max(Some(place));
     }
 
-    fn copy(&mut self, place: u64, packet: &OpusPacket<'_>, begins_stream: bool) -> Held {
+    fn copy(&mut self, place: u64, packet: &RtpPacket<'_>, begins_stream: bool) -> Held {
         let mut payload = self.spare.pop().unwrap_or_default().payload;
         payload.clear();
         payload.extend_from_slice(packet.payload);
@@ -360,7 +390,7 @@ impl OpusReceiver {
     }
 
     /// Takes a packet of no known stream: the second in a row begins one.
-    fn consider(&mut self, packet: &OpusPacket<'_>) {
+    fn consider(&mut self, packet: &RtpPacket<'_>) {
         let continued = self
             .candidate
             .take_if(|(ssrc, first)| *ssrc == packet.ssrc && first.sequence().wrapping_add(1) == packet.sequence);
@@ -403,7 +433,11 @@ impl OpusReceiver {
         let span = self.held.front().zip(self.held.back());
         // Timestamps that go back are a large span as well: there is nothing to wait for.
         let span_ticks = span.map_or(0, |(first, newest)| newest.timestamp.wrapping_sub(first.timestamp));
-        self.held.len() > self.window.packets || span_ticks >= self.window.ms * (RTP_RATE / 1000)
+        self.held.len() > self.window.packets || u64::from(span_ticks) >= self.ticks_of(self.window.ms)
+    }
+
+    fn ticks_of(&self, ms: u32) -> u64 {
+        u64::from(self.format.clock_rate()) * u64::from(ms) / 1000
     }
 
     /// Decodes a packet, and what lies before it, to the start of `output`; gives the time and the number of samples.
@@ -417,14 +451,16 @@ impl OpusReceiver {
             self.is_torn = true;
             return (packet.at, 0);
         }
+        // RTP ticks of a sample that is given out.
+        let ticks_per_frame = self.format.clock_rate() / self.decoder.sample_rate();
         let before = self.clock.clone();
         let skipped_ticks = self.clock.go_to(packet.timestamp, packet.at);
         let mut at = self.clock.end().unwrap_or(packet.at);
         let mut frames = 0;
         match skipped_ticks {
-            Some(ticks @ 0..=MAX_CONCEALED_TICKS) => {
+            Some(ticks) if u64::from(ticks) <= self.ticks_of(MAX_CONCEALED_MS) => {
                 at = before.end().unwrap_or(at);
-                frames = (ticks / TICKS) as usize;
+                frames = (ticks / ticks_per_frame) as usize;
                 if self.is_torn {
                     self.bridge(frames, &packet.payload);
                 } else {
@@ -441,7 +477,7 @@ impl OpusReceiver {
         self.is_torn = decoded.is_err();
         match decoded {
             Ok(decoded) => {
-                self.clock.advance(packet.at, decoded as u32 * TICKS);
+                self.clock.advance(packet.at, decoded as u32 * ticks_per_frame);
                 frames += decoded;
             }
             Err(_) => {
@@ -490,4 +526,16 @@ impl OpusReceiver {
         self.stats.concealed_samples += invented as u64;
         self.stats.recovered_samples += (frames - invented) as u64;
     }
+}
+
+fn decoder_of(format: RtpFormat) -> Result<Box<dyn PacketDecoder>, PacketError> {
+    Ok(match format.codec() {
+        RtpCodec::Opus => Box::new(OpusPacketDecoder::new(SAMPLE_RATE, 1)?),
+        RtpCodec::Pcmu | RtpCodec::Pcma | RtpCodec::L16 => Box::new(PcmPacketDecoder::new(format)),
+    })
+}
+
+/// Room for a concealment and a packet, each as long as may be.
+fn output_of(decoder: &dyn PacketDecoder) -> Vec<f32> {
+    vec![0.0; decoder.sample_rate() as usize * MAX_CONCEALED_MS as usize / 1000 + decoder.max_frames()]
 }

@@ -151,7 +151,7 @@ pub struct TrackConfig {
     /// How late a final may be, after its silence is over, before it is given up, and how long a translation may wait;
     /// default 2 s. Who records rather than shows takes minutes: what waits is held in memory.
     pub patience: Duration,
-    /// How Opus packets that are out of order are waited for.
+    /// How RTP packets that are out of order are waited for.
     #[cfg(feature = "opus")]
     pub reorder_window: ReorderWindow,
 }

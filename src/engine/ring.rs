@@ -1,6 +1,6 @@
 //! From a host's thread to the pipeline: one wait-free ring a track.
 //!
-//! In: pushes of PCM or Opus. Out: the same in their order, with what was lost between them.
+//! In: pushes of PCM or RTP. Out: the same in their order, with what was lost between them.
 //!
 //! A push writes its samples and then one header that says what they are; the pipeline reads samples as headers tell. So
 //! a push is there whole or not at all. Nobody is woken: the pipeline looks every few milliseconds.
@@ -15,16 +15,16 @@ use super::TrackId;
 use super::pipeline::Message;
 use crate::audio::Pcm;
 #[cfg(feature = "opus")]
-use crate::audio::rtp::{MAX_PAYLOAD_BYTES, OpusPacket};
+use crate::audio::rtp::{MAX_PAYLOAD_BYTES, RtpFormat, RtpPacket};
 use crate::time::{Timestamp, nanos_of_samples};
 
 /// Mono samples that a ring holds: 2 s at 48 kHz. A push may have as many frames.
 pub const RING_FRAMES: usize = 96_000;
 /// Pushes that a ring holds: 2 s of 2.5 ms each.
 const RING_PUSHES: usize = 800;
-/// Opus payload that a ring holds: 2 s at 128 kbit/s, and more than the longest packet.
+/// RTP payload that a ring holds: 2 s of G.711, of L16 at 16 kHz, or of Opus at any rate that is in use.
 #[cfg(feature = "opus")]
-const RING_BYTES: usize = 32 * 1024;
+const RING_BYTES: usize = 64 * 1024;
 /// Frames mixed down at a time.
 const SLICE: usize = 1024;
 
@@ -49,7 +49,7 @@ pub(super) enum Body {
     Pcm { rate: u32, frames: usize },
     /// As many bytes of payload follow.
     #[cfg(feature = "opus")]
-    Opus { ssrc: u32, sequence: u16, timestamp: u32, bytes: usize },
+    Rtp { format: RtpFormat, ssrc: u32, sequence: u16, timestamp: u32, bytes: usize },
 }
 
 /// What both ends and the engine know of a track.
@@ -70,8 +70,8 @@ pub(super) struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The engine is 2 s behind: go on with the next push. What was lost will be a declared gap; of Opus, packets that
-    /// are missing.
+    /// The engine is 2 s behind (of L16 above 16 kHz, 64 KiB): go on with the next push. What was lost will be a declared
+    /// gap; of RTP, packets that are missing.
     #[error("the track's ring is full: the engine is 2 s behind")]
     Full,
     /// Push it in parts.
@@ -80,7 +80,7 @@ pub enum PushError {
         /// Its length.
         frames: usize,
     },
-    /// It is no Opus packet.
+    /// No RTP packet is so long.
     #[cfg(feature = "opus")]
     #[error("a payload of {bytes} bytes: allowed are up to {MAX_PAYLOAD_BYTES}")]
     PayloadTooLong {
@@ -123,7 +123,7 @@ pub(super) enum Pushed<'a> {
     /// This much silence.
     Silence { rate: u32, frames: usize },
     #[cfg(feature = "opus")]
-    Opus { packet: OpusPacket<'a>, muted: bool },
+    Rtp { format: RtpFormat, packet: RtpPacket<'a>, muted: bool },
 }
 
 /// Both ends of a track's ring.
@@ -208,21 +208,31 @@ impl AudioSender {
         Ok(())
     }
 
-    /// Pushes one packet of an RTP stream of Opus, as it came from the network: late, twice, or out of order.
-    /// [`OpusPacket::at`] dates it; [`audio::rtp`](crate::audio::rtp) says what becomes of losses and pauses.
+    /// [`push_rtp`](Self::push_rtp) of a stream of Opus.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    #[cfg(feature = "opus")]
+    pub fn push_opus(&mut self, packet: RtpPacket<'_>) -> Result<(), PushError> {
+        self.push_rtp(RtpFormat::OPUS, packet)
+    }
+
+    /// Pushes one packet of an RTP stream, as it came from the network: late, twice, or out of order.
+    /// [`RtpPacket::at`] dates it; [`audio::rtp`](crate::audio::rtp) says what becomes of losses and pauses. A packet of
+    /// another format begins another stream.
     ///
     /// # Errors
     /// [`PushError`]. A packet that is refused is lost, as if the network had lost it.
     #[cfg(feature = "opus")]
-    pub fn push_opus(&mut self, packet: OpusPacket<'_>) -> Result<(), PushError> {
-        let OpusPacket { at, ssrc, sequence, timestamp, payload } = packet;
+    pub fn push_rtp(&mut self, format: RtpFormat, packet: RtpPacket<'_>) -> Result<(), PushError> {
+        let RtpPacket { at, ssrc, sequence, timestamp, payload } = packet;
         let bytes = payload.len();
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(PushError::PayloadTooLong { bytes });
         }
         self.check_room(self.payloads.slots() >= bytes)?;
         let _ = self.payloads.push_entire_slice(payload);
-        self.send(at, self.is_muted(), Body::Opus { ssrc, sequence, timestamp, bytes });
+        self.send(at, self.is_muted(), Body::Rtp { format, ssrc, sequence, timestamp, bytes });
         Ok(())
     }
 
@@ -272,12 +282,12 @@ impl AudioReceiver {
                 heard
             }
             #[cfg(feature = "opus")]
-            Body::Opus { ssrc, sequence, timestamp, bytes } => {
+            Body::Rtp { format, ssrc, sequence, timestamp, bytes } => {
                 let mut payload = [0; MAX_PAYLOAD_BYTES];
                 let payload = &mut payload[..bytes];
                 self.payloads.pop_entire_slice(payload).ok()?;
-                let packet = OpusPacket { at, ssrc, sequence, timestamp, payload };
-                hear(at, lost, Pushed::Opus { packet, muted })
+                let packet = RtpPacket { at, ssrc, sequence, timestamp, payload };
+                hear(at, lost, Pushed::Rtp { format, packet, muted })
             }
         })
     }

@@ -17,7 +17,7 @@ use super::{Core, EngineError, ModelId, Priority, Tag, TrackConfig};
 use crate::asr::{Cancel, DecodeError, DecodeJob, FeatureCache, JobId, JobKind};
 use crate::audio::Pcm;
 #[cfg(feature = "opus")]
-use crate::audio::rtp::{OpusReceiver, Piece};
+use crate::audio::rtp::{Piece, RtpFormat, RtpReceiver};
 use crate::caption::{CaptionEvent, CaptionId};
 use crate::session::{Input, InputError, Output, Session};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
@@ -35,7 +35,7 @@ pub(super) struct Track {
     /// None once the track has ended.
     audio: Option<AudioReceiver>,
     #[cfg(feature = "opus")]
-    opus: Opus,
+    rtp: Rtp,
     /// Pushes heard, and how many may be.
     pushes: u64,
     ready: u64,
@@ -73,8 +73,8 @@ pub(super) struct Track {
 
 /// What turns packets into sound.
 #[cfg(feature = "opus")]
-struct Opus {
-    receiver: OpusReceiver,
+struct Rtp {
+    receiver: RtpReceiver,
     /// The time of the last packet, and when it came.
     packet: Option<(Timestamp, Instant)>,
     /// Whether it was muted.
@@ -124,7 +124,11 @@ impl Track {
             session: Session::new(&config.speaker_id, config.config),
             audio: Some(audio),
             #[cfg(feature = "opus")]
-            opus: Opus { receiver: OpusReceiver::new(config.reorder_window)?, packet: None, muted: false },
+            rtp: Rtp {
+                receiver: RtpReceiver::new(RtpFormat::OPUS, config.reorder_window)?,
+                packet: None,
+                muted: false,
+            },
             pushes: 0,
             ready: 0,
             shared,
@@ -167,7 +171,7 @@ impl Track {
     pub(super) fn hear(&mut self, core: &Core) {
         self.hear_up_to(self.ready, core);
         #[cfg(feature = "opus")]
-        self.flush_opus(false, core);
+        self.flush_rtp(false, core);
         // As far behind the last audio as the session says, by the sender's clock; unless this thread is what was late.
         if let Some(due) = self.wake_up
             && nanos_since(self.heard_at) >= due.nanos_since(self.heard_to)
@@ -186,7 +190,7 @@ impl Track {
         let Some(audio) = &mut self.audio else { return false };
         let (session, heard_to) = (&mut self.session, &mut self.heard_to);
         #[cfg(feature = "opus")]
-        let opus = &mut self.opus;
+        let rtp = &mut self.rtp;
         let Some(heard) = audio.next(|at, lost, pushed| {
             if let Some((from, to)) = lost {
                 session.handle_input(Input::Lost { from, to })?;
@@ -195,12 +199,19 @@ impl Track {
                 Pushed::Pcm { rate, parts } => hear_parts(session, heard_to, at, rate, parts),
                 Pushed::Silence { rate, frames } => hear_silence(session, heard_to, at, rate, frames),
                 #[cfg(feature = "opus")]
-                Pushed::Opus { packet, muted } => {
-                    opus.packet = Some((packet.at, Instant::now()));
-                    opus.muted = muted;
+                Pushed::Rtp { format, packet, muted } => {
+                    let mut rest = Ok(());
+                    if format != rtp.receiver.format() {
+                        rtp.receiver.flush();
+                        rest = rtp.hear(session, heard_to);
+                        // A decoder of its rate could be made before.
+                        let _ = rtp.receiver.change_format(format);
+                    }
+                    rtp.packet = Some((packet.at, Instant::now()));
+                    rtp.muted = muted;
                     // The ring takes no payload that is too long, and the receiver is drained.
-                    let _ = opus.receiver.handle_packet(packet);
-                    opus.hear(session, heard_to)
+                    let _ = rtp.receiver.handle_packet(packet);
+                    rest.and(rtp.hear(session, heard_to))
                 }
             }
         }) else {
@@ -221,12 +232,12 @@ impl Track {
 
     /// Gives up packets that are missing, where it is time to.
     #[cfg(feature = "opus")]
-    fn flush_opus(&mut self, now: bool, core: &Core) {
-        let Opus { receiver, packet, .. } = &self.opus;
+    fn flush_rtp(&mut self, now: bool, core: &Core) {
+        let Rtp { receiver, packet, .. } = &self.rtp;
         let Some((held_until, (at, came))) = receiver.held_until().zip(*packet) else { return };
         if now || nanos_since(came) >= held_until.nanos_since(at) {
-            self.opus.receiver.flush();
-            let heard = self.opus.hear(&mut self.session, &mut self.heard_to);
+            self.rtp.receiver.flush();
+            let heard = self.rtp.hear(&mut self.session, &mut self.heard_to);
             self.was_heard(heard, core);
         }
     }
@@ -261,7 +272,7 @@ impl Track {
             return;
         }
         #[cfg(feature = "opus")]
-        self.flush_opus(true, core);
+        self.flush_rtp(true, core);
         if let Some((from, to)) = lost {
             self.tell(Input::Lost { from, to }, core);
         }
@@ -528,7 +539,7 @@ fn hear_silence(
 }
 
 #[cfg(feature = "opus")]
-impl Opus {
+impl Rtp {
     /// Hears all that is to be had of the packets so far.
     fn hear(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
         let mut heard = Ok(());

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use cuewire::audio::rtp::OpusPacket;
+use cuewire::audio::rtp::RtpPacket;
 use cuewire::audio::{Pcm, Samples, check_rate};
 use cuewire::engine::{AudioSender, PushError};
 use cuewire::time::{Timestamp, nanos_of_samples};
@@ -332,7 +332,7 @@ async fn hear(
                         };
                         // By the date, so that a pause is one: no packet is missing.
                         let timestamp = (i128::from(at.as_nanos()) * i128::from(RTP_RATE) / 1_000_000_000) as u32;
-                        let packet = OpusPacket { at, ssrc: 0, sequence, timestamp, payload: &bytes };
+                        let packet = RtpPacket { at, ssrc: 0, sequence, timestamp, payload: &bytes };
                         push(|| line().sender.push_opus(packet)).await
                     }
                     Encoding::Linear16 | Encoding::Float32 => {

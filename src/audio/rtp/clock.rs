@@ -5,7 +5,7 @@
 //!
 //! The RTP timestamp counts samples and does not jitter, but knows no date and follows the sender's crystal. The stated
 //! time has a date but jitters, often by more than [`Timeline`] takes for contiguous. So distances come from the former
-//! and the date from the latter, as a [`Timeline`] at 48 kHz joins them: it slews by at most 500 parts per million,
+//! and the date from the latter, as a [`Timeline`] at the rate of the RTP clock joins them: it slews by at most 500 parts per million,
 //! which follows a drift and lets no jitter through. What it gives out therefore deviates from the session's timeline,
 //! which slews in the same way, by far less than the jitter that is tolerated there.
 //!
@@ -15,9 +15,6 @@
 
 use crate::audio::Timeline;
 use crate::time::{SampleIndex, Timestamp, nanos_of_samples};
-
-/// Ticks a second of the RTP timestamps of Opus, whatever the sender's rate (RFC 7587, 4.1).
-pub(super) const RTP_RATE: u32 = 48_000;
 
 const MS: i64 = 1_000_000;
 /// No network delays a packet by so much; the bound is that of [`Timeline`].
@@ -42,8 +39,10 @@ struct Shift {
 }
 
 /// Where each packet of a stream lies in time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Clock {
+    /// Ticks a second of the RTP timestamps.
+    rate: u32,
     timeline: Timeline,
     /// The RTP timestamp at which the sound so far ends; none before the first packet of a stream.
     next: Option<u32>,
@@ -51,6 +50,16 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate, timeline: Timeline::new(), next: None, shift: None }
+    }
+
+    /// The next packet begins another stream, whose RTP timestamps count at another rate.
+    pub(super) fn change_rate(&mut self, rate: u32) {
+        self.rate = rate;
+        self.restart();
+    }
+
     /// When the sound so far ends; `None` before the first packet.
     pub(super) fn end(&self) -> Option<Timestamp> {
         self.timeline.end()
@@ -72,7 +81,7 @@ impl Clock {
         // RTP time that goes back, where the sequence goes on, is a mistake: the packet follows.
         let ticks = timestamp.wrapping_sub(next);
         let ticks = if ticks > u32::MAX / 2 { 0 } else { ticks };
-        let late = at.nanos_since(end.plus_nanos(nanos_of_samples(u64::from(ticks), RTP_RATE)));
+        let late = at.nanos_since(end.plus_nanos(nanos_of_samples(u64::from(ticks), self.rate)));
         if late.saturating_abs() > APART_NANOS {
             self.anchor(at);
             return None;
@@ -94,7 +103,7 @@ impl Clock {
     fn anchor(&mut self, at: Timestamp) {
         let end = self.timeline.end();
         let kept = end.filter(|end| (0..BACK_NANOS).contains(&end.nanos_since(at)));
-        self.timeline.anchor(SampleIndex(0), kept.unwrap_or(at), RTP_RATE);
+        self.timeline.anchor(SampleIndex(0), kept.unwrap_or(at), self.rate);
         self.shift = None;
     }
 
@@ -117,7 +126,7 @@ mod tests {
 
     /// Gives the time between what the clock says and the true one after each packet.
     fn drift(hours: i64, ppm: i64, jitter_ms: i64) -> Vec<i64> {
-        let (mut clock, mut true_nanos, mut timestamp) = (Clock::default(), 0_i64, 7_u32);
+        let (mut clock, mut true_nanos, mut timestamp) = (Clock::new(48_000), 0_i64, 7_u32);
         let mut errors = Vec::new();
         for index in 0..hours * 3600 * 50 {
             let jitter = (index * 7_919 % 11 - 5) * jitter_ms * MS / 5;

@@ -6,12 +6,14 @@ use crate::session::{Input, Session};
 use crate::time::nanos_of_samples;
 use crate::{Config, Output};
 
+mod plain;
 mod properties;
 
 const MS: i64 = 1_000_000;
+const RTP_RATE: u32 = 48_000;
 const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
-/// What an [`OpusPacket`] borrows, owned.
+/// What an [`RtpPacket`] borrows, owned.
 #[derive(Clone, Debug)]
 struct Sent {
     at: Timestamp,
@@ -22,9 +24,9 @@ struct Sent {
 }
 
 impl Sent {
-    fn packet(&self) -> OpusPacket<'_> {
+    fn packet(&self) -> RtpPacket<'_> {
         let Self { at, ssrc, sequence, timestamp, ref payload } = *self;
-        OpusPacket { at, ssrc, sequence, timestamp, payload }
+        RtpPacket { at, ssrc, sequence, timestamp, payload }
     }
 }
 
@@ -71,7 +73,7 @@ struct Heard {
 }
 
 impl Heard {
-    fn drain(&mut self, receiver: &mut OpusReceiver) {
+    fn drain(&mut self, receiver: &mut RtpReceiver) {
         while let Some(Piece { at, pcm }) = receiver.poll_output() {
             assert_eq!((pcm.rate(), pcm.channels()), (16_000, 1));
             assert!((1..=2 * 1920).contains(&pcm.frames()));
@@ -97,8 +99,8 @@ impl Heard {
     }
 }
 
-fn receiver() -> OpusReceiver {
-    OpusReceiver::new(ReorderWindow::default()).unwrap()
+fn receiver() -> RtpReceiver {
+    RtpReceiver::new(RtpFormat::OPUS, ReorderWindow::default()).unwrap()
 }
 
 fn hear<'a>(packets: impl IntoIterator<Item = &'a Sent>) -> Heard {
@@ -169,7 +171,7 @@ fn a_session_of_months_never_wraps() {
         let at = START.plus_nanos(nanos_of_samples(elapsed_ticks, RTP_RATE));
         let timestamp = elapsed_ticks as u32;
         // 120 ms without sound; before there was any, the codec is silent at no cost.
-        let packet = OpusPacket { at, ssrc: 7, sequence: index as u16, timestamp, payload: &[9 << 3 | 3, 6] };
+        let packet = RtpPacket { at, ssrc: 7, sequence: index as u16, timestamp, payload: &[9 << 3 | 3, 6] };
         receiver.handle_packet(packet).unwrap();
         heard.drain(&mut receiver);
         assert_eq!(heard.pieces.pop(), Some((at, 1920)));
@@ -233,7 +235,7 @@ fn the_window_is_what_was_asked_for() {
         late
     };
     let lost = |window, sent: &[Sent]| {
-        let (mut receiver, mut heard) = (OpusReceiver::new(window).unwrap(), Heard::default());
+        let (mut receiver, mut heard) = (RtpReceiver::new(RtpFormat::OPUS, window).unwrap(), Heard::default());
         for sent in sent {
             receiver.handle_packet(sent.packet()).unwrap();
             heard.drain(&mut receiver);
@@ -249,7 +251,7 @@ fn the_window_is_what_was_asked_for() {
     }
     for (packets, ms) in [(51, 60), (3, 1001), (usize::MAX, u32::MAX)] {
         let window = ReorderWindow { packets, ms };
-        let error = OpusReceiver::new(window).unwrap_err();
+        let error = RtpReceiver::new(RtpFormat::OPUS, window).unwrap_err();
         assert_eq!(error, ReceiveError::Window(window));
         assert!(error.to_string().contains(&packets.to_string()) && error.to_string().contains("0 – 50"), "{error}");
     }
@@ -518,7 +520,7 @@ fn what_is_refused_changes_nothing() {
     let sent = voice_stream(10);
     let mut receiver = receiver();
     let payload = vec![0; MAX_PAYLOAD_BYTES + 1];
-    let too_long = receiver.handle_packet(OpusPacket { payload: &payload, ..sent[0].packet() });
+    let too_long = receiver.handle_packet(RtpPacket { payload: &payload, ..sent[0].packet() });
     assert_eq!(too_long, Err(ReceiveError::TooLong(MAX_PAYLOAD_BYTES + 1)));
     assert!(too_long.unwrap_err().to_string().contains(&MAX_PAYLOAD_BYTES.to_string()));
     for sent in &sent[..4] {
@@ -554,7 +556,7 @@ impl Listener {
         listener
     }
 
-    fn drain(&mut self, receiver: &mut OpusReceiver) {
+    fn drain(&mut self, receiver: &mut RtpReceiver) {
         while let Some(Piece { at, pcm }) = receiver.poll_output() {
             self.heard.pieces.push((at, pcm.frames()));
             pcm.mix_into(0, pcm.frames(), &mut self.heard.samples);
