@@ -5,6 +5,7 @@
 //!
 //! Server and load share one clock: they run on one machine.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -18,7 +19,7 @@ use serde_json::json;
 
 use crate::args::BenchCallsArgs;
 use crate::bench::{Quantiles, tracks};
-use crate::client::{Client, Socket, hear, send_recording};
+use crate::client::{Client, Socket, hear, send_frames, send_recording};
 use crate::run::Interrupt;
 use crate::{Failure, INTERRUPTED};
 
@@ -185,8 +186,15 @@ fn speak(
             let is_to_stop = || start.elapsed() >= length || interrupt.is_asked();
             for recording in recordings.iter().cycle().skip(i) {
                 let mut file = AudioFile::open(recording)?;
-                let mut socket = client.speak(cid, &format!("speaker-{i}"), &file)?;
-                send_recording(&mut socket, &mut file, false, is_to_stop)?;
+                let speaker = format!("speaker-{i}");
+                if args.rtp {
+                    let to = client.rtp(cid, &speaker, &file)?;
+                    send_rtp(to, &mut file, is_to_stop)?;
+                    client.close_rtp(cid, to.port())?;
+                } else {
+                    let mut socket = client.speak(cid, &speaker, &file)?;
+                    send_recording(&mut socket, &mut file, false, is_to_stop)?;
+                }
                 if is_to_stop() {
                     return Ok(());
                 }
@@ -196,6 +204,25 @@ fn speak(
         let threads: Vec<_> = (0..args.participants).map(|i| scope.spawn(move || speak(i))).collect();
         let panicked = |_| Err(Failure("a participant's thread panicked".into()));
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+    })
+}
+
+/// Sends a recording as RTP in real time, until it is over or is to stop.
+fn send_rtp(to: SocketAddr, file: &mut AudioFile, is_to_stop: impl Fn() -> bool) -> Result<(), Failure> {
+    let socket = UdpSocket::bind((to.ip(), 0))?;
+    let (channels, ssrc) = (file.channels(), getrandom::u32()?.to_be_bytes());
+    let (mut sequence, mut timestamp, mut packet) = (0_u16, 0_u32, Vec::new());
+    send_frames(file, false, is_to_stop, |samples| {
+        packet.clear();
+        packet.extend_from_slice(&[0x80, 96]);
+        packet.extend_from_slice(&sequence.to_be_bytes());
+        packet.extend_from_slice(&timestamp.to_be_bytes());
+        packet.extend_from_slice(&ssrc);
+        packet.extend(samples.iter().flat_map(|sample| ((sample * 32_767.0) as i16).to_be_bytes()));
+        socket.send_to(&packet, to)?;
+        sequence = sequence.wrapping_add(1);
+        timestamp = timestamp.wrapping_add((samples.len() / channels) as u32);
+        Ok(())
     })
 }
 

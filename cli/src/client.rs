@@ -3,7 +3,7 @@
 //! In: requests, and audio of a recording. Out: answers and events, as JSON.
 
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,28 @@ impl Client {
         } else {
             Err(Failure(format!("{path}: {}", fields["message"].as_str().unwrap_or("the server says no more"))))
         }
+    }
+
+    /// Where a participant's RTP is to go: L16 with the payload type 96, as the recording has it.
+    pub(crate) fn rtp(&self, cid: &str, user_id: &str, file: &AudioFile) -> Result<SocketAddr, Failure> {
+        let path = format!("/call/{}/rtp", cid.replacen(':', "/", 1));
+        let (rate, channels) = (file.sample_rate(), file.channels());
+        let body = json!({
+            "user_id": user_id, "payload_type": 96, "codec": "L16", "clock_rate": rate, "channels": channels,
+        });
+        let answer = self.post(&path, "", None, &body)?;
+        let port = answer["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let address = answer["address"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
+        let to = address.zip(port).ok_or_else(|| Failure(format!("{path}: the answer has no port: {answer}")))?;
+        Ok(SocketAddr::from(to))
+    }
+
+    /// Closes a port of [`rtp`](Self::rtp): what came on it is heard then.
+    pub(crate) fn close_rtp(&self, cid: &str, port: u16) -> Result<(), Failure> {
+        let call = cid.replacen(':', "/", 1);
+        let url = format!("http://{}/api/v2/video/call/{call}/rtp/{port}?api_key={}", self.host, self.key.api_key);
+        self.agent.delete(&url).header("Authorization", self.token(None)?).call()?;
+        Ok(())
     }
 
     /// What a URL of a transcript holds.
@@ -159,6 +181,23 @@ pub(crate) fn send_recording(
     fast: bool,
     is_to_stop: impl Fn() -> bool,
 ) -> Result<(), Failure> {
+    send_frames(file, fast, is_to_stop, |samples| {
+        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        Ok(socket.send(Message::binary(bytes))?)
+    })?;
+    socket.send(Message::text(r#"{"type":"close"}"#))?;
+    // Until the server has closed too: all is heard then.
+    while socket.read().is_ok() {}
+    Ok(())
+}
+
+/// Gives a recording to `send` in frames of 20 ms, interleaved, in real time or at once, until it is over or is to stop.
+pub(crate) fn send_frames(
+    file: &mut AudioFile,
+    fast: bool,
+    is_to_stop: impl Fn() -> bool,
+    mut send: impl FnMut(&[f32]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let (rate, channels) = (file.sample_rate(), file.channels());
     let frame = channels * (rate as usize * FRAME.as_millis() as usize / 1000).max(1);
     let (start, mut sent) = (Instant::now(), Duration::ZERO);
@@ -180,14 +219,11 @@ pub(crate) fn send_recording(
             if !fast {
                 std::thread::sleep((start + sent).saturating_duration_since(Instant::now()));
             }
-            socket.send(Message::binary(samples.iter().flat_map(|sample| sample.to_le_bytes()).collect::<Vec<_>>()))?;
+            send(samples)?;
             sent += FRAME;
         }
         waiting.drain(..whole);
     }
-    socket.send(Message::text(r#"{"type":"close"}"#))?;
-    // Until the server has closed too: all is heard then.
-    while socket.read().is_ok() {}
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,6 +50,10 @@ struct File {
     request_log: Option<PathBuf>,
     hooks_to_private_addresses: Option<bool>,
     hook_max_age_s: Option<u32>,
+    rtp_address: Option<IpAddr>,
+    rtp_ports: Option<[u16; 2]>,
+    rtp_ports_per_user: Option<u32>,
+    rtp_unused_s: Option<u32>,
     upload_give_up_s: Option<u32>,
     stall_event_s: Option<u32>,
     sync: Sync,
@@ -129,6 +133,10 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     config.request_log = args.request_log.clone().or(file.request_log);
     config.hooks_to_private_addresses = file.hooks_to_private_addresses.unwrap_or_default();
     config.hook_max_age_s = file.hook_max_age_s.unwrap_or(config.hook_max_age_s);
+    config.rtp.address = file.rtp_address.unwrap_or(config.rtp.address);
+    config.rtp.ports = file.rtp_ports.unwrap_or(config.rtp.ports);
+    config.rtp.per_user = file.rtp_ports_per_user.unwrap_or(config.rtp.per_user);
+    config.rtp.unused_s = file.rtp_unused_s.unwrap_or(config.rtp.unused_s);
     config.stall_event_s = file.stall_event_s.unwrap_or(config.stall_event_s);
     config.sync = file.sync;
     config.upload_give_up_s = file.upload_give_up_s.unwrap_or(config.upload_give_up_s);

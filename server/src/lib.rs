@@ -87,6 +87,7 @@ use connections::{Places, accept};
 use hooks::Hooks;
 use host::{Host, Stalls};
 use ingest::Stages;
+use ingest::rtp::{Ports, RtpConfig};
 use limits::Limits;
 use rates::Rates;
 use storage::{Local, StorageConfig, Storages};
@@ -146,6 +147,8 @@ pub struct ServerConfig {
     pub metrics: Option<Metrics>,
     /// What may come, how much of it, and how often.
     pub limits: Limits,
+    /// Where participants' RTP comes.
+    pub rtp: RtpConfig,
 }
 
 impl fmt::Debug for ServerConfig {
@@ -183,6 +186,7 @@ impl ServerConfig {
             hook_max_age_s: 3 * 24 * 3600,
             metrics: None,
             limits: Limits::default(),
+            rtp: RtpConfig::default(),
         }
     }
 
@@ -200,6 +204,7 @@ impl ServerConfig {
         let mut problems: Vec<String> = self.origins().err().iter().map(ToString::to_string).collect();
         problems.extend(self.limits.check().err());
         problems.extend(self.certificate.as_ref().and_then(|certificate| certificate.check().err()));
+        problems.extend(self.rtp.check().err());
         if self.transcript_retention_days > MAX_RETENTION_DAYS {
             let days = self.transcript_retention_days;
             problems.push(format!("transcript_retention_days is {days}: allowed are 0 – {MAX_RETENTION_DAYS}"));
@@ -367,6 +372,7 @@ impl Server {
             rates,
             bodies: api::http::Bodies::default(),
             log,
+            rtp: Ports::new(config.rtp),
             probed: tokio::sync::Mutex::default(),
             shutdown,
             sockets,

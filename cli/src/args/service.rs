@@ -35,6 +35,10 @@ Keys of the --config file, each with its default; an environment variable wins o
   metrics_listen = \"127.0.0.1:9464\"     # where Prometheus finds /metrics; none
   log_format = \"text\"                   # or json, a line an event
   log_level = \"warn\"                    # error, warn, info (each request), debug; of other crates warnings at most
+  rtp_address = \"127.0.0.1\"             # where participants' RTP comes, on ports that requests ask for:
+  rtp_ports = [20000, 20999]            # of these, RTP on even ones, RTCP there or on the one behind
+  rtp_ports_per_user = 2                # that a user may have open with tokens of their own
+  rtp_unused_s = 300                    # a port that nothing comes on for so long is given back
 
 Storages beside the data folder, here or by requests, under the clients' names; keep the file to yourself (mode 0600):
   [storages.archive]
@@ -104,6 +108,7 @@ Server and load should run on one machine: they share its clock. Standard output
 
 Examples:
   cuewire bench calls --participants 8 --watchers 200 --seconds 60 --call calls/1
+  cuewire bench calls --participants 8 --rtp --seconds 60 --call calls/1
   cuewire bench calls --participants 0 --watchers 1 --idle-calls 2000 --seconds 60
 
 Exit codes:
@@ -273,4 +278,8 @@ pub(crate) struct BenchCallsArgs {
     /// With a transcription beside the captions
     #[arg(long)]
     pub(crate) transcription: bool,
+
+    /// Participants send L16 by RTP, as media servers do, and not floats by WebSocket
+    #[arg(long)]
+    pub(crate) rtp: bool,
 }

@@ -57,6 +57,8 @@ pub(crate) struct App {
     pub(crate) log: RequestLog,
     /// Whether it was ready when somebody last asked.
     pub(crate) probed: tokio::sync::Mutex<Probed>,
+    /// Where participants' RTP comes.
+    pub(crate) rtp: Arc<crate::ingest::rtp::Ports>,
     /// Sockets are to be closed.
     pub(crate) shutdown: CancellationToken,
     /// Sockets that are open.
@@ -205,7 +207,8 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             | Operation::CreateCallType
             | Operation::CreateRole
             | Operation::StartTranscription
-            | Operation::StartClosedCaptions => StatusCode::CREATED,
+            | Operation::StartClosedCaptions
+            | Operation::OpenRtp => StatusCode::CREATED,
             _ => StatusCode::OK,
         };
         Ok((status, answer?))

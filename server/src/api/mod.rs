@@ -12,7 +12,7 @@ mod operations;
 pub mod render;
 mod request;
 pub(crate) mod route;
-mod socket;
+pub(crate) mod socket;
 pub mod token;
 
 /// A time as clients send it: RFC 3339 with any offset, or without one in UTC; or nanoseconds.

@@ -20,6 +20,7 @@ use crate::transcripts::{URLS_WITHIN, delete, find, urls};
 
 mod app;
 mod call_types;
+mod rtp;
 mod storages;
 mod users;
 
@@ -241,6 +242,8 @@ pub(super) async fn answer(
             let files = files.into_iter().zip(urls).map(|(file, url)| render::transcript(&file.with_url(url)));
             Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
         }
+        O::OpenRtp => rtp::open(app, Cid::new(names[0], names[1])?, request.token, request.body).await,
+        O::CloseRtp => rtp::close(app, &Cid::new(names[0], names[1])?, names[2], &request.token).await,
         O::ListStorages | O::CreateStorage | O::UpdateStorage | O::DeleteStorage | O::CheckStorage => {
             require_server(&request.token, "see or change storages")?;
             storages(&host, operation, names.first().map(|name| (*name).to_string()), request.body).await

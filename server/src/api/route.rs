@@ -49,6 +49,8 @@ pub(crate) enum Operation {
     CallClientEvent,
     Connect,
     Audio,
+    OpenRtp,
+    CloseRtp,
 }
 
 impl Operation {
@@ -96,6 +98,8 @@ impl Operation {
             Self::CallClientEvent => "call_client_event",
             Self::Connect => "connect",
             Self::Audio => "audio",
+            Self::OpenRtp => "open_rtp",
+            Self::CloseRtp => "close_rtp",
         }
     }
 }
@@ -178,6 +182,7 @@ impl Path {
                     "start_closed_captions" => StartClosedCaptions,
                     "stop_closed_captions" => StopClosedCaptions,
                     "closed_captions" => SendClosedCaption,
+                    "rtp" => OpenRtp,
                     _ => return None,
                 };
                 (operation, vec![*call_type, *id])
@@ -185,6 +190,7 @@ impl Path {
             ("GET", ["video", "call", call_type, id, "transcriptions"]) => (ListTranscriptions, vec![*call_type, *id]),
             ("GET", ["video", "call", call_type, id, "closed_captions"]) => (ListClosedCaptions, vec![*call_type, *id]),
             ("GET", ["video", "call", call_type, id, "audio"]) => (Audio, vec![*call_type, *id]),
+            ("DELETE", ["video", "call", call_type, id, "rtp", port]) => (CloseRtp, vec![*call_type, *id, *port]),
             ("DELETE", ["video", "call", call_type, id, session, "transcriptions", filename]) => {
                 (DeleteTranscription, vec![*call_type, *id, *session, *filename])
             }

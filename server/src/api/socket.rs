@@ -64,7 +64,7 @@ struct Details {
 }
 
 /// When the token expires; never, where it does not.
-async fn expiry(at: Option<Timestamp>) {
+pub(crate) async fn expiry(at: Option<Timestamp>) {
     match at {
         Some(at) => {
             let left = at.nanos_since(now()).max(0).unsigned_abs();

@@ -544,12 +544,10 @@ impl<'a> Change<'a> {
         let is_read = matches!(command, Command::Read | Command::ListTranscriptions);
         let is_deleted = matches!(command, Command::Delete);
         let is_of_access = matches!(command, Command::UpdatePermissions { .. } | Command::UpdateMembers { .. });
-        let mut call = self.call(cid)?;
         if is_read {
-            let call_type = self.call_type(cid.call_type())?;
-            self.with_env(&call_type, |env| call.handle_command(env, actor, command))?;
-            return Ok(call);
+            return self.could(cid, actor, command);
         }
+        let mut call = self.call(cid)?;
         let is_join = matches!(command, Command::Join);
         let participants = |call: &Call| call.session().map_or(0, |session| session.participants().len());
         let before = participants(&call);
@@ -581,6 +579,13 @@ impl<'a> Change<'a> {
     /// What may come.
     pub(crate) fn limits(&self) -> &'a Limits {
         &self.host.limits
+    }
+
+    /// Whether somebody could do what they want with a call, which is not done; gives the call as it would be.
+    pub(crate) fn could(&self, cid: &Cid, actor: &Actor, command: Command) -> Result<Call, ApiError> {
+        let (mut call, call_type) = (self.call(cid)?, self.call_type(cid.call_type())?);
+        self.with_env(&call_type, |env| call.handle_command(env, actor, command))?;
+        Ok(call)
     }
 
     /// A call that was not there.

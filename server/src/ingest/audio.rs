@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use cuewire::audio::rtp::RtpPacket;
+use cuewire::audio::rtp::{RtpFormat, RtpPacket};
 use cuewire::audio::{Pcm, Samples, check_rate};
 use cuewire::engine::{AudioSender, PushError};
 use cuewire::time::{Timestamp, nanos_of_samples};
@@ -24,7 +24,7 @@ use crate::api::error::{ApiError, Code};
 use crate::api::time_of;
 use crate::api::token::UserToken;
 use crate::call::{Cid, Command};
-use crate::host::{Host, now};
+use crate::host::{Change, Host, now};
 use crate::rates::Messages;
 
 /// Arrival this much ahead of the count of samples is a pause of the sender's.
@@ -44,7 +44,7 @@ const PINGS: u32 = 2;
 /// The close code of a server that restarts.
 const RESTARTING: u16 = 1012;
 /// RTP's clock for Opus, in Hz.
-const RTP_RATE: u32 = 48_000;
+pub(super) const RTP_RATE: u32 = 48_000;
 
 /// What binary frames hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,24 @@ impl Line {
     pub fn new(sender: AudioSender) -> Self {
         Self { sender, dating: Dating::default(), packets: 0 }
     }
+
+    /// When audio begins that comes by another connection than what was heard before, and is dated `at`: the track refuses times
+    /// that go back by a little.
+    pub(super) fn not_before(&self, at: Timestamp) -> Timestamp {
+        self.dating.end.filter(|end| (1..RESTART_NANOS).contains(&end.nanos_since(at))).unwrap_or(at)
+    }
+
+    /// Pushes a packet of RTP, behind which the track ends about then.
+    pub(super) fn push_rtp(
+        &mut self,
+        format: RtpFormat,
+        packet: RtpPacket<'_>,
+        end: Timestamp,
+    ) -> Result<(), PushError> {
+        self.sender.push_rtp(format, packet)?;
+        self.dating.end = Some(self.not_before(end));
+        Ok(())
+    }
 }
 
 /// Dates frames.
@@ -152,7 +170,7 @@ impl Dating {
 }
 
 /// How fast a connection sends.
-struct Pace {
+pub(super) struct Pace {
     began: Instant,
     heard: Duration,
     /// When the last frame came, and how long it lasts.
@@ -160,18 +178,18 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { began: now, heard: Duration::ZERO, last: (now, Duration::ZERO) }
     }
 
-    fn hear(&mut self, now: Instant, frame: Duration) {
+    pub(super) fn hear(&mut self, now: Instant, frame: Duration) {
         self.heard += frame;
         self.last = (now, frame);
     }
 
     /// How long to wait before the next frame is read. Overload slows a fast sender down to real time and no further: a track
     /// to which nothing comes for longer has stalled, and its caption is closed.
-    fn hold_back(&self, now: Instant, is_overloaded: bool) -> Duration {
+    pub(super) fn hold_back(&self, now: Instant, is_overloaded: bool) -> Duration {
         let elapsed = now.saturating_duration_since(self.began);
         let ahead = self.heard.saturating_sub(BURST);
         let wait = (ahead / FASTEST).saturating_sub(elapsed);
@@ -213,17 +231,8 @@ pub(crate) async fn serve(
 ) {
     let user_id = token.user_id.clone();
     let joined = host.run({
-        let (cid, host, user_id) = (cid.clone(), host.clone(), user_id.clone());
-        move |change| {
-            let actor = change.user_actor(&token, &cid);
-            change.keep_user(&user_id)?;
-            let call = change.command(&cid, &actor, Command::Join)?;
-            let session_id = call.session().map_or("", |session| session.id());
-            // Before the commit, so that the track is there when the join's effects are carried out.
-            host.stages
-                .seat(&cid, session_id, &user_id)
-                .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
-        }
+        let (cid, host) = (cid.clone(), host.clone());
+        move |change| join(&host, change, &cid, &token)
     });
     let ending = match joined.await {
         Ok(Some(seated)) => {
@@ -243,6 +252,22 @@ pub(crate) async fn serve(
         Err(error) => refuse(&mut socket, &error).await,
     };
     close(&mut socket, ending).await;
+}
+
+/// Somebody joins a call; `None` where the server is shutting down.
+pub(super) fn join(
+    host: &Host,
+    change: &mut Change<'_>,
+    cid: &Cid,
+    token: &UserToken,
+) -> Result<Option<Seated>, ApiError> {
+    let actor = change.user_actor(token, cid);
+    change.keep_user(&token.user_id)?;
+    let call = change.command(cid, &actor, Command::Join)?;
+    let session_id = call.session().map_or("", |session| session.id());
+    // Before the commit, so that the track is there when the join's effects are carried out.
+    let seated = host.stages.seat(cid, session_id, &token.user_id);
+    seated.map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
 
 /// Says why, in the clients' format.
@@ -379,7 +404,7 @@ async fn hear(
 }
 
 /// Pushes once there is room: whoever sends too fast waits.
-async fn push(push: impl Fn() -> Result<(), PushError>) -> Result<(), PushError> {
+pub(super) async fn push(push: impl Fn() -> Result<(), PushError>) -> Result<(), PushError> {
     let deadline = Instant::now() + BURST;
     loop {
         match push() {
@@ -410,7 +435,7 @@ fn read<'a>(bytes: &[u8], format: Format, samples: &'a mut Vec<f32>) -> Result<P
 }
 
 /// How long an Opus packet lasts, in ticks of 48 kHz (RFC 6716, 3.1 and 3.2).
-fn opus_ticks(packet: &[u8]) -> Option<u32> {
+pub(super) fn opus_ticks(packet: &[u8]) -> Option<u32> {
     let (toc, rest) = packet.split_first()?;
     let config = toc >> 3;
     let frame = match config {

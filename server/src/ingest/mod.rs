@@ -24,6 +24,7 @@ use crate::limits::Limits;
 
 pub mod audio;
 mod room;
+pub mod rtp;
 
 use audio::Line;
 use room::Room;

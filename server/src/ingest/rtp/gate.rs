@@ -1,0 +1,169 @@
+//! Which datagrams are a participant's audio, without a socket and without a clock.
+//!
+//! In: datagrams with where they came from and when. Out: packets with their date, or why one was dropped; what RTCP said of the
+//! sender's clock.
+//!
+//! The first packet that is as agreed decides who the sender is, where that was left open. RTCP may come on the same port or on
+//! the one behind it (RFC 5761, 4), and from any port of the sender's address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, RtpCodec, RtpFormat, RtpPacket};
+use cuewire::time::{Timestamp, nanos_of_samples};
+
+use super::clock::{Report, SenderClock};
+use crate::ingest::audio::{Pace, RTP_RATE, opus_ticks};
+
+/// Longest datagram: the longest payload, behind a header with all contributing sources and some extensions.
+pub(super) const MAX_DATAGRAM_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
+
+/// What a sender is to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// How payloads are coded.
+    pub format: RtpFormat,
+    /// 0 – 127.
+    pub payload_type: u8,
+    /// The stream; `None`: any, and another may follow.
+    pub ssrc: Option<u32>,
+    /// The sender's address; `None`: the first that sends.
+    pub from: Option<(IpAddr, Option<u16>)>,
+}
+
+/// Why a datagram was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Neither RTP nor RTCP, too long, or it holds nothing of its format.
+    Malformed,
+    /// From elsewhere.
+    Elsewhere,
+    /// Of another stream than was agreed.
+    Ssrc,
+    /// Of another payload type.
+    PayloadType,
+    /// Faster than audio is taken.
+    TooFast,
+    /// A report whose wall clock is none.
+    Report,
+}
+
+impl Dropped {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Malformed, Self::Elsewhere, Self::Ssrc, Self::PayloadType, Self::TooFast, Self::Report];
+
+    /// As metrics have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Elsewhere => "elsewhere",
+            Self::Ssrc => "ssrc",
+            Self::PayloadType => "payload_type",
+            Self::TooFast => "too_fast",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// What was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Taken<'a> {
+    /// A packet of the participant's, and how many nanoseconds it lasts.
+    Audio(RtpPacket<'a>, i64),
+    /// Something else that was right.
+    Control,
+}
+
+/// What decides.
+pub(super) struct Gate {
+    agreed: Agreed,
+    /// Who sends, once that is known.
+    sender: Option<SocketAddr>,
+    clock: SenderClock,
+    pace: Option<Pace>,
+}
+
+impl Gate {
+    pub(super) fn new(agreed: Agreed) -> Self {
+        let clock = SenderClock::new(agreed.format.clock_rate());
+        Self { agreed, sender: None, clock, pace: None }
+    }
+
+    /// Takes a datagram that came `now`.
+    pub(super) fn take<'a>(
+        &mut self,
+        datagram: &'a [u8],
+        from: SocketAddr,
+        now: Timestamp,
+        instant: Instant,
+    ) -> Result<Taken<'a>, Dropped> {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if datagram.len() >= MAX_DATAGRAM_BYTES {
+            return Err(Dropped::Malformed);
+        }
+        // Types of RTCP are payload types 64 – 95 with the marker, which no stream here has (RFC 5761, 4).
+        if matches!(datagram.get(1), Some(192..=223)) {
+            return self.take_rtcp(datagram, from.ip(), now).map(|()| Taken::Control);
+        }
+        let packet = rtp_types::RtpPacket::parse(datagram).map_err(|_| Dropped::Malformed)?;
+        let is_sender = match (self.sender, self.agreed.from) {
+            (Some(sender), _) => sender == from,
+            (None, Some((ip, port))) => ip == from.ip() && port.is_none_or(|port| port == from.port()),
+            (None, None) => true,
+        };
+        if !is_sender {
+            return Err(Dropped::Elsewhere);
+        }
+        if packet.payload_type() != self.agreed.payload_type {
+            return Err(Dropped::PayloadType);
+        }
+        let (ssrc, timestamp) = (packet.ssrc(), packet.timestamp());
+        if self.agreed.ssrc.is_some_and(|agreed| agreed != ssrc) {
+            return Err(Dropped::Ssrc);
+        }
+        let end = datagram.len() - usize::from(packet.padding().unwrap_or(0));
+        let payload = datagram.get(packet.payload_offset()..end).unwrap_or_default();
+        let nanos = self.nanos_of(payload).filter(|_| payload.len() <= MAX_PAYLOAD_BYTES).ok_or(Dropped::Malformed)?;
+        let pace = self.pace.get_or_insert_with(|| Pace::new(instant));
+        if !pace.hold_back(instant, false).is_zero() {
+            return Err(Dropped::TooFast);
+        }
+        pace.hear(instant, Duration::from_nanos(nanos.unsigned_abs()));
+        self.sender = Some(from);
+        let at = self.clock.date(ssrc, timestamp, from.ip(), now.plus_nanos(-nanos));
+        Ok(Taken::Audio(RtpPacket { at, ssrc, sequence: packet.sequence_number(), timestamp, payload }, nanos))
+    }
+
+    /// How long a payload lasts. `None`: it is of no format.
+    fn nanos_of(&self, payload: &[u8]) -> Option<i64> {
+        let format = self.agreed.format;
+        let frame = format.channels() * if format.codec() == RtpCodec::L16 { 2 } else { 1 };
+        match format.codec() {
+            // Padding, which keeps a path open.
+            _ if payload.is_empty() => Some(0),
+            RtpCodec::Opus => opus_ticks(payload).map(|ticks| nanos_of_samples(ticks.into(), RTP_RATE)),
+            _ if !payload.len().is_multiple_of(frame) => None,
+            _ => Some(nanos_of_samples((payload.len() / frame) as u64, format.clock_rate())),
+        }
+    }
+
+    fn take_rtcp(&mut self, datagram: &[u8], from: IpAddr, now: Timestamp) -> Result<(), Dropped> {
+        use rtcp_types::{Compound, Packet};
+        let sender = self.sender.map(|sender| sender.ip()).or(self.agreed.from.map(|(ip, _)| ip));
+        if sender.is_some_and(|sender| sender != from) {
+            return Err(Dropped::Elsewhere);
+        }
+        for packet in Compound::parse(datagram).map_err(|_| Dropped::Malformed)? {
+            let Packet::Sr(said) = packet.map_err(|_| Dropped::Malformed)? else { continue };
+            let ssrc = said.ssrc();
+            if self.agreed.ssrc.is_some_and(|agreed| agreed != ssrc) {
+                return Err(Dropped::Ssrc);
+            }
+            let report = Report { ssrc, from, ntp: said.ntp_timestamp(), timestamp: said.rtp_timestamp() };
+            if !self.clock.handle_report(report, now) {
+                return Err(Dropped::Report);
+            }
+        }
+        Ok(())
+    }
+}
