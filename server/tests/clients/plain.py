@@ -94,6 +94,18 @@ def bodies(check):
     too_large(check, "a body of 4 MiB", "POST", f"{path}/start_transcription", b'{"language":"' + b"x" * (4 << 20) + b'"}')
 
 
+def rtp(check):
+    call_id, path = new_call("rtp")
+    asked = {"user_id": f"{call_id}-host", "payload_type": 97, "codec": "opus", "clock_rate": 48_000, "channels": 2}
+    status, opened = curl("POST", f"{path}/rtp", asked)
+    check.equal("a port for RTP", (201, "opus", 97), (status, opened["codec"], opened["payload_type"]))
+    check.equal("and the one behind it for RTCP", opened["port"] + 1, opened["rtcp_port"])
+    check.equal("it is given back", 200, curl("DELETE", f"{path}/rtp/{opened['port']}")[0])
+    refused(check, "giving it back again", 404, 16, curl("DELETE", f"{path}/rtp/{opened['port']}"))
+    refused(check, "a format that there is not", 400, 4, curl("POST", f"{path}/rtp", {**asked, "clock_rate": 44_100}))
+    refused(check, "a port for another", 401, 5, curl("POST", f"{path}/rtp", asked, as_token=user_token("plain-nobody")))
+
+
 def settings(check):
     name = f"plain-type-{STAMP}"
     call = {"transcription": {"language": "fr"}, "session": {"inactivity_timeout_seconds": 5}}
@@ -222,4 +234,4 @@ def cross_origin(check):
     check.equal("but for no other origin", None, headers["access-control-allow-origin"])
 
 
-run("plain", [bodies, settings, transcripts, paths, keys_and_tokens, cross_origin])
+run("plain", [bodies, rtp, settings, transcripts, paths, keys_and_tokens, cross_origin])
