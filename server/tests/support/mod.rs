@@ -94,10 +94,11 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
             "start_closed_captions" => "start_closed_captions",
             "stop_closed_captions" => "stop_closed_captions",
             "closed_captions" => "send_closed_caption",
+            "rtp" => return None,
             verb => panic!("{verb}"),
         },
         ("GET", ["video", "call", _, _, "transcriptions"]) => "list_transcriptions",
-        ("DELETE", ["video", "call", ..]) => "delete_transcription",
+        ("DELETE", ["video", "call", .., "transcriptions", _]) => "delete_transcription",
         _ => return None,
     })
 }
