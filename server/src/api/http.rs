@@ -152,28 +152,28 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let path = parts.uri.path().to_string();
     let mut query = query_of(&parts);
     let client = client_of(&parts.headers, &query);
-    match (parts.method.as_str(), path.as_str()) {
-        ("GET", "/healthz") => return plain(StatusCode::OK, "ok\n"),
-        ("GET", "/readyz") => {
-            return match app.is_ready().await {
-                Ok(()) => plain(StatusCode::OK, "ready\n"),
-                Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
-            };
-        }
-        ("GET" | "HEAD", path) if path.starts_with("/transcripts/") => {
-            let response = download(&app, &parts, path).await;
-            log(&app, "download_transcript", &client, "none", response.status());
-            return response;
-        }
-        _ => {}
-    }
     let parsed = Path::parse(&path);
     let is_browsers = parsed.as_ref().is_none_or(|path| path.is_browsers);
     let operation = parsed.as_ref().and_then(|path| path.operation(&parts.method));
     let name = operation.as_ref().map_or("unknown", |(operation, _)| operation.name());
     tracing::Span::current().record("operation", name);
-    if matches!(operation, Some((Operation::Connect | Operation::Audio, _))) {
-        return upgrade(app, operation, &mut parts, query, client, (place, address)).await;
+    match &operation {
+        Some((Operation::Health, _)) => return plain(StatusCode::OK, "ok\n"),
+        Some((Operation::Readiness, _)) => {
+            return match app.is_ready().await {
+                Ok(()) => plain(StatusCode::OK, "ready\n"),
+                Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            };
+        }
+        Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
+            let response = download(&app, &parts, names[0]).await;
+            log(&app, name, &client, "none", response.status());
+            return response;
+        }
+        Some((Operation::Connect | Operation::Audio, _)) => {
+            return upgrade(app, operation, &mut parts, query, client, (place, address)).await;
+        }
+        _ => {}
     }
     let (kind, admitted) = admit(&app, operation, &parts, &path, &query);
     let standing = match &admitted {
@@ -192,7 +192,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
         };
         let body = read(body, most, Duration::from_secs(limits.body_s.into()), &app.bodies).await;
         let (token, operation, names) = match admitted? {
-            Admitted::Reporter => return body.map(|_| (StatusCode::CREATED, json!({}))),
+            Admitted::Reporter => return body.map(|_| (Operation::CallClientEvent.row().status(), json!({}))),
             Admitted::Caller(token, operation, names) => (token, operation, names),
         };
         let kept = body?;
@@ -201,17 +201,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
         let answer = operations::answer(&app, operation, &names, call);
         let answer = tokio::time::timeout(PATIENCE, answer).await;
         let answer = answer.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the server is too busy: try again")));
-        let status = match operation {
-            Operation::GetOrCreateCall
-            | Operation::UpdateUsers
-            | Operation::CreateCallType
-            | Operation::CreateRole
-            | Operation::StartTranscription
-            | Operation::StartClosedCaptions
-            | Operation::OpenRtp => StatusCode::CREATED,
-            _ => StatusCode::OK,
-        };
-        Ok((status, answer?))
+        Ok((operation.row().status(), answer?))
     };
     let answered: Result<_, ApiError> = answered.await;
     let duration = format!("{:.2}ms", started.elapsed().as_secs_f64() * 1e3);
@@ -474,11 +464,11 @@ async fn upgrade(
 }
 
 /// A transcript's file, or a range of it, to who has a signed URL.
-async fn download(app: &App, parts: &request::Parts, path: &str) -> Response {
+async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Response {
     use tower::ServiceExt as _;
     let refused = |error: &ApiError| (status_of(error), axum::Json(error.body("0ms"))).into_response();
     let query = query_of(parts);
-    let egress_id = path.split('/').nth(2).unwrap_or_default().to_string();
+    let egress_id = egress_id.to_string();
     let field = |name| text(&query, name).unwrap_or_default();
     if app.host.storages.local.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
         return refused(&ApiError::new(Code::NotAllowed, "the URL has expired, or was not made here: list again"));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
 use super::http::{App, Call as Request, text};
-use super::route::Operation;
+use super::route::{Asker, Operation};
 use super::token::Token;
 use super::{render, time_of};
 use crate::call::grants::Capability;
@@ -126,14 +126,6 @@ fn check_user_id(id: &str) -> Result<(), ApiError> {
     input(format!("the user's id `{}`: allowed are 1 – 255 bytes without control characters", short(id)))
 }
 
-/// A server's token only.
-fn require_server(token: &Token, what: &str) -> Result<(), ApiError> {
-    match token {
-        Token::Server => Ok(()),
-        Token::User(_) => Err(ApiError::new(Code::NotAllowed, format!("only a server's token may {what}"))),
-    }
-}
-
 /// Answers a request.
 pub(super) async fn answer(
     app: &App,
@@ -143,14 +135,16 @@ pub(super) async fn answer(
 ) -> Result<Value, ApiError> {
     use Operation as O;
     let host = app.host.clone();
+    if operation.row().asker == Asker::Server && request.token != Token::Server {
+        let what = operation.name().replace('_', " ");
+        return Err(ApiError::new(Code::NotAllowed, format!("only a server's token may {what}")));
+    }
     match operation {
         O::UpdateUsers | O::UpdateUsersPartial => {
-            require_server(&request.token, "change users")?;
             let is_partial = operation == O::UpdateUsersPartial;
             host.run(move |change| update_users(change, request.body, is_partial)).await
         }
         O::QueryUsers => {
-            require_server(&request.token, "list users")?;
             let payload = text(&request.query, "payload").unwrap_or("{}").to_string();
             let Ok(payload) = serde_json::from_str(&payload) else {
                 return input("payload should be a JSON object");
@@ -158,7 +152,6 @@ pub(super) async fn answer(
             host.read(move |change| query_users(change, payload)).await
         }
         O::ListRoles | O::CreateRole | O::ListPermissions => {
-            require_server(&request.token, "see or change roles")?;
             match operation {
                 O::CreateRole => host.run(move |change| create_role(change, &request.body)).await,
                 O::ListRoles => host.read(|change| list_roles(change)).await,
@@ -166,7 +159,6 @@ pub(super) async fn answer(
             }
         }
         O::GetApp | O::UpdateApp | O::ListDeadLetters => {
-            require_server(&request.token, "see or change the app")?;
             let private = app.hooks_to_private_addresses;
             match operation {
                 O::UpdateApp => host.run(move |change| update_app(change, request.body, private)).await,
@@ -174,12 +166,8 @@ pub(super) async fn answer(
                 _ => host.read(move |change| dead_letters(change, &request.query)).await,
             }
         }
-        O::CheckSqs => {
-            require_server(&request.token, "check a queue")?;
-            check_sqs(&host, request.body, app.hooks_to_private_addresses).await
-        }
+        O::CheckSqs => check_sqs(&host, request.body, app.hooks_to_private_addresses).await,
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
-            require_server(&request.token, "see or change call types")?;
             let name = names.first().map(|name| (*name).to_string());
             let job = move |change: &mut Change<'_>| call_types(change, operation, name, request.body);
             if matches!(operation, O::ListCallTypes | O::GetCallType) {
@@ -198,9 +186,14 @@ pub(super) async fn answer(
             let cid = Cid::new(field("type"), field("id"))?;
             host.read(move |change| query_members(change, &cid, &request)).await
         }
-        O::CallClientEvent | O::Connect | O::Audio => input("this is no operation of a body"),
+        O::CallClientEvent
+        | O::Connect
+        | O::Audio
+        | O::DownloadTranscript
+        | O::ProbeTranscript
+        | O::Health
+        | O::Readiness => input("this is no operation of a body"),
         O::DeleteTranscription => {
-            require_server(&request.token, "delete transcripts")?;
             let cid = Cid::new(names[0], names[1])?;
             let (session, filename) = (names[2].to_string(), names[3].to_string());
             let file = host.read(move |change| {
@@ -245,7 +238,6 @@ pub(super) async fn answer(
         O::OpenRtp => rtp::open(app, Cid::new(names[0], names[1])?, request.token, request.body).await,
         O::CloseRtp => rtp::close(app, &Cid::new(names[0], names[1])?, names[2], &request.token).await,
         O::ListStorages | O::CreateStorage | O::UpdateStorage | O::DeleteStorage | O::CheckStorage => {
-            require_server(&request.token, "see or change storages")?;
             storages(&host, operation, names.first().map(|name| (*name).to_string()), request.body).await
         }
         _ => {

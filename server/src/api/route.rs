@@ -1,106 +1,127 @@
 //! Which operation a request is.
 //!
-//! In: a method and a path of either family. Out: the [`Operation`] and the path's parts, decoded.
+//! In: a method and a path. Out: the [`Operation`] and the path's parts, decoded. One table has all that is served: requests are
+//! matched against it, and `/openapi.json` is made from it.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
-/// What clients ask for, under the names of the clients' own models.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the clients' operations")]
-pub(crate) enum Operation {
-    UpdateUsers,
-    UpdateUsersPartial,
-    QueryUsers,
-    GetOrCreateCall,
-    GetCall,
-    UpdateCall,
-    DeleteCall,
-    MarkEnded,
-    QueryCalls,
-    QueryMembers,
-    UpdateMembers,
-    UpdateUserPermissions,
-    StartTranscription,
-    StopTranscription,
-    StartClosedCaptions,
-    StopClosedCaptions,
-    SendClosedCaption,
-    ListClosedCaptions,
-    ListTranscriptions,
-    DeleteTranscription,
-    ListCallTypes,
-    CreateCallType,
-    GetCallType,
-    UpdateCallType,
-    DeleteCallType,
-    ListRoles,
-    CreateRole,
-    ListPermissions,
-    GetApp,
-    UpdateApp,
-    ListDeadLetters,
-    CheckSqs,
-    ListStorages,
-    CreateStorage,
-    UpdateStorage,
-    DeleteStorage,
-    CheckStorage,
-    CallClientEvent,
-    Connect,
-    Audio,
-    OpenRtp,
-    CloseRtp,
+/// Who may ask for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Anybody, without a key.
+    Anybody,
+    /// Who was given a signed URL.
+    UrlHolder,
+    /// Who has the API key; the token comes in the first frame, or in the header.
+    KeyHolder,
+    /// Who has the API key, with a token or without one.
+    Reporter,
+    /// The platform's server, or a user who has the capability.
+    Caller,
+    /// The platform's server.
+    Server,
+}
+
+/// What is served under one method and path.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) operation: Operation,
+    /// In logs, and in the document.
+    pub(crate) name: &'static str,
+    pub(crate) method: &'static str,
+    /// With `{parts}` in it. One that begins with `/` is whole; others are behind a family's prefix: `/api/v2/` of servers, and of
+    /// browsers `/` where it begins with `video/`.
+    pub(crate) path: &'static str,
+    pub(crate) asker: Asker,
+    /// Of an answer that is no error.
+    status: u16,
+}
+
+impl Row {
+    /// Of an answer that is no error.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK)
+    }
+}
+
+macro_rules! operations {
+    ($($operation:ident $name:literal $method:ident $path:literal $asker:ident $status:literal)*) => {
+        /// What clients ask for, under the names of the clients' own models.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Operation { $($operation),* }
+
+        /// All that is served, in the order of [`Operation`].
+        pub(crate) const TABLE: &[Row] = &[$(Row {
+            operation: Operation::$operation,
+            name: $name,
+            method: stringify!($method),
+            path: $path,
+            asker: Asker::$asker,
+            status: $status,
+        }),*];
+    };
+}
+
+// The operation, its name, method and path, who may ask, and the status of an answer that is no error.
+operations! {
+    UpdateUsers "update_users" POST "users" Server 201
+    UpdateUsersPartial "update_users_partial" PATCH "users" Server 200
+    QueryUsers "query_users" GET "users" Server 200
+    GetOrCreateCall "get_or_create_call" POST "video/call/{type}/{id}" Caller 201
+    GetCall "get_call" GET "video/call/{type}/{id}" Caller 200
+    UpdateCall "update_call" PATCH "video/call/{type}/{id}" Caller 200
+    DeleteCall "delete_call" POST "video/call/{type}/{id}/delete" Server 200
+    MarkEnded "mark_ended" POST "video/call/{type}/{id}/mark_ended" Caller 200
+    QueryCalls "query_calls" POST "video/calls" Caller 200
+    QueryMembers "query_members" POST "video/call/members" Caller 200
+    UpdateMembers "update_members" POST "video/call/{type}/{id}/members" Caller 200
+    UpdateUserPermissions "update_user_permissions" POST "video/call/{type}/{id}/user_permissions" Caller 200
+    StartTranscription "start_transcription" POST "video/call/{type}/{id}/start_transcription" Caller 201
+    StopTranscription "stop_transcription" POST "video/call/{type}/{id}/stop_transcription" Caller 200
+    StartClosedCaptions "start_closed_captions" POST "video/call/{type}/{id}/start_closed_captions" Caller 201
+    StopClosedCaptions "stop_closed_captions" POST "video/call/{type}/{id}/stop_closed_captions" Caller 200
+    SendClosedCaption "send_closed_caption" POST "video/call/{type}/{id}/closed_captions" Caller 200
+    ListClosedCaptions "list_closed_captions" GET "video/call/{type}/{id}/closed_captions" Caller 200
+    ListTranscriptions "list_transcriptions" GET "video/call/{type}/{id}/transcriptions" Caller 200
+    DeleteTranscription "delete_transcription" DELETE "video/call/{type}/{id}/{session}/transcriptions/{filename}" Server 200
+    ListCallTypes "list_call_types" GET "video/calltypes" Server 200
+    CreateCallType "create_call_type" POST "video/calltypes" Server 201
+    GetCallType "get_call_type" GET "video/calltypes/{name}" Server 200
+    UpdateCallType "update_call_type" PUT "video/calltypes/{name}" Server 200
+    DeleteCallType "delete_call_type" DELETE "video/calltypes/{name}" Server 200
+    ListRoles "list_roles" GET "roles" Server 200
+    CreateRole "create_role" POST "roles" Server 201
+    ListPermissions "list_permissions" GET "permissions" Server 200
+    GetApp "get_app" GET "app" Server 200
+    UpdateApp "update_app" PATCH "app" Server 200
+    ListDeadLetters "list_dead_letters" GET "app/dead_letters" Server 200
+    CheckSqs "check_sqs" POST "check_sqs" Server 200
+    ListStorages "list_external_storage" GET "external_storage" Server 200
+    CreateStorage "create_external_storage" POST "external_storage" Server 200
+    UpdateStorage "update_external_storage" PUT "external_storage/{name}" Server 200
+    DeleteStorage "delete_external_storage" DELETE "external_storage/{name}" Server 200
+    CheckStorage "check_external_storage" GET "external_storage/{name}/check" Server 200
+    CallClientEvent "call_client_event" POST "video/call_client_event" Reporter 201
+    Connect "connect" GET "video/connect" KeyHolder 101
+    Audio "audio" GET "video/call/{type}/{id}/audio" KeyHolder 101
+    OpenRtp "open_rtp" POST "video/call/{type}/{id}/rtp" Caller 201
+    CloseRtp "close_rtp" DELETE "video/call/{type}/{id}/rtp/{port}" Caller 200
+    DownloadTranscript "download_transcript" GET "/transcripts/{egress_id}/{filename}" UrlHolder 200
+    ProbeTranscript "probe_transcript" HEAD "/transcripts/{egress_id}/{filename}" UrlHolder 200
+    Health "health" GET "/healthz" Anybody 200
+    Readiness "readiness" GET "/readyz" Anybody 200
 }
 
 impl Operation {
+    pub(crate) fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+
     /// Its name in logs.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::UpdateUsers => "update_users",
-            Self::UpdateUsersPartial => "update_users_partial",
-            Self::QueryUsers => "query_users",
-            Self::GetOrCreateCall => "get_or_create_call",
-            Self::GetCall => "get_call",
-            Self::UpdateCall => "update_call",
-            Self::DeleteCall => "delete_call",
-            Self::MarkEnded => "mark_ended",
-            Self::QueryCalls => "query_calls",
-            Self::QueryMembers => "query_members",
-            Self::UpdateMembers => "update_members",
-            Self::UpdateUserPermissions => "update_user_permissions",
-            Self::StartTranscription => "start_transcription",
-            Self::StopTranscription => "stop_transcription",
-            Self::StartClosedCaptions => "start_closed_captions",
-            Self::StopClosedCaptions => "stop_closed_captions",
-            Self::SendClosedCaption => "send_closed_caption",
-            Self::ListClosedCaptions => "list_closed_captions",
-            Self::ListTranscriptions => "list_transcriptions",
-            Self::DeleteTranscription => "delete_transcription",
-            Self::ListCallTypes => "list_call_types",
-            Self::CreateCallType => "create_call_type",
-            Self::GetCallType => "get_call_type",
-            Self::UpdateCallType => "update_call_type",
-            Self::DeleteCallType => "delete_call_type",
-            Self::ListRoles => "list_roles",
-            Self::CreateRole => "create_role",
-            Self::ListPermissions => "list_permissions",
-            Self::GetApp => "get_app",
-            Self::UpdateApp => "update_app",
-            Self::ListDeadLetters => "list_dead_letters",
-            Self::CheckSqs => "check_sqs",
-            Self::ListStorages => "list_external_storage",
-            Self::CreateStorage => "create_external_storage",
-            Self::UpdateStorage => "update_external_storage",
-            Self::DeleteStorage => "delete_external_storage",
-            Self::CheckStorage => "check_external_storage",
-            Self::CallClientEvent => "call_client_event",
-            Self::Connect => "connect",
-            Self::Audio => "audio",
-            Self::OpenRtp => "open_rtp",
-            Self::CloseRtp => "close_rtp",
-        }
+        self.row().name
     }
 }
 
@@ -109,12 +130,12 @@ impl Operation {
 pub(crate) struct Path {
     /// Whether times are RFC 3339.
     pub(crate) is_browsers: bool,
-    /// Behind the family's prefix; decoded.
+    /// Behind a server's prefix; decoded.
     parts: Vec<String>,
 }
 
 impl Path {
-    /// Of a URL's path. `None`: of neither family.
+    /// Of a URL's path. `None`: its parts are no text.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let decode = |part: &str| percent_decode_str(part).decode_utf8().ok().map(String::from);
         let mut parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect::<Option<_>>()?;
@@ -122,80 +143,32 @@ impl Path {
         if is_servers {
             parts.drain(..2);
         }
-        (is_servers || parts.first().is_some_and(|first| first == "video"))
-            .then_some(Self { is_browsers: !is_servers, parts })
+        Some(Self { is_browsers: !is_servers, parts })
     }
 
     /// Which operation it is, with the parts that it names: of calls their type and id first.
     pub(crate) fn operation(&self, method: &Method) -> Option<(Operation, Vec<&str>)> {
-        #[allow(clippy::enum_glob_use, reason = "all of them are here")]
-        use Operation::*;
-        let parts: Vec<&str> = self.parts.iter().map(String::as_str).collect();
-        Some(match (method.as_str(), &parts[..]) {
-            ("POST", ["users"]) => (UpdateUsers, vec![]),
-            ("PATCH", ["users"]) => (UpdateUsersPartial, vec![]),
-            ("GET", ["users"]) => (QueryUsers, vec![]),
-            ("GET", ["roles"]) => (ListRoles, vec![]),
-            ("POST", ["roles"]) => (CreateRole, vec![]),
-            ("GET", ["permissions"]) => (ListPermissions, vec![]),
-            ("GET", ["app"]) => (GetApp, vec![]),
-            ("PATCH", ["app"]) => (UpdateApp, vec![]),
-            ("GET", ["app", "dead_letters"]) => (ListDeadLetters, vec![]),
-            ("POST", ["check_sqs"]) => (CheckSqs, vec![]),
-            ("GET", ["external_storage"]) => (ListStorages, vec![]),
-            ("POST", ["external_storage"]) => (CreateStorage, vec![]),
-            ("PUT", ["external_storage", name]) => (UpdateStorage, vec![*name]),
-            ("DELETE", ["external_storage", name]) => (DeleteStorage, vec![*name]),
-            ("GET", ["external_storage", name, "check"]) => (CheckStorage, vec![*name]),
-            ("POST", ["video", "calls"]) => (QueryCalls, vec![]),
-            ("POST", ["video", "call", "members"]) => (QueryMembers, vec![]),
-            ("POST", ["video", "call_client_event"]) => (CallClientEvent, vec![]),
-            ("GET", ["video", "connect"]) => (Connect, vec![]),
-            ("GET", ["video", "calltypes"]) => (ListCallTypes, vec![]),
-            ("POST", ["video", "calltypes"]) => (CreateCallType, vec![]),
-            (method, ["video", "calltypes", name]) => {
-                let operation = match method {
-                    "GET" => GetCallType,
-                    "PUT" => UpdateCallType,
-                    "DELETE" => DeleteCallType,
-                    _ => return None,
-                };
-                (operation, vec![*name])
+        TABLE.iter().filter(|row| row.method == method.as_str()).find_map(|row| Some((row.operation, self.names(row)?)))
+    }
+
+    /// What the path has in the place of the row's `{parts}`.
+    fn names(&self, row: &Row) -> Option<Vec<&str>> {
+        let is_whole = row.path.starts_with('/');
+        let is_there = if self.is_browsers { is_whole || row.path.starts_with("video/") } else { !is_whole };
+        if !is_there {
+            return None;
+        }
+        let mut names = Vec::new();
+        let mut parts = self.parts.iter();
+        for wanted in row.path.trim_start_matches('/').split('/') {
+            let part = parts.next()?;
+            if wanted.starts_with('{') {
+                names.push(part.as_str());
+            } else if wanted != part {
+                return None;
             }
-            (method, ["video", "call", call_type, id]) => {
-                let operation = match method {
-                    "POST" => GetOrCreateCall,
-                    "GET" => GetCall,
-                    "PATCH" => UpdateCall,
-                    _ => return None,
-                };
-                (operation, vec![*call_type, *id])
-            }
-            ("POST", ["video", "call", call_type, id, verb]) => {
-                let operation = match *verb {
-                    "delete" => DeleteCall,
-                    "mark_ended" => MarkEnded,
-                    "members" => UpdateMembers,
-                    "user_permissions" => UpdateUserPermissions,
-                    "start_transcription" => StartTranscription,
-                    "stop_transcription" => StopTranscription,
-                    "start_closed_captions" => StartClosedCaptions,
-                    "stop_closed_captions" => StopClosedCaptions,
-                    "closed_captions" => SendClosedCaption,
-                    "rtp" => OpenRtp,
-                    _ => return None,
-                };
-                (operation, vec![*call_type, *id])
-            }
-            ("GET", ["video", "call", call_type, id, "transcriptions"]) => (ListTranscriptions, vec![*call_type, *id]),
-            ("GET", ["video", "call", call_type, id, "closed_captions"]) => (ListClosedCaptions, vec![*call_type, *id]),
-            ("GET", ["video", "call", call_type, id, "audio"]) => (Audio, vec![*call_type, *id]),
-            ("DELETE", ["video", "call", call_type, id, "rtp", port]) => (CloseRtp, vec![*call_type, *id, *port]),
-            ("DELETE", ["video", "call", call_type, id, session, "transcriptions", filename]) => {
-                (DeleteTranscription, vec![*call_type, *id, *session, *filename])
-            }
-            _ => return None,
-        })
+        }
+        parts.next().is_none().then_some(names)
     }
 }
 
@@ -223,14 +196,33 @@ mod tests {
             let (operation, found) = path.operation(&Method::from_bytes(method.as_bytes()).unwrap()).unwrap();
             assert_eq!((operation.name(), &found[..]), (name, parts));
         }
-        for path in ["/", "/healthz", "/api/v1/video/calls", "/video/%ff"] {
-            assert_eq!(Path::parse(path), None, "{path}");
-        }
-        for (method, path) in
-            [("PUT", "/video/calls"), ("POST", "/api/v2/app"), ("POST", "/video/call/default/a/go_live")]
-        {
+        assert_eq!(Path::parse("/video/%ff"), None);
+        for (method, path) in [
+            ("GET", "/"),
+            ("GET", "/app"),
+            ("GET", "/api/v2/healthz"),
+            ("POST", "/api/v1/video/calls"),
+            ("PUT", "/video/calls"),
+            ("POST", "/api/v2/app"),
+            ("POST", "/video/call/default/a/go_live"),
+        ] {
             let path = Path::parse(path).unwrap();
             assert_eq!(path.operation(&Method::from_bytes(method.as_bytes()).unwrap()), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_operations_and_no_path_is_two() {
+        for (i, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.operation as usize, i, "{row:?}");
+            let path = if row.path.starts_with('/') { row.path.to_string() } else { format!("/api/v2/{}", row.path) };
+            let (found, names) = Path::parse(&path)
+                .unwrap()
+                .operation(&row.method.parse().unwrap())
+                .map(|(operation, names)| (operation, names.len()))
+                .unwrap();
+            assert_eq!((found, names), (row.operation, row.path.matches('{').count()), "{row:?}");
+            assert!(TABLE[..i].iter().all(|other| other.name != row.name), "{row:?}");
         }
     }
 }
