@@ -47,6 +47,22 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub(super) const ALL: [Self; 12] = [
+        Self::AccessKey,
+        Self::Input,
+        Self::Authentication,
+        Self::RateLimit,
+        Self::DoesNotExist,
+        Self::NotAllowed,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenFromTheFuture,
+        Self::TokenSignature,
+        Self::ConnectionId,
+        Self::Internal,
+    ];
+
     /// The status of the HTTP answer.
     #[must_use]
     pub fn status(self) -> u16 {
@@ -66,7 +82,7 @@ impl Code {
         }
     }
 
-    fn number(self) -> i32 {
+    pub(super) fn number(self) -> i32 {
         match self {
             Self::Internal | Self::Full => -1,
             code => i32::from(code as u16),

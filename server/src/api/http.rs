@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::document::document;
 use super::error::{ApiError, Code};
 use super::operations;
 use super::render::for_browser;
@@ -164,6 +165,9 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
                 Ok(()) => plain(StatusCode::OK, "ready\n"),
                 Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
             };
+        }
+        Some((Operation::OpenApi, _)) => {
+            return ([(header::CONTENT_TYPE, "application/json")], document()).into_response();
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
             let response = download(&app, &parts, names[0]).await;
@@ -342,7 +346,7 @@ pub(crate) fn log(app: &App, operation: &'static str, client: &str, token: &str,
     }));
 }
 
-fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
+fn plain(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()
 }
 

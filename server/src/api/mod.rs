@@ -6,12 +6,15 @@
 use cuewire::time::Timestamp;
 use serde_json::Value;
 
+mod document;
 pub mod error;
 pub(crate) mod http;
+mod models;
 mod operations;
 pub mod render;
 mod request;
 pub(crate) mod route;
+mod schema;
 pub(crate) mod socket;
 pub mod token;
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
 use super::http::{App, Call as Request, text};
+use super::models::USER_ID_BYTES;
 use super::route::{Asker, Operation};
 use super::token::Token;
 use super::{render, time_of};
@@ -20,12 +21,14 @@ use crate::transcripts::{URLS_WITHIN, delete, find, urls};
 
 mod app;
 mod call_types;
+mod described;
 mod rtp;
 mod storages;
 mod users;
 
 use app::{check_sqs, dead_letters, get_app, update_app};
 use call_types::call_types;
+pub(super) use described::described;
 use storages::{known_storage, storages};
 use users::{create_role, list_permissions, list_roles, query_users, update_users, upsert};
 
@@ -38,10 +41,14 @@ const MOST_LOOKED_AT: u32 = 5000;
 const LOOKED_AT_ONCE: u32 = 500;
 /// Members, users or capabilities in one request.
 const MOST_ENTRIES: usize = 1000;
+/// Fields that one query is sorted by.
+pub(super) const MOST_SORTS: usize = 8;
 /// Captions in one page, where nothing else is asked for, and at most.
 const CAPTIONS_PAGE: (i64, i64) = (100, 1000);
 /// Longest text of a caption from elsewhere.
 const MAX_CAPTION_BYTES: usize = 16 * 1024;
+/// Longest name of its language, and of where it comes from.
+const MAX_LABEL_BYTES: usize = 255;
 
 fn input<T>(message: impl Into<String>) -> Result<T, ApiError> {
     Err(ApiError::new(Code::Input, message))
@@ -120,7 +127,7 @@ fn check_members(change: &Change<'_>, members: usize) -> Result<(), ApiError> {
 
 /// Users' ids are the platform's: any text without control characters, of 1 – 255 bytes.
 fn check_user_id(id: &str) -> Result<(), ApiError> {
-    if (1..=255).contains(&id.len()) && !id.chars().any(char::is_control) {
+    if USER_ID_BYTES.contains(&id.len()) && !id.chars().any(char::is_control) {
         return Ok(());
     }
     input(format!("the user's id `{}`: allowed are 1 – 255 bytes without control characters", short(id)))
@@ -192,7 +199,8 @@ pub(super) async fn answer(
         | O::DownloadTranscript
         | O::ProbeTranscript
         | O::Health
-        | O::Readiness => input("this is no operation of a body"),
+        | O::Readiness
+        | O::OpenApi => input("this is no operation of a body"),
         O::DeleteTranscription => {
             let cid = Cid::new(names[0], names[1])?;
             let (session, filename) = (names[2].to_string(), names[3].to_string());
@@ -488,8 +496,8 @@ fn caption(change: &Change<'_>, body: &Map<String, Value>) -> Result<Caption, Ap
     }
     check_user_id(speaker_id)?;
     for name in ["language", "service"] {
-        if text(body, name).is_some_and(|value| value.len() > 255) {
-            return input(format!("{name} is longer than 255 bytes"));
+        if text(body, name).is_some_and(|value| value.len() > MAX_LABEL_BYTES) {
+            return input(format!("{name} is longer than {MAX_LABEL_BYTES} bytes"));
         }
     }
     let start_time = time(body, "start_time")?.unwrap_or(change.now);
@@ -544,8 +552,8 @@ fn with_pages(mut answer: Value, limit: u32, offset: u32, next: Option<u32>) -> 
 fn sorts(body: &Map<String, Value>) -> Result<Vec<Value>, ApiError> {
     match body.get("sort") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(sorts)) if sorts.len() <= 8 => Ok(sorts.clone()),
-        Some(_) => input("sort should be a list of at most eight {field, direction}"),
+        Some(Value::Array(sorts)) if sorts.len() <= MOST_SORTS => Ok(sorts.clone()),
+        Some(_) => input(format!("sort should be a list of at most {MOST_SORTS} {{field, direction}}")),
     }
 }
 

@@ -57,7 +57,7 @@ pub fn for_browser(value: &mut Value) {
 }
 
 /// What is set where nothing is: the devices stay off, and what cuewire does not do is disabled.
-fn defaults() -> Value {
+pub(super) fn defaults() -> Value {
     let layout = || json!({"name": "", "external_app_url": "", "external_css_url": ""});
     json!({
         "audio": {

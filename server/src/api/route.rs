@@ -30,8 +30,8 @@ pub(crate) struct Row {
     /// In logs, and in the document.
     pub(crate) name: &'static str,
     pub(crate) method: &'static str,
-    /// With `{parts}` in it. One that begins with `/` is whole; others are behind a family's prefix: `/api/v2/` of servers, and of
-    /// browsers `/` where it begins with `video/`.
+    /// With `{parts}` in it. One that begins with `/` is whole; others are behind a family's prefix: `/api/v2/` of servers,
+    /// and of browsers `/` where it begins with `video/`.
     pub(crate) path: &'static str,
     pub(crate) asker: Asker,
     /// Of an answer that is no error.
@@ -111,6 +111,7 @@ operations! {
     ProbeTranscript "probe_transcript" HEAD "/transcripts/{egress_id}/{filename}" UrlHolder 200
     Health "health" GET "/healthz" Anybody 200
     Readiness "readiness" GET "/readyz" Anybody 200
+    OpenApi "openapi" GET "/openapi.json" Anybody 200
 }
 
 impl Operation {

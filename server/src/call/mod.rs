@@ -34,7 +34,7 @@ use grants::{Capabilities, Capability, Changed, Grants};
 use settings::{Leaves, Mode, Recognition, RecognitionPatch, Settings, SettingsError};
 
 /// Longest name of a call type or a call.
-const MAX_ID_CHARS: usize = 64;
+pub(crate) const MAX_ID_CHARS: usize = 64;
 /// The role of a member of whom none is said.
 const MEMBER: &str = "call_member";
 

@@ -109,7 +109,7 @@ impl Leaves {
 }
 
 /// Longest inactivity timeout: 15 minutes.
-const MAX_INACTIVITY_S: u32 = 900;
+pub(crate) const MAX_INACTIVITY_S: u32 = 900;
 /// Seconds without participants that end a session where nothing else is set.
 pub const DEFAULT_INACTIVITY_S: u32 = 30;
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::app::Secret;
 
 /// Longest name of a bucket, a region, an account; longest path in a bucket.
-const MAX_NAME_BYTES: usize = 255;
-const MAX_PATH_BYTES: usize = 512;
+pub(crate) const MAX_NAME_BYTES: usize = 255;
+pub(crate) const MAX_PATH_BYTES: usize = 512;
 
 /// Where files go, under the names of the clients' fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

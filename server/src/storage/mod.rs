@@ -17,6 +17,7 @@ mod local;
 
 pub use bucket::{Bucket, Place};
 pub use config::{Azure, S3, StorageConfig, StorageType};
+pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES};
 pub use local::{BadSignature, Local, URL_TIME};
 
 /// Storages that platforms may have.

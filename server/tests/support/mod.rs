@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest as _;
 use tungstenite::{Message, WebSocket};
 
+use document::Document;
+
 pub(crate) mod bucket;
+pub(crate) mod document;
 pub(crate) mod receiver;
 pub(crate) mod schemas;
 #[path = "../../../tests/support/session.rs"]
@@ -197,19 +200,31 @@ impl Service {
         format!("http://{}{path}{sign}api_key={KEY}", self.addr)
     }
 
-    /// Sends a request as it stands.
+    /// What the server says of itself.
+    pub(crate) fn document(&self) -> &'static Document {
+        Document::of(|| {
+            let answer = self.agent.get(format!("http://{}/openapi.json", self.addr)).call();
+            serde_json::from_str(&answer.unwrap().body_mut().read_to_string().unwrap()).unwrap()
+        })
+    }
+
+    /// Sends a request as it stands. Whatever is answered is as the document says.
     pub(crate) fn send(&self, request: ureq::http::request::Builder, body: Option<&str>) -> (u16, Value) {
         self.send_bytes(request, body.unwrap_or_default().as_bytes())
     }
 
     /// The same, of a body that need not be text.
     pub(crate) fn send_bytes(&self, request: ureq::http::request::Builder, body: &[u8]) -> (u16, Value) {
-        let mut answer = self.agent.run(request.body(body).unwrap()).unwrap();
+        let request = request.body(body.to_vec()).unwrap();
+        let (method, path) = (request.method().to_string(), request.uri().path().to_string());
+        let mut answer = self.agent.run(request).unwrap();
         let kind = answer.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_string());
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().unwrap();
         assert_eq!(kind.as_deref(), Some("application/json"), "{status} {text}");
-        (status, serde_json::from_str(&text).unwrap())
+        let answer = serde_json::from_str(&text).unwrap();
+        self.document().check(&method, &path, &String::from_utf8_lossy(body), status, "application/json", &answer);
+        (status, answer)
     }
 
     /// A request of `user`; of a server where it is empty.
@@ -241,13 +256,28 @@ impl Service {
 
     /// Bytes and headers of a URL.
     pub(crate) fn fetch(&self, url: &str, range: Option<&str>) -> (u16, String, String) {
-        let mut request = ureq::http::Request::builder().uri(url);
+        self.fetch_as("GET", url, range, "")
+    }
+
+    pub(crate) fn fetch_as(&self, method: &str, url: &str, range: Option<&str>, token: &str) -> (u16, String, String) {
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
         if let Some(range) = range {
             request = request.header("Range", range);
         }
-        let mut answer = self.agent.run(request.body(()).unwrap()).unwrap();
-        let header = answer.headers().get("content-range").map(|range| range.to_str().unwrap().to_string());
-        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap(), header.unwrap_or_default())
+        if !token.is_empty() {
+            request = request.header("Authorization", token);
+        }
+        let request = request.body(String::new()).unwrap();
+        let path = request.uri().path().to_string();
+        let mut answer = self.agent.run(request).unwrap();
+        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_string());
+        let (range, kind) = (header("content-range").unwrap_or_default(), header("content-type").unwrap_or_default());
+        let (status, text) = (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap());
+        if !kind.is_empty() {
+            let value = if kind == "application/json" { serde_json::from_str(&text).unwrap() } else { json!(text) };
+            self.document().check(method, &path, "", status, &kind, &value);
+        }
+        (status, text, range)
     }
 
     pub(crate) fn connect(&self, path: &str) -> Socket {

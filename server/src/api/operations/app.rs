@@ -9,9 +9,10 @@ use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{flag, input, page, read, short, texts};
+use super::{Operation, PAGE, flag, input, page, read, short, texts};
 use crate::api::error::ApiError;
 use crate::api::http::text;
+use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
 use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
 use crate::hooks::{WITHOUT_SQS, check_url};
@@ -20,6 +21,9 @@ use crate::store::Outgoing;
 
 /// Types of events in one filter, and the longest.
 const MOST_EVENT_TYPES: usize = 200;
+const EVENT_TYPE_BYTES: std::ops::RangeInclusive<usize> = 1..=100;
+/// Longest id of a hook.
+const MAX_HOOK_ID_BYTES: usize = 64;
 /// Milliseconds that one delivery may take: from, to, and where nothing is said.
 const TIMEOUT_MS: (u32, u32, u32) = (100, 30_000, 6000);
 
@@ -41,6 +45,65 @@ struct Written {
     sqs_region: Option<String>,
     sqs_key: Option<String>,
     sqs_secret: Option<String>,
+}
+
+pub(super) fn described(operation: Operation) -> Described {
+    match operation {
+        Operation::GetApp => {
+            let answer = schema::object(json!({"app": component("AppResponseFields")}));
+            Described::new("The platform's settings, without secrets", answer)
+        }
+        Operation::UpdateApp => {
+            Described::new("Changes the platform's settings; what is left out stays", schema::object(json!({})))
+                .body(written())
+        }
+        Operation::ListDeadLetters => {
+            let number = || json!({"type": "integer"});
+            let answer = json!({"count": number(), "waiting": number(), "dead_letters": list(component("DeadLetter"))});
+            let answer = with(schema::object(answer), json!({"next": schema::text()}));
+            Described::new("Events that hooks did not take, the newest first", answer)
+                .query("limit", "How many at most", integer(0..=i64::from(PAGE.1)))
+                .query("next", "Before which: as an answer said", schema::text())
+        }
+        _ => {
+            let fields =
+                ["sqs_url", "sqs_region", "sqs_key", "sqs_secret"].map(|name| (name.to_string(), schema::text()));
+            let answer =
+                with(schema::object(json!({"status": one_of(["ok", "error"])})), json!({"error": schema::text()}));
+            Described::new("Sends a message into a queue: that of the body, or that of the settings", answer)
+                .body(request(&[], Value::Object(fields.into_iter().collect())))
+        }
+    }
+}
+
+fn event_types() -> Value {
+    list_of_most(MOST_EVENT_TYPES, text_of(EVENT_TYPE_BYTES))
+}
+
+/// What is acted on. Further fields of [`defaults`] are kept, if they are of its kinds.
+fn written() -> Value {
+    let (least, most, default) = TIMEOUT_MS;
+    let timeout = json!({
+        "type": "integer", "anyOf": [{"const": 0}, {"minimum": least, "maximum": most}],
+        "description": format!("{least} – {most}; 0 stands for {default}"),
+    });
+    let hook = request(
+        &["hook_type"],
+        json!({
+            "id": text_of(0..=MAX_HOOK_ID_BYTES), "hook_type": one_of(["webhook", "sqs"]), "enabled": schema::flag(),
+            "event_types": event_types(), "rfc3339": schema::flag(), "timeout_ms": timeout, "webhook_url": schema::text(),
+            "sqs_queue_url": schema::text(), "sqs_region": schema::text(), "sqs_key": schema::text(),
+            "sqs_secret": schema::text(),
+        }),
+    );
+    request(
+        &[],
+        json!({
+            "enable_hook_payload_compression": schema::flag(), "event_hooks": list_of_most(MOST_HOOKS, hook),
+            "webhook_url": schema::text(), "webhook_events": event_types(), "sqs_url": schema::text(),
+            "sqs_key": schema::text(), "sqs_secret": schema::text(),
+        }),
+    )
 }
 
 pub(super) fn get_app(change: &Change<'_>) -> Result<Value, ApiError> {
@@ -156,9 +219,10 @@ fn plain_queue(app: &AppSettings) -> Queue {
 }
 
 fn checked_types(event_types: Vec<String>) -> Result<Vec<String>, ApiError> {
-    let is_one = |name: &String| (1..=100).contains(&name.len());
+    let is_one = |name: &String| EVENT_TYPE_BYTES.contains(&name.len());
     if event_types.len() > MOST_EVENT_TYPES || !event_types.iter().all(is_one) {
-        return input(format!("types of events: allowed are {MOST_EVENT_TYPES}, each of 1 – 100 bytes"));
+        let (least, most) = (EVENT_TYPE_BYTES.start(), EVENT_TYPE_BYTES.end());
+        return input(format!("types of events: allowed are {MOST_EVENT_TYPES}, each of {least} – {most} bytes"));
     }
     Ok(event_types)
 }
@@ -179,8 +243,9 @@ fn hook_of(before: &AppSettings, so_far: &AppSettings, written: Written, now: Ti
     };
     let id = written.id.clone().filter(|id| !id.is_empty());
     let id = id.or_else(|| before.hooks.iter().find(is_same).map(|hook| hook.id.clone()));
-    if let Some(id) = id.as_ref().filter(|id| id.len() > 64 || PLAIN_HOOKS.contains(&&***id)) {
-        return input(format!("the id `{}`: allowed are 1 – 64 bytes, and not {}", short(id), PLAIN_HOOKS.join(", ")));
+    if let Some(id) = id.as_ref().filter(|id| id.len() > MAX_HOOK_ID_BYTES || PLAIN_HOOKS.contains(&&***id)) {
+        let (most, taken) = (MAX_HOOK_ID_BYTES, PLAIN_HOOKS.join(", "));
+        return input(format!("the id `{}`: allowed are 1 – {most} bytes, and not {taken}", short(id)));
     }
     let known = id.as_deref().and_then(|id| before.hook(id));
     let target = match written.hook_type.as_str() {

@@ -9,11 +9,43 @@ use serde_json::{Map, Value, json};
 use super::{input, known_storage, object, settings};
 use crate::api::error::ApiError;
 use crate::api::http::text;
+use crate::api::models::{self, id};
 use crate::api::render;
 use crate::api::route::Operation;
+use crate::api::schema::{self, Described, any_object, component, list, map, request, with};
 use crate::call::grants::Grants;
 use crate::call::{CallType, Cid};
 use crate::host::Change;
+
+pub(super) fn described(operation: Operation) -> Described {
+    let written = || {
+        request(
+            &[],
+            json!({
+                "settings": component("CallSettingsRequest"), "grants": map(list(schema::text())),
+                "external_storage": schema::text(), "notification_settings": any_object(),
+            }),
+        )
+    };
+    match operation {
+        Operation::ListCallTypes => {
+            let answer = schema::object(json!({"call_types": map(component("CallTypeResponse"))}));
+            Described::new("All call types", answer)
+        }
+        Operation::CreateCallType => {
+            let mut body = with(written(), json!({"name": id()}));
+            body["required"] = json!(["name"]);
+            Described::new("Makes a call type", models::call_type_response()).body(body).errors(&[404])
+        }
+        Operation::GetCallType => Described::new("A call type", models::call_type_response()).errors(&[404]),
+        Operation::UpdateCallType => {
+            Described::new("Changes a call type; what is left out stays", models::call_type_response())
+                .body(written())
+                .errors(&[404])
+        }
+        _ => Described::new("Deletes a call type that has no calls", schema::object(json!({}))).errors(&[404]),
+    }
+}
 
 pub(super) fn call_types(
     change: &mut Change<'_>,

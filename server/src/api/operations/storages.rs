@@ -10,10 +10,12 @@ use super::app::CHECK_TIME;
 use super::{input, read, short};
 use crate::api::error::{ApiError, Code};
 use crate::api::http::text;
+use crate::api::models::id;
 use crate::api::route::Operation;
+use crate::api::schema::{self, Described, component, map, one_of, request, text_of};
 use crate::call::Cid;
 use crate::host::{Change, Host, new_id};
-use crate::storage::{MOST_STORAGES, StorageConfig};
+use crate::storage::{Bucket, MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, StorageConfig, StorageType};
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(
@@ -32,27 +34,67 @@ fn missing<T>(field: &str, name: &str) -> Result<T, ApiError> {
     Err(ApiError::new(Code::DoesNotExist, format!("{field}there is no external storage `{}`", short(name))))
 }
 
+pub(super) fn described(operation: Operation) -> Described {
+    let whole = || {
+        let kinds = [StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name);
+        schema::object(json!({
+            "name": schema::text(), "bucket": schema::text(), "path": schema::text(), "type": one_of(kinds),
+        }))
+    };
+    match operation {
+        Operation::ListStorages => {
+            let answer = schema::object(json!({"external_storages": map(component("ExternalStorageResponse"))}));
+            Described::new("All external storages, without secrets", answer)
+        }
+        Operation::CreateStorage => Described::new("Makes an external storage", whole()).body(written(&["name"])),
+        Operation::UpdateStorage => {
+            Described::new("Changes an external storage; secrets that are left out stay", whole())
+                .body(written(&[]))
+                .errors(&[404])
+        }
+        Operation::DeleteStorage => {
+            Described::new("Forgets an external storage", schema::object(json!({}))).errors(&[404])
+        }
+        _ => Described::new("Writes a test file", schema::object(json!({"file_url": schema::text()}))).errors(&[404]),
+    }
+}
+
+/// The fields of [`S3`](crate::storage::S3) and [`Azure`](crate::storage::Azure) that are read.
+const S3_FIELDS: &[&str] = &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"];
+const AZURE_FIELDS: &[&str] = &[
+    "abs_account_name",
+    "abs_client_id",
+    "abs_client_secret",
+    "abs_tenant_id",
+    "abs_account_key",
+    "abs_custom_endpoint_url",
+    "abs_authority_host",
+];
+
+/// How a storage is reached, as it is written.
+fn written(needed: &[&str]) -> Value {
+    let texts = |names: &[&str]| names.iter().map(|name| ((*name).to_string(), schema::text())).collect::<Map<_, _>>();
+    let mut fields = json!({
+        "storage_type": one_of([StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name)),
+        "bucket": text_of(1..=MAX_NAME_BYTES), "path": text_of(0..=MAX_PATH_BYTES),
+        "aws_s3": request(&["s3_region"], Value::Object(texts(S3_FIELDS))),
+        "gcs_credentials": schema::text(),
+        "azure_blob": request(&["abs_account_name"], Value::Object(texts(AZURE_FIELDS))),
+    });
+    let needed: Vec<_> = needed.iter().copied().chain(["storage_type", "bucket"]).collect();
+    if needed.contains(&"name") {
+        fields["name"] = id();
+    }
+    request(&needed, fields)
+}
+
 /// A storage as it is written, of which unknown fields are ignored.
 fn config_of(mut body: Map<String, Value>) -> Result<StorageConfig, ApiError> {
     fn only(fields: &mut Map<String, Value>, names: &[&str]) {
         fields.retain(|name, value| names.contains(&name.as_str()) && !value.is_null());
     }
     only(&mut body, &["storage_type", "bucket", "path", "aws_s3", "gcs_credentials", "azure_blob"]);
-    for (name, fields) in [
-        ("aws_s3", &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"][..]),
-        (
-            "azure_blob",
-            &[
-                "abs_account_name",
-                "abs_client_id",
-                "abs_client_secret",
-                "abs_tenant_id",
-                "abs_account_key",
-                "abs_custom_endpoint_url",
-                "abs_authority_host",
-            ],
-        ),
-    ] {
+    for (name, fields) in [("aws_s3", S3_FIELDS), ("azure_blob", AZURE_FIELDS)] {
         if let Some(Value::Object(part)) = body.get_mut(name) {
             only(part, fields);
         }

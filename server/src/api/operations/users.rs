@@ -8,8 +8,11 @@ use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{MAX_OFFSET, MOST_ENTRIES, check_user_id, input, object, page, read, short, sorts};
+use super::described::paged;
+use super::{MAX_OFFSET, MOST_ENTRIES, Operation, check_user_id, input, object, page, read, short, sorts};
 use crate::api::error::{ApiError, Code};
+use crate::api::models::{id, user_id};
+use crate::api::schema::{self, Described, any_object, component, integer, list, map, request, text};
 use crate::call::grants::Capability;
 use crate::host::Change;
 use crate::store::{Query, USER_FIELDS};
@@ -17,6 +20,62 @@ use crate::user::Profile;
 
 /// Roles that are there from the start: those of the default grants.
 const ROLES: [&str; 6] = ["admin", "anonymous", "call_member", "guest", "host", "user"];
+
+/// Somebody, as a server tells of them.
+pub(super) fn user_request(needed: &[&str]) -> Value {
+    request(
+        needed,
+        json!({
+            "id": user_id(), "role": text(), "name": text(), "image": text(), "language": text(), "teams": list(text()),
+            "custom": any_object(),
+        }),
+    )
+}
+
+pub(super) fn described(operation: Operation) -> Described {
+    let users = |users| schema::object(json!({"users": users}));
+    let answer = || {
+        let fields = json!({"users": map(component("FullUserResponse")), "membership_deletion_task_id": text()});
+        schema::object(fields)
+    };
+    match operation {
+        Operation::UpdateUsers => {
+            let mut by_id = map(user_request(&[]));
+            by_id["propertyNames"] = user_id();
+            (by_id["minProperties"], by_id["maxProperties"]) = (json!(1), json!(MOST_ENTRIES));
+            Described::new("Writes users; what is left out of one stays", answer())
+                .body(request(&["users"], json!({"users": by_id})))
+        }
+        Operation::UpdateUsersPartial => {
+            let set =
+                json!({"type": "object", "additionalProperties": true, "properties": user_request(&[])["properties"]});
+            let patch = json!({
+                "type": "object", "required": ["id"],
+                "properties": {"id": text(), "set": set, "unset": list(text())},
+            });
+            let patches = schema::list_of_most(MOST_ENTRIES, patch);
+            Described::new("Sets and clears fields of users", answer())
+                .body(request(&["users"], json!({"users": patches})))
+                .errors(&[404])
+        }
+        Operation::QueryUsers => {
+            let offset = request(&[], json!({"offset": integer(0..=i64::from(MAX_OFFSET))}));
+            let payload = schema::with(paged(), offset["properties"].clone());
+            let mut described = Described::new("Users that are like this", users(list(component("FullUserResponse"))));
+            described.query.push(json!({
+                "name": "payload", "in": "query", "content": {"application/json": {"schema": payload}},
+            }));
+            described
+        }
+        Operation::ListRoles => Described::new("All roles", schema::object(json!({"roles": list(component("Role"))}))),
+        Operation::CreateRole => Described::new("Remembers a role", schema::object(json!({"role": component("Role")})))
+            .body(request(&["name"], json!({"name": id()}))),
+        _ => {
+            let answer = schema::object(json!({"permissions": list(component("Permission"))}));
+            Described::new("What may be granted", answer)
+        }
+    }
+}
 
 /// Writes what a server says of somebody, who keeps what it leaves out.
 pub(super) fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Profile, ApiError> {
