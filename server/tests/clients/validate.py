@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks what came against the clients' own models.
+"""Checks what came against the clients' own models, and against what the server says of itself.
 
-    validate.py RECORDS…
+    validate.py OPENAPI RECORDS…
 
-In: files of JSON lines that the scripts wrote: events as they came, answers with their method, path and status. Out: how many
-were checked, and what is wrong with the others; exits with 1 where anything is, or where a kind of event never came.
+In: the server's `/openapi.json`; files of JSON lines that the scripts wrote: events as they came, answers with their method, path and status.
+Out: how many were checked, and what is wrong with the others; exits with 1 where anything is, or where a kind of event never came.
 """
 
 import json
@@ -96,6 +96,33 @@ class Models:
             yield f"{error.json_path}: {error.message[:200]}"
 
 
+class Document:
+    """What the server says that it answers."""
+
+    def __init__(self, text):
+        self.whole, self.made = json.loads(text), {}
+        self.paths = [(re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)), path) for path in self.whole["paths"]]
+
+    def errors(self, record):
+        """Of an answer: its status, its type and its body."""
+        path = re.sub("/+", "/", record["path"]).rstrip("/")
+        operations = (self.whole["paths"][path_of].get(record["method"].lower()) for pattern, path_of in self.paths if pattern.fullmatch(path))
+        operation = next(filter(None, operations), None)
+        if operation is None:
+            return [] if record["status"] >= 400 else ["an answer where the document has nothing"]
+        response = operation["responses"].get(str(record["status"]))
+        if response is None:
+            return [f"the document has no status {record['status']}"]
+        content = response.get("content", {}).get(record["content_type"].split(";")[0])
+        if content is None:
+            return [f"the document has no content of type {record['content_type']!r}"]
+        key = operation["operationId"], record["status"]
+        if key not in self.made:
+            schema = {**content["schema"], "components": self.whole["components"]}
+            self.made[key] = Draft202012Validator(schema)
+        return [f"the document: {error.json_path}: {error.message[:200]}" for error in self.made[key].iter_errors(record["body"])]
+
+
 def operation_of(method, path):
     path = re.sub("/+", "/", path).removeprefix("/api/v2").rstrip("/")
     return next((name for verb, pattern, name in PATHS if verb == method and re.fullmatch(pattern, path)), None)
@@ -127,7 +154,8 @@ def errors_of_error(record):
         yield f"an error of {record['status']} that says {body.get('StatusCode')}"
 
 
-def main(files):
+def main(document, *files):
+    document = Document(Path(document).read_text())
     models, wrong, checked, seen = Models(), Counter(), Counter(), set()
     for record in (json.loads(line) for file in files for line in Path(file).read_text().splitlines()):
         client, body = record["client"], record["body"]
@@ -153,11 +181,12 @@ def main(files):
                 found = models.errors("answer", operation, kind, body) if operation else []
             if "application/json" not in record["content_type"]:
                 found = [*found, f"content type {record['content_type']!r}"]
+            found = [*found, *document.errors(record)]
         checked[client, record["kind"]] += 1
         # Numbers in paths of lists say nothing.
         wrong.update((client, name, re.sub(r"\[\d+\]", "[…]", error)) for error in found)
     for (client, kind), count in sorted(checked.items()):
-        print(f"checked against the clients' models: {count} {kind}s of {client}")
+        print(f"checked against the clients' models and the server's document: {count} {kind}s of {client}")
     for (client, name, error), count in wrong.most_common(60):
         print(f"FAIL models: {client}: {name}: {error} ({count} times)")
     missing = set(EVENTS) - NEVER - seen
@@ -167,4 +196,4 @@ def main(files):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
