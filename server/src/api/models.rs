@@ -33,9 +33,11 @@ pub(super) fn user_id() -> Value {
 /// A time in a request.
 pub(super) fn written_time() -> Value {
     let why = "RFC 3339 with any offset and fraction, without one in UTC; or nanoseconds since 1970";
-    json!({
-        "type": ["string", "integer"], "format": "date-time", "minimum": i64::MIN, "maximum": i64::MAX, "description": why,
-    })
+    // The format `date-time` has a zone.
+    let without_zone = "^\\d{4}-\\d\\d-\\d\\d[Tt ]\\d\\d:\\d\\d(:\\d\\d(\\.\\d{1,9})?)?$";
+    json!({"description": why, "anyOf": [
+        integer(i64::MIN..=i64::MAX), {"type": "string", "format": "date-time"}, {"type": "string", "pattern": without_zone},
+    ]})
 }
 
 /// What is spoken.
