@@ -84,7 +84,7 @@ def listed(ask, path):
     for one in found:
         url = urlsplit(one["url"])
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        yield {"session": one["session_id"], "filename": one["filename"], "egress_id": url.path.split("/")[2], **query}
+        yield {"type": path.split("/")[-2], "id": path.split("/")[-1], "session": one["session_id"], "filename": one["filename"], "egress_id": url.path.split("/")[2], **query}
 
 
 def fuzz(args, kind):

@@ -24,6 +24,8 @@ def before_call(context, case, kwargs):
     transcript = dice.choice(WORLD["transcripts"])
     pools = {"type": WORLD["types"], "id": WORLD["ids"], "session": [transcript["session"]], "filename": [transcript["filename"]],
              "egress_id": [transcript["egress_id"]], "name": WORLD["storages"] if "storage" in path else [*WORLD["types"], *WORLD["ids"]]}
+    if name == "delete_transcription":
+        pools |= {"type": [transcript["type"]], "id": [transcript["id"]]}
     # All parts of a path, or none: half of an id leads nowhere.
     if case.path_parameters and dice.random() > AS_MADE_UP:
         case.path_parameters = {part: dice.choice(pools[part]) for part in case.path_parameters}
