@@ -62,6 +62,8 @@ fn storages_are_made_changed_and_listed_without_their_secrets() {
         ("/path", json!("../x"), "path"),
         ("/storage_type", json!("ftp"), "storage_type"),
         ("/aws_s3/s3_region", json!(""), "s3_region"),
+        ("/aws_s3/s3_region", json!("a b\u{7f}"), "s3_region"),
+        ("/bucket", json!("a<b"), "bucket"),
         ("/aws_s3/s3_secret", json!(""), "both"),
         ("/aws_s3/s3_custom_endpoint_url", json!("ftp://x"), "endpoint"),
     ] {
