@@ -65,7 +65,7 @@ fn what_it_has_is_served_and_what_it_has_not_is_not() {
     };
     let mut count = 0;
     for (path, methods) in document.whole["paths"].as_object().unwrap() {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let is_documented = methods.get(method.to_lowercase()).is_some();
             // Where several templates fit, as with the call whose id is `members`.
