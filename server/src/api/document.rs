@@ -3,38 +3,36 @@
 //! In: the table of what is served, and what each handler says of itself. Out: `/openapi.json`, in which every row is, and
 //! nothing else.
 
-use std::sync::LazyLock;
-
 use serde_json::{Map, Value, json};
 
 use super::route::{Asker, Operation, Row, TABLE};
 use super::schema::{Described, any_object, component, text};
 use super::{models, operations};
+use crate::limits::Limits;
 
-/// Errors that any request may get: it comes too often, or meets a fault.
-const EVERYWHERE: &[u16] = &[429, 500];
+/// Errors that any request may get: it comes too often, meets a fault, or finds no room.
+const EVERYWHERE: &[u16] = &[429, 500, 503];
 /// And any with a key: it makes no sense, or is nobody's.
 const WITH_KEY: &[u16] = &[400, 401];
 /// What is behind a component's name where times are texts.
 const OF_BROWSERS: &str = "OfBrowsers";
 
-/// The document, made once.
-pub(super) fn document() -> &'static str {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(|| make().to_string());
-    &DOCUMENT
+/// The document of a server with these limits, as JSON.
+pub(crate) fn document(limits: &Limits) -> String {
+    make(limits).to_string()
 }
 
-fn make() -> Value {
+fn make(limits: &Limits) -> Value {
     let mut paths = Map::new();
     for row in TABLE {
         let whole = row.path.starts_with('/');
         if whole {
-            add(&mut paths, row, row.path.to_string(), false);
+            add(&mut paths, row, limits, row.path.to_string(), false);
             continue;
         }
-        add(&mut paths, row, format!("/api/v2/{}", row.path), false);
+        add(&mut paths, row, limits, format!("/api/v2/{}", row.path), false);
         if row.path.starts_with("video/") {
-            add(&mut paths, row, format!("/{}", row.path), true);
+            add(&mut paths, row, limits, format!("/{}", row.path), true);
         }
     }
     let answers = models::of_answers();
@@ -74,8 +72,8 @@ fn make() -> Value {
 }
 
 /// Adds what a row is under one path.
-fn add(paths: &mut Map<String, Value>, row: &Row, path: String, is_browsers: bool) {
-    let mut described = operations::described(row.operation);
+fn add(paths: &mut Map<String, Value>, row: &Row, limits: &Limits, path: String, is_browsers: bool) {
+    let mut described = operations::described(row.operation, limits);
     let mut parameters: Vec<Value> =
         row.path.split('/').filter_map(|part| part.strip_prefix('{')).map(parameter).collect();
     parameters.append(&mut described.query);
@@ -188,7 +186,7 @@ fn described_as(status: u16, mut response: Value) -> Value {
             ("Too many requests", Value::Object(headers))
         }
         500 => ("A fault of the server's", Value::Null),
-        503 => ("Not ready", Value::Null),
+        503 => ("Not ready, or full", Value::Null),
         _ => ("", Value::Null),
     };
     response["description"] = json!(why);

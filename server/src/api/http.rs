@@ -17,7 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::document::document;
 use super::error::{ApiError, Code};
 use super::operations;
 use super::render::for_browser;
@@ -54,6 +53,8 @@ pub(crate) struct App {
     pub(crate) places: Arc<Places>,
     pub(crate) rates: Rates,
     pub(crate) bodies: Bodies,
+    /// What `/openapi.json` is.
+    pub(crate) document: String,
     /// Where a line a request goes; none in tests.
     pub(crate) log: RequestLog,
     /// Whether it was ready when somebody last asked.
@@ -167,7 +168,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             };
         }
         Some((Operation::OpenApi, _)) => {
-            return ([(header::CONTENT_TYPE, "application/json")], document()).into_response();
+            return ([(header::CONTENT_TYPE, "application/json")], app.document.clone()).into_response();
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
             let response = download(&app, &parts, names[0]).await;

@@ -6,7 +6,7 @@
 use cuewire::time::Timestamp;
 use serde_json::Value;
 
-mod document;
+pub(crate) mod document;
 pub mod error;
 pub(crate) mod http;
 mod models;

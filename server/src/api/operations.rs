@@ -158,13 +158,11 @@ pub(super) async fn answer(
             };
             host.read(move |change| query_users(change, payload)).await
         }
-        O::ListRoles | O::CreateRole | O::ListPermissions => {
-            match operation {
-                O::CreateRole => host.run(move |change| create_role(change, &request.body)).await,
-                O::ListRoles => host.read(|change| list_roles(change)).await,
-                _ => Ok(list_permissions()),
-            }
-        }
+        O::ListRoles | O::CreateRole | O::ListPermissions => match operation {
+            O::CreateRole => host.run(move |change| create_role(change, &request.body)).await,
+            O::ListRoles => host.read(|change| list_roles(change)).await,
+            _ => Ok(list_permissions()),
+        },
         O::GetApp | O::UpdateApp | O::ListDeadLetters => {
             let private = app.hooks_to_private_addresses;
             match operation {

@@ -229,7 +229,10 @@ impl StorageConfig {
 }
 
 fn is_http_url(url: &str) -> bool {
-    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    // Clients of storages read it as the one and as the other.
+    let is_url =
+        |url: &reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none();
+    reqwest::Url::parse(url).is_ok_and(|url| is_url(&url)) && url.parse::<http::Uri>().is_ok()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Operation, PAGE, flag, input, page, read, short, texts};
+use super::{Operation, flag, input, page, read, short, texts};
 use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
@@ -17,6 +17,7 @@ use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults
 use crate::call::Cid;
 use crate::hooks::{WITHOUT_SQS, check_url};
 use crate::host::{Change, Host, new_id, now};
+use crate::limits::Limits;
 use crate::store::Outgoing;
 
 /// Types of events in one filter, and the longest.
@@ -47,7 +48,7 @@ struct Written {
     sqs_secret: Option<String>,
 }
 
-pub(super) fn described(operation: Operation) -> Described {
+pub(super) fn described(operation: Operation, limits: &Limits) -> Described {
     match operation {
         Operation::GetApp => {
             let answer = schema::object(json!({"app": component("AppResponseFields")}));
@@ -55,14 +56,14 @@ pub(super) fn described(operation: Operation) -> Described {
         }
         Operation::UpdateApp => {
             Described::new("Changes the platform's settings; what is left out stays", schema::object(json!({})))
-                .body(written())
+                .body(written(limits))
         }
         Operation::ListDeadLetters => {
             let number = || json!({"type": "integer"});
             let answer = json!({"count": number(), "waiting": number(), "dead_letters": list(component("DeadLetter"))});
             let answer = with(schema::object(answer), json!({"next": schema::text()}));
             Described::new("Events that hooks did not take, the newest first", answer)
-                .query("limit", "How many at most", integer(0..=i64::from(PAGE.1)))
+                .query("limit", "How many at most", integer(0..=limits.page.into()))
                 .query("next", "Before which: as an answer said", schema::text())
         }
         _ => {
@@ -81,7 +82,7 @@ fn event_types() -> Value {
 }
 
 /// What is acted on. Further fields of [`defaults`] are kept, if they are of its kinds.
-fn written() -> Value {
+fn written(limits: &Limits) -> Value {
     let (least, most, default) = TIMEOUT_MS;
     let timeout = json!({
         "type": "integer", "anyOf": [{"const": 0}, {"minimum": least, "maximum": most}],
@@ -99,7 +100,7 @@ fn written() -> Value {
     request(
         &[],
         json!({
-            "enable_hook_payload_compression": schema::flag(), "event_hooks": list_of_most(MOST_HOOKS, hook),
+            "enable_hook_payload_compression": schema::flag(), "event_hooks": list_of_most(limits.hooks as usize, hook),
             "webhook_url": schema::text(), "webhook_events": event_types(), "sqs_url": schema::text(),
             "sqs_key": schema::text(), "sqs_secret": schema::text(),
         }),

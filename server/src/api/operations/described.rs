@@ -7,28 +7,29 @@ use serde_json::{Value, json};
 
 use super::users::user_request;
 use super::{
-    CAPTIONS_PAGE, MAX_CAPTION_BYTES, MAX_LABEL_BYTES, MOST_ENTRIES, Operation, PAGE, app, call_types, storages, users,
+    CAPTIONS_PAGE, MAX_CAPTION_BYTES, MAX_LABEL_BYTES, MOST_ENTRIES, Operation, app, call_types, rtp, storages, users,
 };
 use crate::api::models::{self, language, speech_segment_config, user_id, written_time};
 use crate::api::schema::{
     Described, any_object, component, flag, integer, list, list_of_most, object, one_of, request, text, text_of, with,
 };
+use crate::limits::Limits;
 
 /// Errors of what is done with a call: it is not there, or whoever asks may not.
 const OF_CALL: &[u16] = &[403, 404];
 
 /// What an operation takes and answers.
-pub(in crate::api) fn described(operation: Operation) -> Described {
+pub(in crate::api) fn described(operation: Operation, limits: &Limits) -> Described {
     use Operation as O;
     let nothing = || object(json!({}));
     match operation {
         O::UpdateUsers | O::UpdateUsersPartial | O::QueryUsers | O::ListRoles | O::CreateRole | O::ListPermissions => {
-            users::described(operation)
+            users::described(operation, limits)
         }
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             call_types::described(operation)
         }
-        O::GetApp | O::UpdateApp | O::ListDeadLetters | O::CheckSqs => app::described(operation),
+        O::GetApp | O::UpdateApp | O::ListDeadLetters | O::CheckSqs => app::described(operation, limits),
         O::ListStorages | O::CreateStorage | O::UpdateStorage | O::DeleteStorage | O::CheckStorage => {
             storages::described(operation)
         }
@@ -51,12 +52,12 @@ pub(in crate::api) fn described(operation: Operation) -> Described {
         }
         O::MarkEnded => Described::new("Ends a call for good", nothing()).body(on_behalf(json!({}))).errors(OF_CALL),
         O::QueryCalls => {
-            let fields = with(paged(), json!({"watch": json!({"type": ["boolean", "null"]})}));
+            let fields = with(paged(limits), json!({"watch": json!({"type": ["boolean", "null"]})}));
             let answer = object(json!({"calls": list(component("CallStateResponse"))}));
             Described::new("Calls that are like this, and that whoever asks may read", with_pages(answer)).body(fields)
         }
         O::QueryMembers => {
-            let mut fields = with(paged(), json!({"type": models::id(), "id": models::id()}));
+            let mut fields = with(paged(limits), json!({"type": models::id(), "id": models::id()}));
             fields["required"] = json!(["type", "id"]);
             let answer = object(json!({"members": list(component("MemberResponse"))}));
             Described::new("Members of a call that are like this", with_pages(answer)).body(fields).errors(OF_CALL)
@@ -120,6 +121,7 @@ pub(in crate::api) fn described(operation: Operation) -> Described {
                 .query("sample_rate", "Hz", integer(least..=most))
                 .query("channels", "Interleaved", integer(1..=MAX_CHANNELS as i64))
         }
+        O::OpenRtp | O::CloseRtp => rtp::described(operation).errors(&[403, 404, 429]),
         O::DownloadTranscript | O::ProbeTranscript => {
             Described::new("A transcript's file, or a range of it", Value::Null)
                 .query("expires", "Until when the URL does, in Unix seconds", text())
@@ -185,11 +187,11 @@ fn sent_caption() -> Value {
 }
 
 /// Which of many, in which order, and which page of them.
-pub(super) fn paged() -> Value {
+pub(super) fn paged(limits: &Limits) -> Value {
     request(
         &[],
         json!({
-            "filter_conditions": any_object(), "sort": component("Sort"), "limit": integer(0..=i64::from(PAGE.1)),
+            "filter_conditions": any_object(), "sort": component("Sort"), "limit": integer(0..=limits.page.into()),
             "next": component("Cursor"), "prev": component("Cursor"),
         }),
     )

@@ -5,11 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use cuewire::audio::MAX_CHANNELS;
 use cuewire::audio::rtp::{RtpCodec, RtpFormat};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, App, Code, check_user_id, input, read, short};
+use super::{ApiError, App, Code, Operation, check_user_id, input, read, short};
+use crate::api::models::user_id;
+use crate::api::schema::{self, Described, integer, one_of, request, text};
 use crate::api::token::{Token, UserToken};
 use crate::call::settings::DEFAULT_INACTIVITY_S;
 use crate::call::{Cid, Command};
@@ -90,6 +93,28 @@ fn sender_of(from: &str) -> Result<(IpAddr, Option<u16>), ApiError> {
         ApiError::new(Code::Input, why)
     })?;
     Ok((ip.to_canonical(), port))
+}
+
+/// What opening and closing a port take and answer.
+pub(super) fn described(operation: Operation) -> Described {
+    if operation == Operation::CloseRtp {
+        return Described::new("Closes a port: its participant leaves", schema::object(json!({})));
+    }
+    let port = || integer(1..=65535);
+    let codec = || one_of([RtpCodec::Opus, RtpCodec::Pcmu, RtpCodec::Pcma, RtpCodec::L16].map(name));
+    let ssrc = || integer(0..=u32::MAX.into());
+    let orless = |schema: Value| json!({"anyOf": [schema, {"type": "null"}]});
+    let (rate, channels) = (|| integer(1..=i64::from(u32::MAX)), || integer(1..=MAX_CHANNELS as i64));
+    let fields = json!({
+        "user_id": user_id(), "payload_type": integer(0..=127), "ssrc": ssrc(), "codec": text(), "clock_rate": rate(),
+        "channels": channels(), "from": text(),
+    });
+    let answer = json!({
+        "port": port(), "rtcp_port": port(), "address": text(), "user_id": text(), "payload_type": integer(0..=127),
+        "ssrc": orless(ssrc()), "codec": codec(), "clock_rate": rate(), "channels": channels(), "from": orless(text()),
+    });
+    Described::new("Opens a port that a participant's RTP may come on", schema::object(answer))
+        .body(request(&["payload_type"], fields))
 }
 
 /// Opens a port for a participant, who joins with its first packet.

@@ -15,7 +15,7 @@ use crate::api::route::Operation;
 use crate::api::schema::{self, Described, component, map, one_of, request, text_of};
 use crate::call::Cid;
 use crate::host::{Change, Host, new_id};
-use crate::storage::{Bucket, MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, StorageConfig, StorageType};
+use crate::storage::{MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, StorageConfig, StorageType};
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(

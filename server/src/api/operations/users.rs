@@ -32,7 +32,7 @@ pub(super) fn user_request(needed: &[&str]) -> Value {
     )
 }
 
-pub(super) fn described(operation: Operation) -> Described {
+pub(super) fn described(operation: Operation, limits: &crate::limits::Limits) -> Described {
     let users = |users| schema::object(json!({"users": users}));
     let answer = || {
         let fields = json!({"users": map(component("FullUserResponse")), "membership_deletion_task_id": text()});
@@ -60,7 +60,7 @@ pub(super) fn described(operation: Operation) -> Described {
         }
         Operation::QueryUsers => {
             let offset = request(&[], json!({"offset": integer(0..=i64::from(MAX_OFFSET))}));
-            let payload = schema::with(paged(), offset["properties"].clone());
+            let payload = schema::with(paged(limits), offset["properties"].clone());
             let mut described = Described::new("Users that are like this", users(list(component("FullUserResponse"))));
             described.query.push(json!({
                 "name": "payload", "in": "query", "content": {"application/json": {"schema": payload}},
