@@ -71,6 +71,7 @@ impl Places {
             GIVEN_UP,
             "Connections that were closed as they waited when others came, and all places were taken"
         );
+        metrics::counter!(GIVEN_UP).increment(0);
         let room = Arc::new(Semaphore::new(connections as usize));
         Arc::new(Self { room, per_address, state: Mutex::default() })
     }

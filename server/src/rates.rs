@@ -45,6 +45,9 @@ pub(crate) struct Rates {
 impl Rates {
     pub(crate) fn new(limits: &Limits) -> Self {
         metrics::describe_counter!(LIMITED, "Requests and connections refused because there were too many, by whose");
+        for whose in ["user", "server", "address", "connect"] {
+            metrics::counter!(LIMITED, "whose" => whose).increment(0);
+        }
         Self {
             users: Rate::new("user", limits.user_requests_per_min, String::new()),
             servers: Rate::new("server", limits.server_requests_per_min, ()),

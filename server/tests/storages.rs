@@ -47,6 +47,11 @@ fn transcribed(service: &Service, start: &Value) -> support::Socket {
     watcher
 }
 
+/// Fakes are on this machine.
+fn may_be_private(config: &mut ServerConfig) {
+    config.hooks_to_private_addresses = true;
+}
+
 #[test]
 fn storages_are_made_changed_and_listed_without_their_secrets() {
     let service = Service::start_with(|config| config.hooks_to_private_addresses = true);
@@ -205,6 +210,7 @@ fn s3_at(url: &str) -> Value {
 fn as_default(storage: &Value) -> impl FnOnce(&mut ServerConfig) + use<> {
     let storage: StorageConfig = serde_json::from_value(storage.clone()).unwrap();
     move |config| {
+        may_be_private(config);
         config.storages.insert("ours".into(), storage);
         config.default_storage = Some("ours".into());
     }
@@ -273,7 +279,7 @@ async fn a_file_counts_as_stored_where_the_storage_says_that_it_is_there_and_now
 fn what_a_storage_did_not_take_is_tried_again_when_its_time_has_come_over_a_restart_too() {
     let works = Arc::new(AtomicBool::new(false));
     let fake = broken(&works);
-    let mut service = Service::start();
+    let mut service = Service::start_with(may_be_private);
     service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
     transcribed(&service, &json!({"transcription_external_storage": "archive"}));
     // Each attempt is two requests; behind the third there are more than two seconds.
@@ -281,7 +287,7 @@ fn what_a_storage_did_not_take_is_tried_again_when_its_time_has_come_over_a_rest
     service.end();
     assert_eq!(fake.asked().len(), 6, "whose time has not come is not tried at the end");
     works.store(true, Ordering::Relaxed);
-    service.begin();
+    service.begin_with(may_be_private);
     eventually("it is listed", || list(&service, "c").len() == 1);
     let asked = fake.asked();
     assert_eq!(asked.len(), 7, "once");
@@ -296,7 +302,7 @@ fn a_storage_that_hangs_does_not_take_all_the_time_that_the_end_has() {
         std::thread::sleep(Duration::from_secs(60));
         ("200 OK", String::new())
     });
-    let mut service = Service::start();
+    let mut service = Service::start_with(may_be_private);
     service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
     transcribed(&service, &json!({"transcription_external_storage": "archive"}));
     eventually("it is tried", || !fake.asked().is_empty());
@@ -309,7 +315,7 @@ fn a_storage_that_hangs_does_not_take_all_the_time_that_the_end_has() {
 fn a_server_that_was_off_for_long_gives_nothing_up_before_it_has_tried_for_a_while() {
     let works = Arc::new(AtomicBool::new(false));
     let fake = broken(&works);
-    let mut service = Service::start();
+    let mut service = Service::start_with(may_be_private);
     service.ok("POST", "/api/v2/external_storage", "", &named("archive", s3_at(&fake.url)));
     transcribed(&service, &json!({"transcription_external_storage": "archive"}));
     eventually("it is tried", || !fake.asked().is_empty());
@@ -320,7 +326,7 @@ fn a_server_that_was_off_for_long_gives_nothing_up_before_it_has_tried_for_a_whi
     assert_eq!(changed, 1);
     drop(database);
     let before = fake.asked().len();
-    service.begin();
+    service.begin_with(may_be_private);
     eventually("it is tried again and again", || fake.asked().len() >= before + 4);
     assert!(list(&service, "c").is_empty(), "and is not given up");
     works.store(true, Ordering::Relaxed);

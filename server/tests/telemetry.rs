@@ -65,7 +65,7 @@ fn ask(service: &Service, method: &str, path: &str, id: &str) -> (u16, String, V
     }
     let mut answer = agent.run(request.body("{}").unwrap()).unwrap();
     let header = |name: &str| answer.headers().get(name).unwrap().to_str().unwrap().to_string();
-    assert_eq!(header("access-control-expose-headers"), "x-request-id", "pages may read it");
+    assert!(header("access-control-expose-headers").contains("x-request-id"), "pages may read it");
     let id = header("x-request-id");
     let text = answer.body_mut().read_to_string().unwrap();
     (answer.status().as_u16(), id, serde_json::from_str(&text).unwrap())

@@ -131,7 +131,7 @@ fn operations(session: &str, file: &str, port: &str) -> Vec<Attacked> {
         ("CallClientEvent", "POST", "/video/call_client_event".into(), json!({}), Key),
         ("Connect", "GET", "/video/connect".into(), json!({}), Socket),
         ("Audio", "GET", of_call("audio"), json!({}), Socket),
-        ("OpenRtp", "POST", of_call("rtp"), json!({"user_id": "alice", "payload_type": 0}), Grant),
+        ("OpenRtp", "POST", of_call("rtp"), json!({"payload_type": 0}), Grant),
         ("CloseRtp", "DELETE", of_call(&format!("rtp/{port}")), json!({}), Grant),
     ];
     let row = |(operation, method, path, body, needs)| Attacked { operation, method, path, body, needs };

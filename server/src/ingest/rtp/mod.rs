@@ -146,6 +146,9 @@ impl Ports {
         metrics::describe_gauge!(PORTS, "Ports that participants' RTP may come on");
         metrics::describe_counter!(PACKETS, "RTP packets of participants that were taken");
         metrics::describe_counter!(DROPPED, "Datagrams on RTP ports that were dropped, by reason");
+        // There from the start, so that the first one is an increase.
+        Counters::new();
+        metrics::gauge!(PORTS).set(0.0);
         let next = config.even().start;
         Arc::new(Self { config, open: Mutex::new(Open { next, ..Open::default() }) })
     }
