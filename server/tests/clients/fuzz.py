@@ -93,7 +93,9 @@ def fuzz(args, kind):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = folder / "requests.jsonl"
-    server = Server(args.bin, folder, f'request_log = "{log}"\n')
+    # Nothing but this machine is there to be reached; and no limit is what is tried.
+    limits = "user_requests_per_min = 1000000\nserver_requests_per_min = 1000000\nconnects_per_min = 100000\n"
+    server = Server(args.bin, folder, f'request_log = "{log}"\nhooks_to_private_addresses = true\n[limits]\n{limits}')
     server.start()
     try:
         world = make_world(server)

@@ -23,7 +23,7 @@ def before_call(context, case, kwargs):
     identify(case, dice)
     transcript = dice.choice(WORLD["transcripts"])
     pools = {"type": WORLD["types"], "id": WORLD["ids"], "session": [transcript["session"]], "filename": [transcript["filename"]],
-             "egress_id": [transcript["egress_id"]], "name": WORLD["storages"] if "storage" in path else [*WORLD["types"], *WORLD["ids"]]}
+             "port": [str(port) for port in range(20_000, 20_010, 2)], "egress_id": [transcript["egress_id"]], "name": WORLD["storages"] if "storage" in path else [*WORLD["types"], *WORLD["ids"]]}
     if name == "delete_transcription":
         pools |= {"type": [transcript["type"]], "id": [transcript["id"]]}
     # All parts of a path, or none: half of an id leads nowhere.

@@ -137,11 +137,15 @@ class Server:
         return Requests(self, self.token() if user_id is None else self.user_token(user_id))
 
 
+# Behind so much silence a connection is not used again: the server closes it behind ten seconds.
+IDLE_S = 5
+
+
 class Requests:
     """Requests over one connection, with one token; one thread at a time."""
 
     def __init__(self, server, token):
-        self.server, self.token, self.connection = server, token, None
+        self.server, self.token, self.connection, self.used = server, token, None, 0.0
 
     def __call__(self, method, path, body=None, **query):
         """The answer's JSON. Raises `Gone` where there is none, `Refused` where it is an error; after `Gone` the next one connects again."""
@@ -149,6 +153,9 @@ class Requests:
         if body is not None:
             body, headers["Content-Type"] = json.dumps(body), "application/json"
         target = f"{path}?{urlencode({'api_key': self.server.key, **query})}"
+        if time.monotonic() - self.used > IDLE_S:
+            self.close()
+        self.used = time.monotonic()
         try:
             if not self.connection:
                 self.connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
