@@ -8,7 +8,7 @@
 //! nothing, however many, keep nobody out: whoever asks before as many others have come is served.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +27,9 @@ use crate::api::http::App;
 
 /// Longest head; of a longer one hyper says 431, without a body.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Connections that the system keeps until they are accepted; the system may allow fewer. Of those beyond, the client's tries again
+/// after a second, which it would take for the service's slowness.
+const BACKLOG: u32 = 4096;
 /// One that gives its place up does so at once; one that serves is asked for again after this.
 const RETRY: Duration = Duration::from_millis(10);
 const GIVEN_UP: &str = "cuewire_connections_given_up_total";
@@ -165,6 +168,16 @@ impl Drop for Taken {
             }
         }
     }
+}
+
+/// Begins to listen; inside a runtime.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted server takes its address again at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Takes connections until the server shuts down.

@@ -54,7 +54,6 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
 use cuewire::engine::{Engine, Model};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -322,7 +321,7 @@ impl Server {
         let tls = certificate.as_ref().map(Current::acceptor).transpose();
         let tls = tls.map_err(|error| ServerError::Config(format!("TLS: {error}")))?;
         let bind = |listen| {
-            let bound = runtime.block_on(TcpListener::bind(listen));
+            let bound = runtime.block_on(async { connections::listen(listen) });
             let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
             bound.map_err(|source| ServerError::Listen { listen, source })
         };
