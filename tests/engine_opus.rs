@@ -2,13 +2,15 @@
 #![cfg(all(feature = "engine", feature = "opus"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
-use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, ReorderWindow, RtpFormat, RtpPacket, RtpReceiver};
+use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, ReorderWindow, RtpCodec, RtpFormat, RtpPacket, RtpReceiver};
 use cuewire::caption::{CaptionEvent, GapReason};
-use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, PushError, TrackConfig, TrackReport};
+use cuewire::engine::{
+    Engine, EngineConfig, EngineEvent, Idle, PushError, Subscription, ThreadRole, TrackConfig, TrackReport,
+};
 use cuewire::session::{Accounting, Input, Session};
 use opus_pure::{Application, OpusEncoder};
 use support::*;
@@ -96,6 +98,11 @@ fn by_engine(packets: &[Packet], mute: impl Fn(&Packet) -> bool) -> (Vec<Caption
         }
     }
     drop(sender);
+    until_end(&events)
+}
+
+/// What is told of the only track until it has ended.
+fn until_end(events: &Subscription) -> (Vec<CaptionEvent>, TrackReport) {
     let mut told = Vec::new();
     loop {
         match events.recv_timeout(Duration::from_secs(30)).unwrap() {
@@ -177,4 +184,64 @@ fn a_packet_that_is_missing_is_waited_for_no_longer_than_the_window() {
     let EngineEvent::Caption { event: CaptionEvent::Final { end_time, .. }, .. } = event else { panic!("{event:?}") };
     assert_eq!(end_time, at_ms(2_000), "all packets were heard");
     drop(sender);
+}
+
+#[test]
+fn a_ring_that_is_full_of_packets_says_so_and_the_loss_is_declared() {
+    // The pipeline's thread is held before it hears anything.
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let mut engine_config = EngineConfig::default();
+    engine_config.on_thread_start = Some(Arc::new(move |role| {
+        if role == ThreadRole::Pipeline(0) {
+            let _ = gate.lock().unwrap().recv();
+        }
+    }));
+    let model = Arc::new(|_: &Idle| ScriptedDecoder::new(says_what_it_hears));
+    let engine = Engine::start(engine_config, model).unwrap();
+    let events = engine.subscribe();
+    let (mut sender, _) = engine.add_track(config()).unwrap();
+    let payload = [0; 640];
+    let format = RtpFormat::new(RtpCodec::L16, 16_000, 1).unwrap();
+    let packet = |place: i64| {
+        let timestamp = place as u32 * 320;
+        RtpPacket { at: at_ms(place * 20), ssrc: 7, sequence: place as u16, timestamp, payload: &payload }
+    };
+    let taken = (0..).find(|&place| sender.push_rtp(format, packet(place)) == Err(PushError::Full)).unwrap();
+    assert!((100..110).contains(&taken), "two seconds: {taken}");
+    // A second.
+    (taken + 1..taken + 50).for_each(|place| assert_eq!(sender.push_rtp(format, packet(place)), Err(PushError::Full)));
+    drop(release);
+    while sender.push_rtp(format, packet(taken + 50)) == Err(PushError::Full) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(sender);
+    let (told, report) = until_end(&events);
+    let [CaptionEvent::Gap { from, to, reason: GapReason::Overload, .. }] = told[..] else { panic!("{told:?}") };
+    assert_eq!((from, to), (at_ms(taken * 20), at_ms((taken + 50) * 20)));
+    assert_eq!((report.accounting.lost, report.accounting.silence), (16_000, (taken as u64 + 1) * 320));
+    assert_eq!((report.rtp.received, report.rtp.lost, report.rtp.concealed_samples), (taken as u64 + 1, 0, 0));
+}
+
+#[test]
+fn padding_keeps_no_caption_open() {
+    let model = Arc::new(|_: &Idle| ScriptedDecoder::new(says_what_it_hears));
+    let engine = Engine::start(EngineConfig::default(), model).unwrap();
+    let events = engine.subscribe();
+    let (mut sender, _) = engine.add_track(config()).unwrap();
+    let mut packets = packets();
+    packets.truncate(100);
+    packets.iter().for_each(|packet| sender.push_opus(packet.opus()).unwrap());
+    // They are in the middle of a word, and from now on there is comfort noise, with numbers and without sound.
+    let began = Instant::now();
+    let told = loop {
+        let last = packets.last_mut().unwrap();
+        (last.place, last.sequence) = (last.place + 1, last.sequence.wrapping_add(1));
+        sender.push_opus(RtpPacket { payload: &[], ..packets.last().unwrap().opus() }).unwrap();
+        match events.recv_timeout(Duration::from_millis(20)) {
+            Ok(event) => break event,
+            Err(_) => assert!(began.elapsed() < Duration::from_secs(10), "a stream without sound has stalled"),
+        }
+    };
+    assert!(matches!(&told, EngineEvent::Caption { event: CaptionEvent::Final { .. }, .. }), "{told:?}");
 }

@@ -269,9 +269,9 @@ fn loss_disorder_and_strangers_change_nothing_that_is_heard() {
         // Noise in the same stream, from elsewhere; and from here in another stream, of another type, and of no kind.
         stranger.send(&stranger.packet(&[0x55; 640]));
         sender.send(&Sender { ssrc: 8, socket: sender.socket.try_clone().unwrap(), ..sender }.packet(&[0x55; 640]));
-        sender.send(
-            &Sender { payload_type: 97, socket: sender.socket.try_clone().unwrap(), ..sender }.packet(&[0x55; 640]),
-        );
+        let mut other = packet.clone();
+        other[1] = 97;
+        sender.send(&other);
         sender.send(&[0x55; 100][..index % 100]);
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -414,9 +414,78 @@ fn ports_run_out_and_come_back() {
     captioned(&service);
     let ports: Vec<u64> = (0..2).map(|_| open(&service, &l16("alice"))["port"].as_u64().unwrap()).collect();
     let (code, message) = service.refused("POST", &format!("{CALL}/rtp"), "", &l16("alice"));
-    assert_eq!((code, message.contains("2 are in use")), (9, true), "{message}");
+    assert_eq!((code, message.contains("2 are in use")), (-1, true), "{message}");
     service.ok("DELETE", &format!("{CALL}/rtp/{}", ports[0]), "", &json!({}));
     assert_eq!(open(&service, &l16("alice"))["port"], ports[0]);
+}
+
+#[test]
+fn an_address_that_is_not_this_machines_is_named() {
+    let service = start(|config| config.rtp.address = "203.0.113.7".parse().unwrap());
+    captioned(&service);
+    let (code, message) = service.refused("POST", &format!("{CALL}/rtp"), "", &l16("alice"));
+    assert_eq!((code, message.contains("203.0.113.7: ")), (-1, true), "{message}");
+}
+
+#[test]
+fn a_full_server_says_so_and_who_had_a_port_before_joins_once_there_is_room() {
+    let service = start(|config| config.limits.max_tracks = 1);
+    let mut watcher = captioned(&service);
+    let timeout = json!({"session": {"inactivity_timeout_seconds": 2}});
+    let other = "/api/v2/video/call/default/b";
+    service.ok("POST", other, "", &json!({"data": {"created_by_id": "carol", "settings_override": timeout}}));
+    let (mut beside, connection) = service.watch("carol", "");
+    service.ok("GET", &format!("/video/call/default/b?connection_id={connection}"), "carol", &json!({}));
+    let (alice, bob) = (open(&service, &l16("alice")), service.ok("POST", &format!("{other}/rtp"), "", &l16("bob")));
+    Sender::new(&alice).speak();
+    watcher.until("call.session_participant_joined");
+    let (code, message) = service.refused("POST", &format!("{other}/rtp"), "", &l16("dave"));
+    assert_eq!((code, message.contains("the server is full: it has 1 tracks")), (-1, true), "{message}");
+    assert_eq!(open(&service, &l16("alice"))["user_id"], "alice", "who is there may come another way");
+    // He sends all the time; her session ends when she was silent for long enough, and with it her track.
+    let mut bob = Sender::new(&bob);
+    let (payloads, began) = (plain(&[0; 320], 320), now());
+    bob.speak();
+    loop {
+        let packets = bob.packets(&payloads, 320);
+        bob.send_all(&packets);
+        if service.ok("GET", other, "", &json!({}))["call"]["session"].is_object() {
+            break;
+        }
+        assert!(now().nanos_since(began) < 20_000_000_000, "bob was refused once, and never again let in");
+    }
+    beside.until("call.session_participant_joined");
+    let gone = now().nanos_since(began) / 1_000_000_000;
+    assert!(gone >= 2, "while she was there, he was not: {gone} s");
+}
+
+#[test]
+fn comfort_noise_is_no_silence_and_the_timeout_is_the_calls_as_it_is_now() {
+    let service = start(|_| ());
+    let mut watcher = captioned(&service);
+    let mut body = l16("alice");
+    body["from"] = json!("127.0.0.1");
+    let answer = open(&service, &body);
+    let mut sender = Sender::new(&answer);
+    let elsewhere = Sender { socket: UdpSocket::bind(("127.0.0.2", 0)).unwrap(), ..Sender::new(&answer) };
+    elsewhere.send(&elsewhere.packet(&[0; 640]));
+    sender.speak();
+    next(&mut watcher);
+    let was_silent_for = |watcher: &mut Socket, began: Timestamp| {
+        watcher.until("call.session_participant_left");
+        now().nanos_since(began) / 1_000_000
+    };
+    // For twice as long as one may be silent.
+    sender.payload_type = 13;
+    for _ in 0..20 {
+        let packets = sender.packets(&[vec![40]], 3_200);
+        sender.send_all(&packets);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let timeout = json!({"settings_override": {"session": {"inactivity_timeout_seconds": 5}}});
+    service.ok("PATCH", CALL, "", &timeout);
+    let ms = was_silent_for(&mut watcher, now());
+    assert!((4_000..8_000).contains(&ms), "{ms}");
 }
 
 #[test]

@@ -280,12 +280,18 @@ impl RtpReceiver {
         self.output = output_of(&*self.decoder);
         self.format = format;
         self.clock.change_rate(format.clock_rate());
+        self.restart();
+        Ok(())
+    }
+
+    /// The next packet begins another stream, whatever its numbers. What is still held is lost: [`flush`](Self::flush) and drain
+    /// before.
+    pub fn restart(&mut self) {
         self.stats.lost += self.held.len() as u64;
         self.spare.extend(self.held.drain(..));
         self.drop_candidate();
         (self.newest, self.given_up_to) = (None, 0);
         self.stats.restarts += 1;
-        Ok(())
     }
 
     /// What became of the packets so far.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use super::ModelId;
 use crate::asr::DecodeError;
+#[cfg(feature = "opus")]
+use crate::audio::rtp::ReceiverStats;
 use crate::caption::{CaptionEvent, CaptionId, StabilityCount};
 use crate::session::{Accounting, InputError};
 use crate::time::Timestamp;
@@ -154,6 +156,9 @@ pub struct TrackReport {
     pub stability: StabilityCount,
     /// Pushes that were refused because the ring was full.
     pub full: u64,
+    /// Packets of RTP, and what became of them.
+    #[cfg(feature = "opus")]
+    pub rtp: ReceiverStats,
     /// Interims that were asked for and not made, for want of time.
     pub interims_declined: u64,
     /// Translations that were asked for and not made, for want of time.

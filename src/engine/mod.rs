@@ -65,6 +65,7 @@
 //! | `cuewire_audio_samples_total` | counter | `fate`: `captioned`, `suppressed`, `silence`, `lost` | what became of the audio (16 kHz), once that is known |
 //! | `cuewire_captions_total` | counter | `outcome`: `interim`, `final`, `translation`, `suppressed`, `retracted` | |
 //! | `cuewire_gaps_total` | counter | `reason`, as in transcripts | declared gaps |
+//! | `cuewire_rtp_faulty_packets_total` | counter | `fault`: `lost`, `late`, `duplicate`, `damaged`, `stray` | as [`ReceiverStats`](crate::audio::rtp::ReceiverStats) has them (feature `opus`) |
 //! | `cuewire_pushes_refused_total` | counter | | pushes that found the ring full |
 //! | `cuewire_interims_declined_total` | counter | | interims left out for want of time |
 //! | `cuewire_translations_declined_total` | counter | | translations left out for want of time |

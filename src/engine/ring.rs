@@ -71,7 +71,7 @@ pub(super) struct Shared {
 #[non_exhaustive]
 pub enum PushError {
     /// The engine is 2 s behind (of L16 above 16 kHz, 64 KiB): go on with the next push. What was lost will be a declared
-    /// gap; of RTP, packets that are missing.
+    /// gap.
     #[error("the track's ring is full: the engine is 2 s behind")]
     Full,
     /// Push it in parts.
@@ -188,8 +188,7 @@ impl AudioSender {
         let end = at.plus_nanos(nanos_of_samples(frames as u64, pcm.rate()));
         self.check_room(muted || self.samples.slots() >= frames).inspect_err(|error| {
             if *error == PushError::Full {
-                let (from, to) = self.lost.unwrap_or((at, end));
-                self.lost = Some((from.min(at), to.max(end)));
+                self.note_lost(at, end);
             }
         })?;
         let mut from = if muted { frames } else { 0 };
@@ -222,7 +221,8 @@ impl AudioSender {
     /// another format begins another stream.
     ///
     /// # Errors
-    /// [`PushError`]. A packet that is refused is lost, as if the network had lost it.
+    /// [`PushError`]. After [`PushError::Full`] the loss is declared before the next push that is taken, as of
+    /// [`push`](Self::push).
     #[cfg(feature = "opus")]
     pub fn push_rtp(&mut self, format: RtpFormat, packet: RtpPacket<'_>) -> Result<(), PushError> {
         let RtpPacket { at, ssrc, sequence, timestamp, payload } = packet;
@@ -230,10 +230,22 @@ impl AudioSender {
         if bytes > MAX_PAYLOAD_BYTES {
             return Err(PushError::PayloadTooLong { bytes });
         }
-        self.check_room(self.payloads.slots() >= bytes)?;
+        self.check_room(self.payloads.slots() >= bytes).inspect_err(|error| {
+            // Of what is no audio, nothing is lost.
+            if *error == PushError::Full
+                && let Some(nanos) = format.payload_nanos(payload)
+            {
+                self.note_lost(at, at.plus_nanos(nanos));
+            }
+        })?;
         let _ = self.payloads.push_entire_slice(payload);
         self.send(at, self.is_muted(), Body::Rtp { format, ssrc, sequence, timestamp, bytes });
         Ok(())
+    }
+
+    fn note_lost(&mut self, at: Timestamp, end: Timestamp) {
+        let (from, to) = self.lost.unwrap_or((at, end));
+        self.lost = Some((from.min(at), to.max(end)));
     }
 
     fn is_muted(&self) -> bool {

@@ -8,6 +8,8 @@ use super::event::{Ledger, OverloadLevel, TrackId};
 use super::ring::Shared;
 use super::workers::Job;
 use crate::asr::{DecodeError, JobKind};
+#[cfg(feature = "opus")]
+use crate::audio::rtp::ReceiverStats;
 use crate::caption::CaptionEvent;
 #[cfg(feature = "metrics")]
 use crate::session::Accounting;
@@ -22,6 +24,7 @@ pub(super) mod names {
     pub(crate) const AUDIO_SAMPLES: &str = "cuewire_audio_samples_total";
     pub(crate) const CAPTIONS: &str = "cuewire_captions_total";
     pub(crate) const GAPS: &str = "cuewire_gaps_total";
+    pub(crate) const RTP_FAULTS: &str = "cuewire_rtp_faulty_packets_total";
     pub(crate) const PUSHES_REFUSED: &str = "cuewire_pushes_refused_total";
     pub(crate) const INTERIMS_DECLINED: &str = "cuewire_interims_declined_total";
     pub(crate) const TRANSLATIONS_DECLINED: &str = "cuewire_translations_declined_total";
@@ -45,6 +48,7 @@ pub(super) mod names {
         describe_counter!(AUDIO_SAMPLES, Count, "What became of the audio, in samples at 16 kHz");
         describe_counter!(CAPTIONS, Count, "Captions, and interims and translations of them");
         describe_counter!(GAPS, Count, "Spans that were declared to be without a caption");
+        describe_counter!(RTP_FAULTS, Count, "Packets of RTP that were not played as they came, or never came");
         describe_counter!(PUSHES_REFUSED, Count, "Pushes that found the ring full");
         describe_counter!(INTERIMS_DECLINED, Count, "Interims that were left out for want of time");
         describe_counter!(TRANSLATIONS_DECLINED, Count, "Translations that were left out for want of time");
@@ -56,6 +60,9 @@ pub(super) mod names {
         // There from the start, so that the first one is an increase.
         for name in [PUSHES_REFUSED, INTERIMS_DECLINED, TRANSLATIONS_DECLINED, EVENTS_MISSED] {
             metrics::counter!(name).increment(0);
+        }
+        for fault in ["lost", "late", "duplicate", "damaged", "stray"] {
+            metrics::counter!(RTP_FAULTS, "fault" => fault).increment(0);
         }
     }
 }
@@ -114,6 +121,8 @@ pub(super) struct Meter {
     accounting: Accounting,
     #[cfg(feature = "metrics")]
     refused: u64,
+    #[cfg(all(feature = "metrics", feature = "opus"))]
+    rtp: ReceiverStats,
 }
 
 impl Meter {
@@ -139,6 +148,27 @@ impl Meter {
             (self.accounting, self.refused) = (now, refused);
         }
         let _ = (session, shared);
+    }
+
+    /// Counts what became of packets since the last time.
+    #[cfg(feature = "opus")]
+    pub(super) fn count_rtp(&mut self, now: ReceiverStats) {
+        #[cfg(feature = "metrics")]
+        {
+            let before = std::mem::replace(&mut self.rtp, now);
+            for (fault, packets) in [
+                ("lost", now.lost - before.lost),
+                ("late", now.late - before.late),
+                ("duplicate", now.duplicate - before.duplicate),
+                ("damaged", now.damaged - before.damaged),
+                ("stray", now.stray - before.stray),
+            ] {
+                if packets > 0 {
+                    metrics::counter!(names::RTP_FAULTS, "fault" => fault).increment(packets);
+                }
+            }
+        }
+        let _ = now;
     }
 }
 

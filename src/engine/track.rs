@@ -188,11 +188,14 @@ impl Track {
     /// Hears one push; whether there was one.
     fn hear_push(&mut self, core: &Core) -> bool {
         let Some(audio) = &mut self.audio else { return false };
+        let before = self.heard_to;
         let (session, heard_to) = (&mut self.session, &mut self.heard_to);
         #[cfg(feature = "opus")]
         let rtp = &mut self.rtp;
         let Some(heard) = audio.next(|at, lost, pushed| {
             if let Some((from, to)) = lost {
+                #[cfg(feature = "opus")]
+                rtp.end_stream(session, heard_to)?;
                 session.handle_input(Input::Lost { from, to })?;
             }
             match pushed {
@@ -218,7 +221,10 @@ impl Track {
             return false;
         };
         self.pushes += 1;
-        self.heard_at = Instant::now();
+        // Padding, or a packet that waits for another, is no audio: a stream that has stalled has so all the same.
+        if self.heard_to != before {
+            self.heard_at = Instant::now();
+        }
         self.was_heard(heard, core);
         true
     }
@@ -295,16 +301,24 @@ impl Track {
         }
         // A track that failed finishes no caption.
         self.say_marks(CaptionId(u64::MAX), core);
-        self.meter.count(&self.session, &self.shared);
+        self.count();
         let mut accounting = self.session.accounting();
         accounting.non_finite += self.shared.non_finite.load(Ordering::Relaxed);
         TrackReport {
             accounting,
             stability: self.session.stability(),
             full: self.shared.refused.load(Ordering::Relaxed),
+            #[cfg(feature = "opus")]
+            rtp: self.rtp.receiver.stats(),
             failure,
             ..self.report
         }
+    }
+
+    fn count(&mut self) {
+        self.meter.count(&self.session, &self.shared);
+        #[cfg(feature = "opus")]
+        self.meter.count_rtp(self.rtp.receiver.stats());
     }
 
     /// Takes the answer to a job, unless it was called off.
@@ -365,7 +379,7 @@ impl Track {
                 Output::Event(event) => said = self.emit(event, core),
                 Output::Wait(wake_up) => {
                     self.wake_up = wake_up;
-                    self.meter.count(&self.session, &self.shared);
+                    self.count();
                     let unfinished = self.session.unfinished_from();
                     self.note_unfinished(unfinished, core);
                     self.say_marks(unfinished, core);
@@ -540,6 +554,14 @@ fn hear_silence(
 
 #[cfg(feature = "opus")]
 impl Rtp {
+    /// Hears what is held: what comes next has nothing to do with it.
+    fn end_stream(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
+        self.receiver.flush();
+        let heard = self.hear(session, heard_to);
+        self.receiver.restart();
+        heard
+    }
+
     /// Hears all that is to be had of the packets so far.
     fn hear(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
         let mut heard = Ok(());

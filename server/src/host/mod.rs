@@ -442,6 +442,10 @@ pub struct Change<'a> {
     outcome: Outcome,
 }
 
+fn participants(call: &Call) -> usize {
+    call.session().map_or(0, |session| session.participants().len())
+}
+
 impl<'a> Change<'a> {
     fn new(host: &'a Host, store: &'a Store) -> Self {
         Self { host, store, now: now(), ledger: None, outcome: Outcome::default() }
@@ -549,7 +553,6 @@ impl<'a> Change<'a> {
         }
         let mut call = self.call(cid)?;
         let is_join = matches!(command, Command::Join);
-        let participants = |call: &Call| call.session().map_or(0, |session| session.participants().len());
         let before = participants(&call);
         self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
         if is_join && participants(&call) > before {
@@ -586,6 +589,16 @@ impl<'a> Change<'a> {
         let (mut call, call_type) = (self.call(cid)?, self.call_type(cid.call_type())?);
         self.with_env(&call_type, |env| call.handle_command(env, actor, command))?;
         Ok(call)
+    }
+
+    /// Whether somebody could join, which is not done.
+    pub(crate) fn could_join(&self, cid: &Cid, actor: &Actor) -> Result<(), ApiError> {
+        let before = participants(&self.call(cid)?);
+        let call = self.could(cid, actor, Command::Join)?;
+        if participants(&call) > before {
+            self.check_room(&call, participants(&call), actor)?;
+        }
+        Ok(())
     }
 
     /// A call that was not there.

@@ -33,8 +33,12 @@ const PAUSE_NANOS: i64 = 500_000_000;
 const RESTART_NANOS: i64 = 10_000_000_000;
 /// Audio that may come at once;
 const BURST: Duration = Duration::from_secs(2);
-/// beyond it a sender is held to this many times real time, and waits while the engine does without anything.
-const FASTEST: u32 = 8;
+/// beyond it a sender is held to this many times real time,
+const FASTEST: f64 = 8.0;
+/// and to this while the engine does without anything: real time, by a clock that may be a little fast.
+const REAL_TIME: f64 = 1.02;
+/// What a frame counts at least, however little is in it: the shortest of Opus. Each is work.
+const LEAST_FRAME: Duration = Duration::from_micros(2_500);
 /// A sender who waits looks again after this: overload, or a ring that is full, may be over.
 const RETRY: Duration = Duration::from_millis(10);
 /// A sender of whom nothing was heard for this long, muted or on hold as they may be, is asked whether they are there,
@@ -44,7 +48,7 @@ const PINGS: u32 = 2;
 /// The close code of a server that restarts.
 const RESTARTING: u16 = 1012;
 /// RTP's clock for Opus, in Hz.
-pub(super) const RTP_RATE: u32 = 48_000;
+const RTP_RATE: u32 = 48_000;
 
 /// What binary frames hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,15 +126,15 @@ impl Line {
         self.dating.end.filter(|end| (1..RESTART_NANOS).contains(&end.nanos_since(at))).unwrap_or(at)
     }
 
-    /// Pushes a packet of RTP, behind which the track ends about then.
+    /// Pushes a packet of RTP, behind which the track ends about then; of one that holds no audio, where it did.
     pub(super) fn push_rtp(
         &mut self,
         format: RtpFormat,
         packet: RtpPacket<'_>,
-        end: Timestamp,
+        end: Option<Timestamp>,
     ) -> Result<(), PushError> {
         self.sender.push_rtp(format, packet)?;
-        self.dating.end = Some(self.not_before(end));
+        self.dating.end = end.map(|end| self.not_before(end)).or(self.dating.end);
         Ok(())
     }
 }
@@ -169,35 +173,49 @@ impl Dating {
     }
 }
 
-/// How fast a connection sends.
+/// How fast a connection sends: two buckets, which audio empties and time fills, each at its rate.
 pub(super) struct Pace {
-    began: Instant,
-    heard: Duration,
+    /// Seconds of audio that may still come at once; below 0, how much too much came.
+    fast_s: f64,
+    /// The same while the engine does without anything.
+    real_s: f64,
     /// When the last frame came, and how long it lasts.
     last: (Instant, Duration),
 }
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, heard: Duration::ZERO, last: (now, Duration::ZERO) }
+        let full_s = BURST.as_secs_f64();
+        Self { fast_s: full_s, real_s: full_s, last: (now, Duration::ZERO) }
     }
 
     pub(super) fn hear(&mut self, now: Instant, frame: Duration) {
-        self.heard += frame;
-        self.last = (now, frame);
+        let (fast_s, real_s) = self.at(now);
+        let frame_s = frame.max(LEAST_FRAME).as_secs_f64();
+        (self.fast_s, self.real_s, self.last) = (fast_s - frame_s, real_s - frame_s, (now, frame));
+    }
+
+    fn at(&self, now: Instant) -> (f64, f64) {
+        let (elapsed_s, full_s) = (now.saturating_duration_since(self.last.0).as_secs_f64(), BURST.as_secs_f64());
+        ((self.fast_s + FASTEST * elapsed_s).min(full_s), (self.real_s + REAL_TIME * elapsed_s).min(full_s))
     }
 
     /// How long to wait before the next frame is read. Overload slows a fast sender down to real time and no further: a track
     /// to which nothing comes for longer has stalled, and its caption is closed.
     pub(super) fn hold_back(&self, now: Instant, is_overloaded: bool) -> Duration {
-        let elapsed = now.saturating_duration_since(self.began);
-        let ahead = self.heard.saturating_sub(BURST);
-        let wait = (ahead / FASTEST).saturating_sub(elapsed);
-        if !is_overloaded || ahead <= elapsed {
+        let (fast_s, real_s) = self.at(now);
+        let wait = Duration::from_secs_f64((-fast_s / FASTEST).max(0.0));
+        if !is_overloaded || real_s >= 0.0 {
             return wait;
         }
         let (came, frame) = self.last;
         wait.max(frame.saturating_sub(now.saturating_duration_since(came)).min(RETRY))
+    }
+
+    /// Whether a frame that cannot wait came too early.
+    pub(super) fn is_too_fast(&self, now: Instant, is_overloaded: bool) -> bool {
+        let (fast_s, real_s) = self.at(now);
+        fast_s < 0.0 || is_overloaded && real_s < 0.0
     }
 }
 
@@ -345,10 +363,8 @@ async fn hear(
             Some(Ok(Message::Binary(bytes))) => {
                 let pushed = match format.encoding {
                     Encoding::Opus => {
-                        let Some(ticks) = opus_ticks(&bytes) else {
-                            return Ending::new(1007, "a frame holds no Opus packet");
-                        };
-                        let nanos = nanos_of_samples(ticks.into(), RTP_RATE);
+                        let nanos = RtpFormat::OPUS.payload_nanos(&bytes).filter(|nanos| *nanos > 0);
+                        let Some(nanos) = nanos else { return Ending::new(1007, "a frame holds no Opus packet") };
                         pace.hear(Instant::now(), Duration::from_nanos(nanos.unsigned_abs()));
                         let (at, sequence) = {
                             let mut line = line();
@@ -434,24 +450,6 @@ fn read<'a>(bytes: &[u8], format: Format, samples: &'a mut Vec<f32>) -> Result<P
     Pcm::interleaved(format.sample_rate, format.channels, &samples[..]).map_err(|error| error.to_string())
 }
 
-/// How long an Opus packet lasts, in ticks of 48 kHz (RFC 6716, 3.1 and 3.2).
-pub(super) fn opus_ticks(packet: &[u8]) -> Option<u32> {
-    let (toc, rest) = packet.split_first()?;
-    let config = toc >> 3;
-    let frame = match config {
-        0..12 => [480, 960, 1920, 2880][usize::from(config & 3)],
-        12..16 => [480, 960][usize::from(config & 1)],
-        _ => [120, 240, 480, 960][usize::from(config & 3)],
-    };
-    let frames = match toc & 3 {
-        0 => 1,
-        1 | 2 => 2,
-        _ => u32::from(rest.first()? & 0x3f),
-    };
-    // Six frames of 20 ms are the longest.
-    Some(frame * frames).filter(|ticks| (120..=5760).contains(ticks))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -511,7 +509,7 @@ mod tests {
     fn who_sends_too_fast_is_slowed_down_and_under_overload_to_real_time_and_no_further() {
         let frame = Duration::from_millis(20);
         let start = Instant::now();
-        for (is_overloaded, takes_s) in [(false, 0.9..1.1), (true, 7.9..8.1)] {
+        for (is_overloaded, takes_s) in [(false, 0.9..1.1), (true, 7.7..8.1)] {
             let (mut pace, mut now, mut longest) = (Pace::new(start), start, Duration::ZERO);
             // 10 s, all there at once.
             for _ in 0..500 {
@@ -529,26 +527,28 @@ mod tests {
             assert!(longest <= frame, "the stream seems to have stalled for {longest:?}");
             assert!(takes_s.contains(&(now - start).as_secs_f64()), "{:?}", now - start);
         }
+        // Who has spoken for long may send no more at once than anybody.
+        let (mut pace, mut now) = (Pace::new(start), start);
+        for _ in 0..50_000 {
+            pace.hear(now, frame);
+            now += frame;
+        }
+        for _ in 0..99 {
+            pace.hear(now, frame);
+        }
+        assert!(pace.hold_back(now, true).is_zero() && !pace.is_too_fast(now, true));
+        pace.hear(now, frame);
+        pace.hear(now, frame);
+        assert!(!pace.hold_back(now, false).is_zero() && pace.is_too_fast(now, false));
+        // What holds next to nothing is work all the same.
+        let mut pace = Pace::new(start);
+        (0..801).for_each(|_| pace.hear(start, Duration::ZERO));
+        assert!(!pace.hold_back(start, false).is_zero());
         // Overload begins when much was sent already.
         let mut pace = Pace::new(start);
         pace.hear(start, Duration::from_secs(60));
         pace.hear(start + Duration::from_secs(10), frame);
         assert_eq!(pace.hold_back(start + Duration::from_secs(10), true), RETRY);
         assert_eq!(pace.hold_back(start + Duration::from_secs(10) + frame, true), Duration::ZERO);
-    }
-
-    #[test]
-    fn opus_packets_tell_how_long_they_last() {
-        for (packet, ticks) in [
-            (&[0b0100_1000_u8][..], Some(960)),        // SILK, wideband, 20 ms
-            (&[0b1111_1000], Some(960)),               // CELT, fullband, 20 ms
-            (&[0b1110_0001], Some(240)),               // CELT, 2.5 ms, twice
-            (&[0b1111_1011, 0b0000_0110], Some(5760)), // six of 20 ms
-            (&[0b1111_1011, 0b0000_0111], None),       // 140 ms
-            (&[0b1111_1011], None),
-            (&[], None),
-        ] {
-            assert_eq!(opus_ticks(packet), ticks, "{packet:02x?}");
-        }
     }
 }

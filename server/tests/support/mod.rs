@@ -249,7 +249,8 @@ impl Service {
     /// A request that is to be refused; its code and message.
     pub(crate) fn refused(&self, method: &str, path: &str, user: &str, body: &Value) -> (i64, String) {
         let (status, answer) = self.request(method, path, user, body);
-        assert!((400..500).contains(&status), "{method} {path} {body}: {status} {answer:#}");
+        let is_refused = (400..500).contains(&status) || status == 503;
+        assert!(is_refused, "{method} {path} {body}: {status} {answer:#}");
         check_error(status, &answer);
         (answer["code"].as_i64().unwrap(), answer["message"].as_str().unwrap().to_string())
     }

@@ -3,7 +3,10 @@
 //! In: codec, clock rate and channels, as a session description has them. Out: a format that can be decoded, or an error that
 //! names what is allowed.
 
+use opus_pure::packet;
+
 use crate::audio::check_rate;
+use crate::time::nanos_of_samples;
 
 /// Most channels of a stream.
 pub const MAX_RTP_CHANNELS: usize = 8;
@@ -91,11 +94,58 @@ impl RtpFormat {
     pub fn channels(self) -> usize {
         self.channels.into()
     }
+
+    /// Bytes of one sample of all channels; 0 of Opus.
+    pub(super) fn frame_bytes(self) -> usize {
+        match self.codec {
+            RtpCodec::Opus => 0,
+            RtpCodec::Pcmu | RtpCodec::Pcma => self.channels(),
+            RtpCodec::L16 => 2 * self.channels(),
+        }
+    }
+
+    /// How long a payload lasts, in nanoseconds: an empty one, which is padding, not at all. `None`: it is not of this format.
+    #[must_use]
+    pub fn payload_nanos(self, payload: &[u8]) -> Option<i64> {
+        let ticks = match self.codec {
+            _ if payload.is_empty() => 0,
+            RtpCodec::Opus => packet::samples(payload, OPUS_RATE as i32).ok()?,
+            _ if payload.len().is_multiple_of(self.frame_bytes()) => payload.len() / self.frame_bytes(),
+            _ => return None,
+        };
+        Some(nanos_of_samples(ticks as u64, self.clock_rate))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+
+    #[test]
+    fn payloads_tell_how_long_they_last() {
+        let ms = |ms: f64| Some((ms * 1e6) as i64);
+        for (payload, lasts) in [
+            (&[0b0100_1000_u8][..], ms(20.0)),        // SILK, wideband, 20 ms
+            (&[0b1111_1000], ms(20.0)),               // CELT, fullband, 20 ms
+            (&[0b1110_0001], ms(5.0)),                // CELT, 2.5 ms, twice
+            (&[0b1111_1011, 0b0000_0110], ms(120.0)), // six of 20 ms
+            (&[0b1111_1011, 0b0000_0111], None),      // 140 ms
+            (&[0b1111_1011], None),
+            (&[], Some(0)),
+        ] {
+            assert_eq!(RtpFormat::OPUS.payload_nanos(payload), lasts, "{payload:02x?}");
+        }
+        let stereo = RtpFormat::new(RtpCodec::L16, 16_000, 2).unwrap();
+        for (format, bytes, lasts) in [
+            (RtpFormat::new(RtpCodec::Pcmu, 8_000, 1).unwrap(), 160, ms(20.0)),
+            (stereo, 1280, ms(20.0)),
+            (stereo, 1279, None),
+            (stereo, 0, Some(0)),
+        ] {
+            assert_eq!(format.payload_nanos(&vec![0; bytes]), lasts, "{format:?}, {bytes}");
+        }
+    }
 
     #[test]
     fn formats_that_cannot_be_are_refused_with_what_is_allowed() {

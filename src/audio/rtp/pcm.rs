@@ -58,10 +58,6 @@ impl PcmPacketDecoder {
     }
 
     /// Bytes of a frame.
-    fn frame_bytes(&self) -> usize {
-        self.format.channels() * if self.format.codec() == RtpCodec::L16 { 2 } else { 1 }
-    }
-
     fn sample(&self, bytes: &[u8]) -> f32 {
         let sample = match (self.format.codec(), bytes) {
             (RtpCodec::Pcmu, [byte, ..]) => mu_law(*byte),
@@ -115,11 +111,11 @@ impl PacketDecoder for PcmPacketDecoder {
     }
 
     fn max_frames(&self) -> usize {
-        (MAX_PAYLOAD_BYTES / self.frame_bytes()).max(self.frames(MAX_CONCEALED_MS))
+        (MAX_PAYLOAD_BYTES / self.format.frame_bytes()).max(self.frames(MAX_CONCEALED_MS))
     }
 
     fn packet_frames(&self, packet: &[u8]) -> Result<usize, PacketError> {
-        let (bytes, frame) = (packet.len(), self.frame_bytes());
+        let (bytes, frame) = (packet.len(), self.format.frame_bytes());
         if bytes == 0 || !bytes.is_multiple_of(frame) {
             let reason = format!("samples of all channels have {frame} bytes");
             return Err(PacketError::Damaged { bytes, reason });
@@ -132,7 +128,7 @@ impl PacketDecoder for PcmPacketDecoder {
         let provided = output.len();
         let output = output.get_mut(..frames).ok_or(PacketError::Buffer { needed: frames, provided })?;
         let channels = self.format.channels();
-        for (sample, frame) in output.iter_mut().zip(packet.chunks_exact(self.frame_bytes())) {
+        for (sample, frame) in output.iter_mut().zip(packet.chunks_exact(self.format.frame_bytes())) {
             let mixed: f32 = frame.chunks_exact(frame.len() / channels).map(|bytes| self.sample(bytes)).sum();
             *sample = mixed / channels as f32;
         }

@@ -3,7 +3,6 @@
 //! In: what a platform agreed with its media server. Out: the port, served from now on.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use cuewire::audio::MAX_CHANNELS;
 use cuewire::audio::rtp::{RtpCodec, RtpFormat};
@@ -12,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiError, App, Code, Operation, check_user_id, input, read, short};
 use crate::api::models::user_id;
+use crate::api::request::carrier;
 use crate::api::schema::{self, Described, integer, one_of, request, text};
 use crate::api::token::{Token, UserToken};
-use crate::call::settings::DEFAULT_INACTIVITY_S;
-use crate::call::{Cid, Command};
+use crate::call::Cid;
 use crate::ingest::rtp::{Agreed, Speaker, serve};
 
 /// What RFC 3551, 6 says of the payload types of which it says something.
@@ -136,15 +135,14 @@ pub(super) async fn open(app: &App, cid: Cid, token: Token, body: Map<String, Va
         }
     };
     let (of, joining) = (cid.clone(), token.clone());
-    let silence_s = app.host.read(move |change| {
+    let could_join = app.host.read(move |change| {
         let actor = change.user_actor(&joining, &of);
-        let call = change.could(&of, &actor, Command::Join)?;
-        let settings = call.settings_in(&change.call_type(of.call_type())?);
-        Ok(settings.leaves().unwrap_or_default().inactivity_timeout_s.unwrap_or(DEFAULT_INACTIVITY_S))
+        // Also whether there is room: said here, where somebody hears it. Who sends by RTP is told nothing.
+        change.could_join(&of, &actor)
     });
-    let silence = Duration::from_secs(silence_s.await?.into());
+    could_join.await?;
     let agreed = Agreed { format, payload_type: body.payload_type, ssrc: body.ssrc, from };
-    let speaker = Speaker { cid, token, is_theirs, silence };
+    let speaker = Speaker { cid, token, is_theirs };
     let bound = app.rtp.bind(&speaker)?;
     let answer = json!({
         "port": bound.port,
@@ -158,7 +156,9 @@ pub(super) async fn open(app: &App, cid: Cid, token: Token, body: Map<String, Va
         "channels": body.channels.unwrap_or(format.channels()),
         "from": body.from,
     });
-    app.sockets.spawn(serve(app.host.clone(), bound, agreed, speaker, app.shutdown.clone()));
+    // What it logs has this request's id.
+    let carried = carrier();
+    app.sockets.spawn(carried(serve(app.host.clone(), bound, agreed, speaker, app.shutdown.clone())));
     Ok(answer)
 }
 

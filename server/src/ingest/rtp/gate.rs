@@ -9,11 +9,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, RtpCodec, RtpFormat, RtpPacket};
-use cuewire::time::{Timestamp, nanos_of_samples};
+use cuewire::audio::rtp::{MAX_PAYLOAD_BYTES, RtpFormat, RtpPacket};
+use cuewire::time::Timestamp;
 
 use super::clock::{Report, SenderClock};
-use crate::ingest::audio::{Pace, RTP_RATE, opus_ticks};
+use crate::ingest::audio::Pace;
 
 /// Longest datagram: the longest payload, behind a header with all contributing sources and some extensions.
 pub(super) const MAX_DATAGRAM_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
@@ -70,6 +70,9 @@ impl Dropped {
 pub(super) enum Taken<'a> {
     /// A packet of the participant's, and how many nanoseconds it lasts.
     Audio(RtpPacket<'a>, i64),
+    /// A packet of theirs of another payload type, such as comfort noise (RFC 3389) or a key that was pressed (RFC 4733), with
+    /// nothing in it. They are there, and its number is no loss.
+    Other(RtpPacket<'a>),
     /// Something else that was right.
     Control,
 }
@@ -89,13 +92,13 @@ impl Gate {
         Self { agreed, sender: None, clock, pace: None }
     }
 
-    /// Takes a datagram that came `now`.
+    /// Takes a datagram that came `now`, by both clocks.
     pub(super) fn take<'a>(
         &mut self,
         datagram: &'a [u8],
         from: SocketAddr,
-        now: Timestamp,
-        instant: Instant,
+        (now, instant): (Timestamp, Instant),
+        is_overloaded: bool,
     ) -> Result<Taken<'a>, Dropped> {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         if datagram.len() >= MAX_DATAGRAM_BYTES {
@@ -114,7 +117,8 @@ impl Gate {
         if !is_sender {
             return Err(Dropped::Elsewhere);
         }
-        if packet.payload_type() != self.agreed.payload_type {
+        let is_other = packet.payload_type() != self.agreed.payload_type;
+        if is_other && self.sender.is_none() {
             return Err(Dropped::PayloadType);
         }
         let (ssrc, timestamp) = (packet.ssrc(), packet.timestamp());
@@ -122,29 +126,18 @@ impl Gate {
             return Err(Dropped::Ssrc);
         }
         let end = datagram.len() - usize::from(packet.padding().unwrap_or(0));
-        let payload = datagram.get(packet.payload_offset()..end).unwrap_or_default();
-        let nanos = self.nanos_of(payload).filter(|_| payload.len() <= MAX_PAYLOAD_BYTES).ok_or(Dropped::Malformed)?;
+        let payload = datagram.get(packet.payload_offset()..end).filter(|_| !is_other).unwrap_or_default();
+        let nanos = self.agreed.format.payload_nanos(payload);
+        let nanos = nanos.filter(|_| payload.len() <= MAX_PAYLOAD_BYTES).ok_or(Dropped::Malformed)?;
         let pace = self.pace.get_or_insert_with(|| Pace::new(instant));
-        if !pace.hold_back(instant, false).is_zero() {
+        if pace.is_too_fast(instant, is_overloaded) {
             return Err(Dropped::TooFast);
         }
         pace.hear(instant, Duration::from_nanos(nanos.unsigned_abs()));
         self.sender = Some(from);
         let at = self.clock.date(ssrc, timestamp, from.ip(), now.plus_nanos(-nanos));
-        Ok(Taken::Audio(RtpPacket { at, ssrc, sequence: packet.sequence_number(), timestamp, payload }, nanos))
-    }
-
-    /// How long a payload lasts. `None`: it is of no format.
-    fn nanos_of(&self, payload: &[u8]) -> Option<i64> {
-        let format = self.agreed.format;
-        let frame = format.channels() * if format.codec() == RtpCodec::L16 { 2 } else { 1 };
-        match format.codec() {
-            // Padding, which keeps a path open.
-            _ if payload.is_empty() => Some(0),
-            RtpCodec::Opus => opus_ticks(payload).map(|ticks| nanos_of_samples(ticks.into(), RTP_RATE)),
-            _ if !payload.len().is_multiple_of(frame) => None,
-            _ => Some(nanos_of_samples((payload.len() / frame) as u64, format.clock_rate())),
-        }
+        let packet = RtpPacket { at, ssrc, sequence: packet.sequence_number(), timestamp, payload };
+        Ok(if is_other { Taken::Other(packet) } else { Taken::Audio(packet, nanos) })
     }
 
     fn take_rtcp(&mut self, datagram: &[u8], from: IpAddr, now: Timestamp) -> Result<(), Dropped> {

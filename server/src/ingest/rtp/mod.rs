@@ -22,6 +22,7 @@ use crate::api::error::{ApiError, Code};
 use crate::api::socket::expiry;
 use crate::api::token::UserToken;
 use crate::call::Cid;
+use crate::call::settings::DEFAULT_INACTIVITY_S;
 use crate::host::{Host, now};
 
 mod clock;
@@ -85,9 +86,10 @@ pub(crate) struct Speaker {
     pub(crate) token: UserToken,
     /// Whether it is theirs: they have a quota then.
     pub(crate) is_theirs: bool,
-    /// They have left when nothing came for so long.
-    pub(crate) silence: Duration,
 }
+
+/// Where nobody could join for a reason that passes, it is tried again after this.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// The ports that are open.
 pub(crate) struct Ports {
@@ -164,7 +166,7 @@ impl Ports {
     /// Binds a port for somebody.
     ///
     /// # Errors
-    /// [`Code::NotAllowed`] where they have all that they may have, [`Code::RateLimit`] where none is free.
+    /// [`Code::NotAllowed`] where they have all that they may have, [`Code::Full`] where none is free.
     pub(crate) fn bind(self: &Arc<Self>, speaker: &Speaker) -> Result<Bound, ApiError> {
         let (user_id, even) = (&speaker.token.user_id, self.config.even());
         let mut open = self.lock();
@@ -173,6 +175,7 @@ impl Ports {
             let why = format!("{user_id} has {theirs} RTP ports: allowed are {}; close one", self.config.per_user);
             return Err(ApiError::new(Code::NotAllowed, why));
         }
+        let mut failure = None;
         for _ in even.clone() {
             let half = open.next;
             open.next = if half + 1 < even.end { half + 1 } else { even.start };
@@ -185,8 +188,16 @@ impl Ports {
                 socket.set_nonblocking(true)?;
                 UdpSocket::from_std(socket)
             };
-            // Somebody else on this machine may have one of them.
-            let Ok((rtp, rtcp)) = bind(port).and_then(|rtp| Ok((rtp, bind(port + 1)?))) else { continue };
+            let (rtp, rtcp) = match bind(port).and_then(|rtp| Ok((rtp, bind(port + 1)?))) {
+                Ok(both) => both,
+                // Somebody else on this machine has one of them.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+                // Of an address that is not this machine's, or of too many open files: the next port has it as well.
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
             let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
             let entry = Entry {
                 cid: speaker.cid.clone(),
@@ -200,8 +211,11 @@ impl Ports {
             return Ok(Bound { port, rtp, rtcp, stop, place: Place { ports: self.clone(), port } });
         }
         let [first, last] = self.config.ports;
-        let why = format!("none of the RTP ports {first} – {last} is free: {} are in use here", open.ports.len());
-        Err(ApiError::new(Code::RateLimit, why))
+        let why = match failure {
+            Some(error) => format!("cannot bind an RTP port at {}: {error}", self.config.address),
+            None => format!("none of the RTP ports {first} – {last} is free: {} are in use here", open.ports.len()),
+        };
+        Err(ApiError::new(Code::Full, why))
     }
 
     /// Closes a port of a call, and waits until it is; `user_id` closes only their own.
@@ -272,6 +286,7 @@ pub(crate) async fn serve(
         seated: None,
         progress: Progress::default(),
         last: Instant::now(),
+        refused: None,
     };
     let ended = port.hear(&host, &bound, &speaker, unused, &shutdown).await;
     if let Some(seated) = port.seated.filter(|_| ended != Ended::ShuttingDown) {
@@ -295,6 +310,8 @@ struct Port {
     progress: Progress,
     /// When the last packet of theirs came.
     last: Instant,
+    /// When they could not join.
+    refused: Option<Instant>,
 }
 
 impl Port {
@@ -318,7 +335,7 @@ impl Port {
                 () = &mut expires => return Ended::TokenExpired,
                 () = &mut silent => {
                     let (patience, why) = match self.seated {
-                        Some(_) => (speaker.silence, Ended::Silent),
+                        Some(_) => (patience(host, &speaker.cid).await, Ended::Silent),
                         None => (unused, Ended::Unused),
                     };
                     let left = patience.saturating_sub(self.last.elapsed());
@@ -339,26 +356,46 @@ impl Port {
                     continue;
                 }
             };
-            let (mut packet, nanos) = match self.gate.take(&self.buffer[..bytes], from, now(), Instant::now()) {
+            let clocks = (now(), Instant::now());
+            let taken = self.gate.take(&self.buffer[..bytes], from, clocks, host.stages.is_overloaded());
+            let (mut packet, nanos) = match taken {
                 Ok(Taken::Control) => continue,
-                Ok(Taken::Audio(packet, nanos)) => (packet, nanos),
+                Ok(Taken::Audio(packet, nanos)) => {
+                    self.counters.packets.increment(1);
+                    (packet, Some(nanos))
+                }
+                Ok(Taken::Other(packet)) => {
+                    self.counters.dropped[Dropped::PayloadType as usize].increment(1);
+                    (packet, None)
+                }
                 Err(why) => {
                     self.counters.dropped[why as usize].increment(1);
                     continue;
                 }
             };
-            self.counters.packets.increment(1);
             self.last = Instant::now();
             if self.seated.is_none() {
+                if self.refused.is_some_and(|refused| refused.elapsed() < JOIN_AGAIN) {
+                    continue;
+                }
                 match join(host, speaker).await {
                     Ok(Some(seated)) => {
-                        let line = seated.line.lock().unwrap_or_else(PoisonError::into_inner);
-                        packet.at = line.not_before(packet.at);
-                        drop(line);
+                        packet.at = seated.line.lock().unwrap_or_else(PoisonError::into_inner).not_before(packet.at);
                         self.seated = Some(seated);
-                        silent.as_mut().reset(tokio::time::Instant::now() + speaker.silence);
+                        silent.as_mut().reset(tokio::time::Instant::now() + patience(host, &speaker.cid).await);
                     }
                     Ok(None) => return Ended::ShuttingDown,
+                    // The server is full, or its disk: that passes, and nobody would ask for the port again.
+                    Err(error) if matches!(error.code, Code::Full | Code::Internal) => {
+                        if self.refused.replace(Instant::now()).is_none() {
+                            tracing::warn!(
+                                "{} cannot join {} yet: {error}; tried again each second",
+                                speaker.token.user_id,
+                                speaker.cid
+                            );
+                        }
+                        continue;
+                    }
                     Err(error) => {
                         tracing::warn!("{} cannot join {}: {error}", speaker.token.user_id, speaker.cid);
                         return Ended::Refused;
@@ -366,9 +403,10 @@ impl Port {
                 }
             }
             let Some(seated) = &self.seated else { continue };
-            let end = self.progress.end(&packet, self.format.clock_rate(), nanos);
-            // What comes by another connection is another stream to the engine.
-            packet.ssrc = packet.ssrc.wrapping_add(seated.connection as u32);
+            let rate = self.format.clock_rate();
+            let end = nanos.map(|nanos| self.progress.end(&packet, rate, nanos));
+            // What comes by another connection is another stream to the engine, whatever senders call theirs: neighbours, often.
+            packet.ssrc ^= (seated.connection as u32).wrapping_mul(0x9e37_79b9);
             let line = || seated.line.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = push(|| line().push_rtp(self.format, packet, end)).await {
                 tracing::warn!("the RTP port {}: {error}", bound.port);
@@ -377,6 +415,18 @@ impl Port {
             }
         }
     }
+}
+
+/// For how long nothing may come of a participant, as the call has it now.
+async fn patience(host: &Arc<Host>, cid: &Cid) -> Duration {
+    let of = cid.clone();
+    let set = host.read(move |change| {
+        let settings = change.call(&of)?.settings_in(&change.call_type(of.call_type())?);
+        Ok(settings.leaves().unwrap_or_default().inactivity_timeout_s)
+    });
+    // Where nothing can be read, nobody is sent away sooner for it.
+    let seconds = set.await.ok().flatten().unwrap_or(DEFAULT_INACTIVITY_S);
+    Duration::from_secs(seconds.into())
 }
 
 /// Until the participant's connection is closed; for ever, where they have not joined.

@@ -52,10 +52,10 @@ fn ntp(at: Timestamp) -> u64 {
 }
 
 fn take(gate: &mut Gate, datagram: &[u8], from: &str) -> Result<Option<(Timestamp, u16, Vec<u8>)>, Dropped> {
-    let taken = gate.take(datagram, from.parse().unwrap(), NOW, Instant::now())?;
+    let taken = gate.take(datagram, from.parse().unwrap(), (NOW, Instant::now()), false)?;
     Ok(match taken {
         Taken::Audio(packet, _) => Some((packet.at, packet.sequence, packet.payload.to_vec())),
-        Taken::Control => None,
+        Taken::Other(_) | Taken::Control => None,
     })
 }
 
@@ -144,13 +144,44 @@ fn who_sends_faster_than_audio_is_taken_loses_what_is_too_much() {
     let (start, from) = (Instant::now(), "10.0.0.1:4000".parse().unwrap());
     let mut taken = 0;
     for sequence in 0..1_000 {
-        taken += usize::from(gate.take(&packet(96, 1, sequence), from, NOW, start).is_ok());
+        taken += usize::from(gate.take(&packet(96, 1, sequence), from, (NOW, start), false).is_ok());
     }
     assert!((100..=102).contains(&taken), "two seconds come at once: {taken}");
     assert!(
-        gate.take(&packet(96, 1, 1_000), from, NOW, start + Duration::from_millis(5)).is_ok(),
+        gate.take(&packet(96, 1, 1_000), from, (NOW, start + Duration::from_millis(5)), false).is_ok(),
         "and then it goes on"
     );
+}
+
+#[test]
+fn a_real_sender_loses_nothing_to_overload_and_one_that_is_faster_does() {
+    let mut gate = Gate::new(agreed(None, None));
+    let (start, from) = (Instant::now(), "10.0.0.1:4000".parse().unwrap());
+    let mut take = |sequence: u16, ms: u64| {
+        let came = (NOW, start + Duration::from_millis(ms));
+        gate.take(&packet(96, 1, sequence), from, came, true).is_ok()
+    };
+    // A minute of real time, in bursts of a second.
+    assert!((0..3_000).all(|sequence| take(sequence, u64::from(sequence) / 50 * 1_000)));
+    // Twice as fast.
+    let taken = (3_000..6_000).filter(|&sequence| take(sequence, 60_000 + u64::from(sequence - 3_000) * 10)).count();
+    assert!((1_500..1_700).contains(&taken), "half of it, and the two seconds that may come at once: {taken}");
+}
+
+#[test]
+fn other_types_of_the_sender_say_that_they_are_there_and_hold_nothing() {
+    let mut gate = Gate::new(agreed(None, None));
+    let mut take = |payload_type, from: &str| {
+        let taken = gate.take(&packet(payload_type, 1, 7), from.parse().unwrap(), (NOW, Instant::now()), false);
+        taken.map(|taken| match taken {
+            Taken::Other(packet) => Some((packet.sequence, packet.payload.len())),
+            Taken::Audio(..) | Taken::Control => None,
+        })
+    };
+    assert_eq!(take(13, "10.0.0.1:4000"), Err(Dropped::PayloadType), "comfort noise is nobody's first word");
+    assert_eq!(take(96, "10.0.0.1:4000"), Ok(None));
+    assert_eq!(take(13, "10.0.0.1:4000"), Ok(Some((7, 0))));
+    assert_eq!(take(13, "10.0.0.2:4000"), Err(Dropped::Elsewhere));
 }
 
 #[test]
@@ -191,7 +222,7 @@ proptest! {
         let format = [RtpFormat::OPUS, RtpFormat::new(RtpCodec::Pcmu, 8_000, 1).unwrap(), agreed(None, None).format][codec];
         let mut gate = Gate::new(Agreed { format, ..agreed(None, None) });
         for bytes in datagrams {
-            let taken = gate.take(&bytes, "10.0.0.1:4000".parse().unwrap(), NOW, Instant::now());
+            let taken = gate.take(&bytes, "10.0.0.1:4000".parse().unwrap(), (NOW, Instant::now()), false);
             if let Ok(Taken::Audio(packet, nanos)) = taken {
                 prop_assert!(packet.payload.len() < bytes.len() && nanos < 1_000_000_000);
             }
