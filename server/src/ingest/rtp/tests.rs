@@ -172,7 +172,8 @@ fn a_real_sender_loses_nothing_to_overload_and_one_that_is_faster_does() {
 fn other_types_of_the_sender_say_that_they_are_there_and_hold_nothing() {
     let mut gate = Gate::new(agreed(None, None));
     let mut take = |payload_type, from: &str| {
-        let taken = gate.take(&packet(payload_type, 1, 7), from.parse().unwrap(), (NOW, Instant::now()), false);
+        let bytes = packet(payload_type, 1, 7);
+        let taken = gate.take(&bytes, from.parse().unwrap(), (NOW, Instant::now()), false);
         taken.map(|taken| match taken {
             Taken::Other(packet) => Some((packet.sequence, packet.payload.len())),
             Taken::Audio(..) | Taken::Control => None,
