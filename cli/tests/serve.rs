@@ -386,7 +386,8 @@ fn what_was_answered_is_there_after_kill_9() {
 
 /// System calls of a server, from the first byte of a request to the first of its answer.
 fn system_calls_of_a_request(home: &Path, sync: &str) -> Vec<String> {
-    std::fs::write(home.join("cuewire.toml"), format!("sync = \"{sync}\"\n")).unwrap();
+    std::fs::write(home.join("cuewire.toml"), format!("sync = \"{sync}\"\nrequest_log = \"requests.jsonl\"\n"))
+        .unwrap();
     let trace = home.join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-s", "48", "-e", "trace=fdatasync,fsync,recvfrom,read,sendto,write,writev,pwrite64"]);
@@ -454,3 +455,5 @@ fn a_data_folder_is_copied_while_a_server_runs_over_it() {
     let key = |args: &[&str]| run(cuewire(home.path()).args(["key", "show"]).args(args)).1;
     assert_eq!(key(&of_copy), key(&of_first));
 }
+        let to_log: Vec<_> = calls.iter().filter(|call| call.contains("requests.jsonl>")).collect();
+        assert_eq!(to_log.len(), 1, "a line is written at once: {to_log:#?}");

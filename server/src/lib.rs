@@ -344,7 +344,7 @@ impl Server {
         let storages = Storages::new(local, config.storages, config.default_storage, hooks_to_private_addresses);
         let transcripts = Transcripts::new(config.transcript_retention_days, config.upload_give_up_s);
         let stages = Stages::new(engine, model, &config.limits);
-        let document = api::document::document(&config.limits);
+        let document = api::document::document(&config.limits).into();
         let hooks = Hooks::new(
             api_key.clone(),
             api_secret.clone(),

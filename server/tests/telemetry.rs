@@ -173,6 +173,18 @@ fn what_an_operator_sees_is_what_the_manual_says_and_nothing_that_was_said() {
     let (text, all) = scrape();
     check_format(&text);
     check_names(&text);
+    // Who it was: what they say of their client is cut, and whom they say that they are is not believed.
+    let of = |operation: &str| requests.iter().find(|line| line["operation"] == operation).unwrap();
+    assert_eq!((&of("connect")["user_id"], &of("connect")["token"]), (&json!("carol"), &json!("user")));
+    assert_eq!((&of("audio")["user_id"], &of("audio")["address"]), (&json!("alice"), &json!("127.0.0.1")));
+    assert_eq!((&of("update_call")["user_id"], &of("update_call")["token"]), (&Value::Null, &json!("server")));
+    let long = format!("/api/v2/app?user_id=mallory&x-stream-client={}", "x".repeat(5000));
+    service.fetch(&service.url(&long), None);
+    let requests = std::fs::read_to_string(of_requests.path()).unwrap();
+    let last: Value = serde_json::from_str(requests.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["status"], &last["user_id"], &last["token"]), (&json!(401), &Value::Null, &json!("none")));
+    assert_eq!(last["client"], "x".repeat(200));
+
     for (name, least) in [
         ("cuewire_requests_total{operation=\"update_call\",status=\"500\"}", 1.0),
         ("cuewire_requests_total{operation=\"connect\",status=\"101\"}", 1.0),

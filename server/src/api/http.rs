@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
@@ -28,6 +28,8 @@ use crate::connections::{Place, Places};
 use crate::host::{Host, now};
 use crate::rates::{self, Rates, Standing};
 
+/// Characters of what a client says that it is, in the request log.
+const MOST_OF_CLIENT: usize = 200;
 /// Longest report of a client about itself.
 const MAX_REPORT_BYTES: usize = 64 * 1024;
 /// Of a body that is too long, or that nobody wants, so much is read all the same, within `limits.body_s`: a client that
@@ -54,7 +56,7 @@ pub(crate) struct App {
     pub(crate) rates: Rates,
     pub(crate) bodies: Bodies,
     /// What `/openapi.json` is.
-    pub(crate) document: String,
+    pub(crate) document: Bytes,
     /// Where a line a request goes; none in tests.
     pub(crate) log: RequestLog,
     /// Whether it was ready when somebody last asked.
@@ -97,9 +99,40 @@ impl RequestLog {
     fn write(&self, line: &Value) {
         use std::io::Write as _;
         if let Some(file) = &self.0 {
+            // Whole: what writes a value as it goes asks the system once a word.
+            let line = format!("{line}\n");
             let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // A log that cannot be written stops no request.
-            let _ = writeln!(file, "{line}");
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+}
+
+/// Who asks, as the request log has it.
+pub(crate) struct Who {
+    /// What they say that their client is.
+    client: String,
+    address: IpAddr,
+    /// The kind of their token.
+    token: &'static str,
+    /// Of a user's token that was verified.
+    user_id: Option<String>,
+}
+
+impl Who {
+    fn new(client: String, address: IpAddr) -> Self {
+        Self { client, address, token: "none", user_id: None }
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Their token was verified.
+    pub(crate) fn is(&mut self, token: &Token) {
+        match token {
+            Token::Server => self.token = "server",
+            Token::User(user) => (self.token, self.user_id) = ("user", Some(user.user_id.clone())),
         }
     }
 }
@@ -153,7 +186,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let address = app.rates.address(place.address(), &parts.headers);
     let path = parts.uri.path().to_string();
     let mut query = query_of(&parts);
-    let client = client_of(&parts.headers, &query);
+    let mut who = Who::new(client_of(&parts.headers, &query), address);
     let parsed = Path::parse(&path);
     let is_browsers = parsed.as_ref().is_none_or(|path| path.is_browsers);
     let operation = parsed.as_ref().and_then(|path| path.operation(&parts.method));
@@ -168,19 +201,28 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             };
         }
         Some((Operation::OpenApi, _)) => {
-            return ([(header::CONTENT_TYPE, "application/json")], app.document.clone()).into_response();
+            let standing = app.rates.ask_from(address);
+            let mut response = match standing.as_ref().map_or(Ok(()), Standing::check) {
+                Ok(()) => ([(header::CONTENT_TYPE, "application/json")], app.document.clone()).into_response(),
+                Err(error) => refused(&error),
+            };
+            if let Some(standing) = standing {
+                standing.write(response.headers_mut());
+            }
+            log(&app, name, &who, response.status());
+            return response;
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
             let response = download(&app, &parts, names[0]).await;
-            log(&app, name, &client, "none", response.status());
+            log(&app, name, &who, response.status());
             return response;
         }
         Some((Operation::Connect | Operation::Audio, _)) => {
-            return upgrade(app, operation, &mut parts, query, client, (place, address)).await;
+            return upgrade(app, operation, &mut parts, query, who, place).await;
         }
         _ => {}
     }
-    let (kind, admitted) = admit(&app, operation, &parts, &path, &query);
+    let admitted = admit(&app, operation, &parts, &path, &query, &mut who);
     let standing = match &admitted {
         Ok(Admitted::Caller(token, ..)) => Some(app.rates.ask(token)),
         Ok(Admitted::Reporter) | Err(_) => app.rates.ask_from(address),
@@ -225,7 +267,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     if is_browsers {
         for_browser(&mut body);
     }
-    log(&app, name, &client, kind, status);
+    log(&app, name, &who, status);
     let mut response = (status, axum::Json(body)).into_response();
     if let Some(standing) = standing {
         standing.write(response.headers_mut());
@@ -274,33 +316,32 @@ enum Admitted<'a> {
     Caller(Token, Operation, Vec<&'a str>),
 }
 
-/// Who asks, and the kind of their token.
+/// Whether they may, and who it is.
 fn admit<'a>(
     app: &App,
     operation: Option<(Operation, Vec<&'a str>)>,
     parts: &request::Parts,
     path: &str,
     query: &Map<String, Value>,
-) -> (&'static str, Result<Admitted<'a>, ApiError>) {
-    let is_anonymous = text(query, "stream-auth-type") == Some("anonymous")
-        || parts.headers.get("stream-auth-type").is_some_and(|value| value == "anonymous");
-    if let Err(error) = check_key(app, query, &parts.headers) {
-        return ("none", Err(error));
+    who: &mut Who,
+) -> Result<Admitted<'a>, ApiError> {
+    check_key(app, query, &parts.headers)?;
+    if text(query, "stream-auth-type") == Some("anonymous")
+        || parts.headers.get("stream-auth-type").is_some_and(|value| value == "anonymous")
+    {
+        who.token = "anonymous";
     }
     let is_report = matches!(operation, Some((Operation::CallClientEvent, _)));
-    if is_report && is_anonymous {
-        return ("anonymous", Ok(Admitted::Reporter));
+    if is_report && who.token == "anonymous" {
+        return Ok(Admitted::Reporter);
     }
-    let token = match authenticate(app, &parts.headers, text(query, "user_id")) {
-        Ok(token) => token,
-        Err(error) => return (if is_anonymous { "anonymous" } else { "none" }, Err(error)),
-    };
-    let kind = if token == Token::Server { "server" } else { "user" };
+    let token = authenticate(app, &parts.headers, text(query, "user_id"))?;
+    who.is(&token);
     if is_report {
-        return (kind, Ok(Admitted::Reporter));
+        return Ok(Admitted::Reporter);
     }
     let why = || ApiError::new(Code::DoesNotExist, format!("{} {path} is not offered here", parts.method));
-    (kind, operation.ok_or_else(why).map(|(operation, names)| Admitted::Caller(token, operation, names)))
+    operation.ok_or_else(why).map(|(operation, names)| Admitted::Caller(token, operation, names))
 }
 
 /// A whole body, of no more than `most` bytes. A longer one is read to its end too.
@@ -332,18 +373,19 @@ fn client_of(headers: &HeaderMap, query: &Map<String, Value>) -> String {
     let said = query.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-stream-client"));
     let header = headers.get("x-stream-client").or(headers.get(header::USER_AGENT));
     let header = header.and_then(|value| value.to_str().ok());
-    said.and_then(|(_, value)| value.as_str()).or(header).unwrap_or_default().to_string()
+    said.and_then(|(_, value)| value.as_str()).or(header).unwrap_or_default().chars().take(MOST_OF_CLIENT).collect()
 }
 
 /// A request was answered, or a WebSocket greeted: for the request log, the log and the metrics.
-pub(crate) fn log(app: &App, operation: &'static str, client: &str, token: &str, status: StatusCode) {
+pub(crate) fn log(app: &App, operation: &'static str, who: &Who, status: StatusCode) {
     let ((request_id, took), status) = (this_request::current(), status.as_u16());
     let duration_ms = took.as_micros() as f64 / 1e3;
+    let Who { client, address, token, user_id } = who;
     crate::telemetry::answered(operation, status, took);
     tracing::info!(client, token, status, duration_ms, "answered");
     app.log.write(&json!({
-        "at": now(), "request_id": request_id, "operation": operation, "client": client, "token": token, "status": status,
-        "duration_ms": duration_ms,
+        "at": now(), "request_id": request_id, "operation": operation, "client": client, "address": address.to_canonical(),
+        "token": token, "user_id": user_id, "status": status, "duration_ms": duration_ms,
     }));
 }
 
@@ -353,6 +395,10 @@ fn plain(status: StatusCode, text: impl Into<String>) -> Response {
 
 fn status_of(error: &ApiError) -> StatusCode {
     StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn refused(error: &ApiError) -> Response {
+    (status_of(error), axum::Json(error.body("0ms"))).into_response()
 }
 
 fn check_key(app: &App, query: &Map<String, Value>, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -421,22 +467,21 @@ async fn upgrade(
     operation: Option<(Operation, Vec<&str>)>,
     parts: &mut request::Parts,
     query: Map<String, Value>,
-    client: String,
-    (place, address): (Place, IpAddr),
+    who: Who,
+    place: Place,
 ) -> Response {
     let Some((operation, names)) = operation else { return plain(StatusCode::NOT_FOUND, "") };
-    let refused = |error: &ApiError| (status_of(error), axum::Json(error.body("0ms"))).into_response();
     let socket = match WebSocketUpgrade::from_request_parts(parts, &()).await {
         Ok(socket) => socket,
         Err(_) => {
             let error = ApiError::new(Code::Input, "this path is a WebSocket's");
-            log(&app, operation.name(), &client, "none", status_of(&error));
+            log(&app, operation.name(), &who, status_of(&error));
             return refused(&error);
         }
     };
     if let Err(error) = check_key(&app, &query, &parts.headers) {
-        let error = app.rates.refused(address, error);
-        log(&app, operation.name(), &client, "none", status_of(&error));
+        let error = app.rates.refused(who.address, error);
+        log(&app, operation.name(), &who, status_of(&error));
         return refused(&error);
     }
     // Thousands of them are open at a time, and clients that watch say little.
@@ -451,8 +496,7 @@ async fn upgrade(
         let carried = this_request::carrier();
         return socket.on_upgrade(move |socket| {
             sockets.track_future(carried(Box::pin(async move {
-                let from = (&place, address);
-                place.hold(socket::serve_client(&app, socket, query, client, from)).await;
+                place.hold(socket::serve_client(&app, socket, query, who, &place)).await;
             })))
         });
     }
@@ -462,8 +506,8 @@ async fn upgrade(
     let carried = this_request::carrier();
     socket.on_upgrade(move |socket| {
         sockets.track_future(carried(Box::pin(async move {
-            let (call, from) = ((&*call_type, &*id), (&place, address));
-            place.hold(socket::serve_audio(&app, socket, call, &query, &client, authorization, from)).await;
+            let call = (&*call_type, &*id);
+            place.hold(socket::serve_audio(&app, socket, call, &query, who, authorization, &place)).await;
         })))
     })
 }
@@ -471,7 +515,6 @@ async fn upgrade(
 /// A transcript's file, or a range of it, to who has a signed URL.
 async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Response {
     use tower::ServiceExt as _;
-    let refused = |error: &ApiError| (status_of(error), axum::Json(error.body("0ms"))).into_response();
     let query = query_of(parts);
     let egress_id = egress_id.to_string();
     let field = |name| text(&query, name).unwrap_or_default();

@@ -2,7 +2,6 @@
 //!
 //! In: handshakes, health checks. Out: events, as the hub hands them out.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
-use super::http::{App, check_nesting, identify, log, text};
+use super::http::{App, Who, check_nesting, identify, log, text};
 use super::render::for_browser;
 use super::route::Operation;
 use super::token::{Token, UserToken};
@@ -98,10 +97,9 @@ async fn first_frame(socket: &mut WebSocket) -> Option<Utf8Bytes> {
 }
 
 /// A line for the log, once it is known whose socket it is.
-fn log_greeting(app: &App, operation: Operation, client: &str, refused: Option<&ApiError>) {
+fn log_greeting(app: &App, operation: Operation, who: &Who, refused: Option<&ApiError>) {
     let status = refused.map_or(Ok(StatusCode::SWITCHING_PROTOCOLS), |error| StatusCode::from_u16(error.code.status()));
-    let kind = if refused.is_none() { "user" } else { "none" };
-    log(app, operation.name(), client, kind, status.unwrap_or_default());
+    log(app, operation.name(), who, status.unwrap_or_default());
 }
 
 /// Serves a client that watches, to its end.
@@ -109,15 +107,15 @@ pub(super) async fn serve_client(
     app: &Arc<App>,
     mut socket: WebSocket,
     query: Map<String, Value>,
-    client: String,
-    (place, address): (&Place, IpAddr),
+    mut who: Who,
+    place: &Place,
 ) {
     let Some(first) = first_frame(&mut socket).await else {
         return close(&mut socket, 4000, NO_TOKEN).await;
     };
     let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
-    let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query)).await.unwrap_or_else(late);
-    let greeted = greeted.map_err(|error| app.rates.refused(address, error));
+    let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query, &mut who)).await.unwrap_or_else(late);
+    let greeted = greeted.map_err(|error| app.rates.refused(who.address(), error));
     let serving = greeted.is_ok().then(|| place.serve()).flatten();
     // A client takes an error for the last word, and this close for a wait.
     let is_passing = greeted.as_ref().map_or_else(|error| error.code == Code::Internal, |_| serving.is_none());
@@ -127,12 +125,12 @@ pub(super) async fn serve_client(
         }
         return close(&mut socket, CloseCode::Restart as u16, "connect again").await;
     }
-    log_greeting(app, Operation::Connect, &client, greeted.as_ref().err());
+    log_greeting(app, Operation::Connect, &who, greeted.as_ref().err());
     if greeted.as_ref().is_err_and(|error| error.code == Code::RateLimit) {
         return close(&mut socket, TOO_MANY, "too many connections: connect again later").await;
     }
     // The connection may last for hours, and needs them no more.
-    drop((query, client, first));
+    drop((query, who, first));
     let (inbox, me, token) = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
@@ -157,7 +155,12 @@ pub(super) async fn serve_client(
 }
 
 /// Who it is: known from now on, with what they say of themselves.
-async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Result<(Inbox, Value, UserToken), ApiError> {
+async fn greet(
+    app: &Arc<App>,
+    first: &str,
+    query: &Map<String, Value>,
+    who: &mut Who,
+) -> Result<(Inbox, Value, UserToken), ApiError> {
     if first.len() > MAX_HELLO_BYTES {
         let why = format!("the first frame is longer than {} KiB", MAX_HELLO_BYTES / 1024);
         return Err(ApiError::new(Code::Input, why));
@@ -166,7 +169,9 @@ async fn greet(app: &Arc<App>, first: &str, query: &Map<String, Value>) -> Resul
         .map_err(|_| ApiError::new(Code::Input, "the first frame should be an object with a token"))?;
     let details = hello.user_details.unwrap_or_default();
     details.custom.as_ref().map_or(Ok(()), check_nesting)?;
-    let Token::User(token) = identify(app, &hello.token, text(query, "user_id").or(details.id.as_deref()))? else {
+    let token = identify(app, &hello.token, text(query, "user_id").or(details.id.as_deref()))?;
+    who.is(&token);
+    let Token::User(token) = token else {
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: connect with a user's"));
     };
     app.rates.connect(&token.user_id)?;
@@ -271,14 +276,15 @@ pub(super) async fn serve_audio(
     mut socket: WebSocket,
     (call_type, id): (&str, &str),
     query: &Map<String, Value>,
-    client: &str,
+    mut who: Who,
     authorization: Option<String>,
-    (place, address): (&Place, IpAddr),
+    place: &Place,
 ) {
-    let greeted = greet_speaker(app, &mut socket, call_type, id, query, authorization).await;
-    let greeted = greeted.map_err(|error| app.rates.refused(address, error));
+    let greeted = greet_speaker(app, &mut socket, (call_type, id), query, authorization, &mut who).await;
+    let greeted = greeted.map_err(|error| app.rates.refused(who.address(), error));
     let serving = greeted.is_ok().then(|| place.serve()).flatten();
-    log_greeting(app, Operation::Audio, client, greeted.as_ref().err());
+    log_greeting(app, Operation::Audio, &who, greeted.as_ref().err());
+    drop(who);
     match greeted {
         // Others came meanwhile, and all places were taken.
         Ok(_) if serving.is_none() => close(&mut socket, CloseCode::Restart as u16, "connect again").await,
@@ -301,10 +307,10 @@ pub(super) async fn serve_audio(
 async fn greet_speaker(
     app: &App,
     socket: &mut WebSocket,
-    call_type: &str,
-    id: &str,
+    (call_type, id): (&str, &str),
     query: &Map<String, Value>,
     authorization: Option<String>,
+    who: &mut Who,
 ) -> Result<(Cid, UserToken, Format), ApiError> {
     let cid = Cid::new(call_type, id)?;
     let token = match authorization {
@@ -316,7 +322,9 @@ async fn greet_speaker(
             hello.ok_or_else(missing)?.token
         }
     };
-    let Token::User(token) = identify(app, &token, text(query, "user_id"))? else {
+    let token = identify(app, &token, text(query, "user_id"))?;
+    who.is(&token);
+    let Token::User(token) = token else {
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: speak with a user's"));
     };
     app.rates.connect(&token.user_id)?;
