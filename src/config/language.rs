@@ -64,6 +64,11 @@ impl Language {
         (0..LANGUAGES.len() as u8).map(Self)
     }
 
+    /// All codes that are understood, lower case: each language's own, and others of the same languages.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        Self::all().map(Self::code).chain(ALIASES.iter().map(|(alias, _)| *alias))
+    }
+
     /// Two-letter code, lower case.
     #[must_use]
     pub fn code(self) -> &'static str {

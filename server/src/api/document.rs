@@ -9,11 +9,8 @@ use super::route::{Asker, Operation, Row, TABLE};
 use super::schema::{Described, any_object, component, text};
 use super::{models, operations};
 use crate::limits::Limits;
+use crate::rates;
 
-/// Errors that any request may get: it comes too often, meets a fault, or finds no room.
-const EVERYWHERE: &[u16] = &[429, 500, 503];
-/// And any with a key: it makes no sense, or is nobody's.
-const WITH_KEY: &[u16] = &[400, 401];
 /// What is behind a component's name where times are texts.
 const OF_BROWSERS: &str = "OfBrowsers";
 
@@ -54,9 +51,30 @@ fn make(limits: &Limits) -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "parameters": {
+                "RequestId": {
+                    "name": "x-client-request-id", "in": "header", "schema": text(),
+                    "description": "What the request is called in logs and in its answer: 1 – 64 letters, digits, `-`, `_`, `.` and `:`; \
+                        of another one nothing is taken",
+                },
+                "Client": {
+                    "name": "x-stream-client", "in": "header", "schema": text(),
+                    "description": "What asks, for the log of requests; also in the query",
+                },
+            },
+            "headers": {
+                "RequestId": {"schema": text(), "description": "The client's id of the request, or a new one"},
+                "RateLimit": {"schema": {"type": "integer"}, "description": "Requests a minute that are allowed"},
+                "RateLimitRemaining": {"schema": {"type": "integer"}, "description": "How many of them are left"},
+                "RateLimitReset": {"schema": {"type": "integer"}, "description": "When all of them are, in Unix seconds"},
+                "RetryAfter": {"schema": {"type": "integer"}, "description": "When to ask again, in seconds"},
+            },
             "securitySchemes": {
                 "api_key": {
                     "type": "apiKey", "in": "query", "name": "api_key", "description": "Which platform's server this is",
+                },
+                "api_key_in_header": {
+                    "type": "apiKey", "in": "header", "name": "api-key", "description": "The same, where the query has none",
                 },
                 "token": {
                     "type": "apiKey", "in": "header", "name": "Authorization",
@@ -77,16 +95,17 @@ fn add(paths: &mut Map<String, Value>, row: &Row, limits: &Limits, path: String,
     let mut parameters: Vec<Value> =
         row.path.split('/').filter_map(|part| part.strip_prefix('{')).map(parameter).collect();
     parameters.append(&mut described.query);
-    if row.asker == Asker::Caller {
+    if has_connection(row) {
         parameters.push(json!({
             "name": "connection_id", "in": "query", "schema": text(), "description": "Which of their connections is to watch",
         }));
     }
-    if matches!(row.asker, Asker::Caller | Asker::Server | Asker::KeyHolder) {
+    if has_key(row) {
         parameters.push(json!({
             "name": "user_id", "in": "query", "schema": text(), "description": "Must be a user's token's",
         }));
     }
+    parameters.extend(["RequestId", "Client"].map(|name| json!({"$ref": format!("#/components/parameters/{name}")})));
     let mut operation = json!({
         "operationId": if is_browsers { format!("{}_of_browsers", row.name) } else { row.name.to_string() },
         "summary": described.summary,
@@ -96,7 +115,8 @@ fn add(paths: &mut Map<String, Value>, row: &Row, limits: &Limits, path: String,
         "security": security(row.asker),
     });
     if let Some(body) = described.body {
-        operation["requestBody"] = json!({"content": {"application/json": {"schema": body}}});
+        let is_required = body.get("required").is_some();
+        operation["requestBody"] = json!({"required": is_required, "content": {"application/json": {"schema": body}}});
     }
     let methods = paths.entry(path).or_insert_with(|| json!({}));
     methods[row.method.to_lowercase()] = operation;
@@ -122,13 +142,45 @@ fn who(asker: Asker) -> &'static str {
     }
 }
 
+fn has_key(row: &Row) -> bool {
+    !matches!(row.asker, Asker::Anybody | Asker::UrlHolder)
+}
+
+/// Whether the request may name a connection: it watches, or must not be another user's.
+fn has_connection(row: &Row) -> bool {
+    row.asker == Asker::Caller
+        && !matches!(row.operation, Operation::OpenRtp | Operation::CloseRtp | Operation::QueryMembers)
+}
+
+/// Whether its requests are counted, and answers say what is left.
+fn is_counted(row: &Row) -> bool {
+    matches!(row.asker, Asker::Caller | Asker::Server | Asker::Reporter) || row.operation == Operation::OpenApi
+}
+
 fn security(asker: Asker) -> Value {
-    match asker {
-        Asker::Anybody | Asker::UrlHolder => json!([]),
-        Asker::KeyHolder => json!([{"api_key": []}, {"api_key": [], "token": []}]),
-        Asker::Reporter => json!([{"api_key": [], "token": []}, {"api_key": [], "anonymous": []}]),
-        Asker::Caller | Asker::Server => json!([{"api_key": [], "token": []}]),
-    }
+    let with = |names: &[&str]| -> Vec<Value> {
+        let needed = |key: &str| names.iter().chain([&key]).map(|name| ((*name).to_string(), json!([]))).collect();
+        ["api_key", "api_key_in_header"].map(|key| Value::Object(needed(key))).into()
+    };
+    json!(match asker {
+        Asker::Anybody | Asker::UrlHolder => Vec::new(),
+        Asker::KeyHolder => [with(&[]), with(&["token"])].concat(),
+        Asker::Reporter => [with(&["token"]), with(&["anonymous"])].concat(),
+        Asker::Caller | Asker::Server => with(&["token"]),
+    })
+}
+
+/// Errors that a request may get whatever it is about: it makes no sense, is nobody's, comes too often, meets a fault, or its
+/// body finds no room.
+fn general_errors(row: &Row, has_body: bool) -> Vec<u16> {
+    let all: &[u16] = match row.asker {
+        Asker::Anybody => &[],
+        Asker::UrlHolder => &[500],
+        Asker::KeyHolder | Asker::Reporter => &[400, 401, 429],
+        Asker::Caller => &[400, 401, 429, 500],
+        Asker::Server => &[400, 401, 403, 429, 500],
+    };
+    all.iter().copied().chain(has_body.then_some(503)).collect()
 }
 
 fn responses(row: &Row, described: &Described, is_browsers: bool) -> Value {
@@ -154,44 +206,52 @@ fn responses(row: &Row, described: &Described, is_browsers: bool) -> Value {
         said["content"] = content;
     }
     all.insert(row.status().as_str().into(), said.clone());
-    let server_only: &[u16] = if row.asker == Asker::Server { &[403] } else { &[] };
-    let with_key = if matches!(row.asker, Asker::Anybody | Asker::UrlHolder) { &[] } else { WITH_KEY };
-    for status in EVERYWHERE.iter().chain(with_key).chain(server_only).chain(described.errors) {
-        let error = match (row.operation, *status) {
+    for status in general_errors(row, described.body.is_some()).into_iter().chain(described.errors.iter().copied()) {
+        let error = match (row.operation, status) {
             (Operation::ProbeTranscript, _) => json!({}),
             (Operation::Readiness, 503) => json!({"content": plain()}),
             (Operation::DownloadTranscript, 206) => said.clone(),
             (_, 304 | 412 | 416) => json!({}),
             _ => json!({"content": content("application/json", component("Error"))}),
         };
-        all.insert(status.to_string(), described_as(*status, error));
+        all.insert(status.to_string(), described_as(status, error));
+    }
+    for (status, response) in &mut all {
+        response["headers"]["x-request-id"] = header("RequestId");
+        if is_counted(row) {
+            for (name, of) in rates::HEADERS.iter().zip(["RateLimit", "RateLimitRemaining", "RateLimitReset"]) {
+                response["headers"][*name] = header(of);
+            }
+            if status == "429" {
+                response["headers"]["Retry-After"] = header("RetryAfter");
+            }
+        }
     }
     Value::Object(all)
 }
 
+fn header(name: &str) -> Value {
+    json!({"$ref": format!("#/components/headers/{name}")})
+}
+
 fn described_as(status: u16, mut response: Value) -> Value {
-    let (why, headers) = match status {
-        206 => ("A range of it", json!({"Content-Range": {"schema": text()}})),
-        304 => ("It is what whoever asks has already", Value::Null),
-        400 => ("The request makes no sense, in general or now", Value::Null),
-        401 => ("The API key, or the token, is not good", Value::Null),
-        403 => ("Whoever asks may not", Value::Null),
-        404 => ("It is not there", Value::Null),
-        412 => ("It is not as whoever asks wants it", Value::Null),
-        416 => ("There is no such range of it", Value::Null),
-        429 => {
-            let number = || json!({"schema": {"type": "integer"}});
-            let names = ["Retry-After", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
-            let headers: Map<_, _> = names.iter().map(|name| ((*name).to_string(), number())).collect();
-            ("Too many requests", Value::Object(headers))
-        }
-        500 => ("A fault of the server's", Value::Null),
-        503 => ("Not ready, or full", Value::Null),
-        _ => ("", Value::Null),
+    let why = match status {
+        206 => "A range of it",
+        304 => "It is what whoever asks has already",
+        400 => "The request makes no sense, in general or now",
+        401 => "The API key, or the token, is not good",
+        403 => "Whoever asks may not",
+        404 => "It is not there",
+        412 => "It is not as whoever asks wants it",
+        416 => "There is no such range of it",
+        429 => "Too many requests",
+        500 => "A fault of the server's",
+        503 => "Not ready, or full",
+        _ => "",
     };
     response["description"] = json!(why);
-    if !headers.is_null() {
-        response["headers"] = headers;
+    if status == 206 {
+        response["headers"] = json!({"Content-Range": {"schema": text()}});
     }
     response
 }

@@ -48,7 +48,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::AccessKey,
         Self::Input,
         Self::Authentication,
@@ -60,6 +60,7 @@ impl Code {
         Self::TokenFromTheFuture,
         Self::TokenSignature,
         Self::ConnectionId,
+        Self::Full,
         Self::Internal,
     ];
 

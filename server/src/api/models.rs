@@ -2,6 +2,8 @@
 //!
 //! In: the constants and the defaults that the code itself goes by. Out: a schema by each name.
 
+use std::collections::BTreeSet;
+
 use cuewire::config::{Language, MaxSpeechCaptionMs, SilenceDurationMs};
 use serde_json::{Map, Value, json};
 
@@ -43,7 +45,10 @@ pub(super) fn written_time() -> Value {
 /// What is spoken.
 pub(super) fn language() -> Value {
     let codes: Vec<_> = std::iter::once("auto").chain(Language::all().map(Language::code)).collect();
-    let tag = "^[A-Za-z]{2,4}([-_][A-Za-z0-9]{1,8})*$";
+    let any_case =
+        |text: &str| -> String { text.chars().map(|c| format!("[{}{c}]", c.to_ascii_uppercase())).collect() };
+    let all: Vec<_> = Language::codes().map(any_case).collect();
+    let tag = format!("^({}|({})([-_][A-Za-z0-9]{{1,8}})*)$", any_case("auto"), all.join("|"));
     json!({
         "type": "string", "description": "A code that the loaded model has, with or without a region, or `auto`",
         "anyOf": [{"enum": codes}, {"pattern": tag}],
@@ -168,8 +173,10 @@ fn event_hook() -> Value {
 
 /// What is wrong, as clients read it.
 fn error() -> Value {
+    // Two of them have one number.
+    let numbers: BTreeSet<_> = Code::ALL.map(Code::number).into();
     object(json!({
-        "code": json!({"type": "integer", "enum": Code::ALL.map(Code::number), "description": codes()}),
+        "code": json!({"type": "integer", "enum": numbers, "description": codes()}),
         "message": text(), "StatusCode": json!({"type": "integer"}), "duration": text(), "more_info": text(),
         "details": json!({"type": "array"}),
     }))

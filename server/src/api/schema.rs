@@ -34,6 +34,15 @@ impl Described {
         Self { body: Some(schema), ..self }
     }
 
+    /// One without which nothing is answered.
+    pub(crate) fn needed(mut self, name: &str, description: &str, schema: Value) -> Self {
+        self = self.query(name, description, schema);
+        if let Some(parameter) = self.query.last_mut() {
+            parameter["required"] = json!(true);
+        }
+        self
+    }
+
     pub(crate) fn query(mut self, name: &str, description: &str, schema: Value) -> Self {
         self.query.push(json!({"name": name, "in": "query", "description": description, "schema": schema}));
         self

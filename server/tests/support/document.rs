@@ -1,7 +1,7 @@
 //! What the server says of itself in `/openapi.json`, against what it answers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonschema::Validator;
@@ -12,13 +12,15 @@ pub(crate) struct Document {
     pub(crate) whole: Value,
     /// By whatever names a schema.
     validators: Mutex<HashMap<String, Arc<Validator>>>,
+    /// Operations with the statuses that they were answered with.
+    seen: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Document {
     /// As any of the process' servers gave it, once.
     pub(crate) fn of(fetch: impl FnOnce() -> Value) -> &'static Self {
         static DOCUMENT: OnceLock<Document> = OnceLock::new();
-        DOCUMENT.get_or_init(|| Self { whole: closed(fetch()), validators: Mutex::default() })
+        DOCUMENT.get_or_init(|| Self { whole: closed(fetch()), validators: Mutex::default(), seen: Mutex::default() })
     }
 
     /// The operation that has this path, and a pointer to it.
@@ -49,6 +51,28 @@ impl Document {
         validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
     }
 
+    /// An operation was answered with this status, which the document has.
+    pub(crate) fn saw(&self, method: &str, path: &str, status: u16) {
+        let (operation, _) =
+            self.operation(method, path).unwrap_or_else(|| panic!("not in the document: {method} {path}"));
+        let response = &operation["responses"][status.to_string()];
+        assert!(response.is_object(), "the document has no such status: {method} {path} {status}");
+        let id = operation["operationId"].as_str().unwrap().to_string();
+        self.seen.lock().unwrap().insert((id, status.to_string()));
+    }
+
+    /// What the document has, and nobody has seen: operations and statuses.
+    pub(crate) fn unseen(&self) -> BTreeSet<(String, String)> {
+        let operations =
+            self.whole["paths"].as_object().unwrap().values().flat_map(|one| one.as_object().unwrap().values());
+        let all = operations.flat_map(|operation| {
+            let id = operation["operationId"].as_str().unwrap();
+            operation["responses"].as_object().unwrap().keys().map(move |status| (id.to_string(), status.clone()))
+        });
+        let seen = self.seen.lock().unwrap();
+        all.filter(|one| !seen.contains(one)).collect()
+    }
+
     /// An answer is as the document says; and so is the body of a request that was granted.
     pub(crate) fn check(&self, method: &str, path: &str, body: &str, status: u16, kind: &str, answer: &Value) {
         let what = format!("{method} {path} {body}: {status} {answer:#}");
@@ -59,6 +83,7 @@ impl Document {
         };
         let response = &operation["responses"][status.to_string()];
         assert!(response.is_object(), "the document has no such status: {what}");
+        self.saw(method, path, status);
         let content = &response["content"][kind];
         assert!(content.is_object(), "the document has no content of type {kind}: {what}");
         let kind = kind.replace('/', "~1");

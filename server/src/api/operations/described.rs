@@ -124,15 +124,15 @@ pub(in crate::api) fn described(operation: Operation, limits: &Limits) -> Descri
         O::OpenRtp | O::CloseRtp => rtp::described(operation).errors(&[403, 404, 429]),
         O::DownloadTranscript | O::ProbeTranscript => {
             Described::new("A transcript's file, or a range of it", Value::Null)
-                .query("expires", "Until when the URL does, in Unix seconds", text())
-                .query("signature", "That the URL was made here", text())
+                .needed("expires", "Until when the URL does, in Unix seconds", text())
+                .needed("signature", "That the URL was made here", text())
                 .errors(&[206, 304, 403, 404, 412, 416])
         }
         O::Health => Described::new("Whether the server runs", Value::Null),
         O::Readiness => {
             Described::new("Whether it could serve a request, and keep what it changes", Value::Null).errors(&[503])
         }
-        O::OpenApi => Described::new("This document", Value::Null),
+        O::OpenApi => Described::new("This document", Value::Null).errors(&[429]),
     }
 }
 
