@@ -13,7 +13,9 @@ use crate::call::{Call, CallType, Caption, Cid, Env, Event, Membership, Particip
 use crate::host::Interim;
 use crate::user::Profile;
 
-/// Fields that hold a time, wherever they are but in `custom`.
+/// Fields in which nothing is a time: somebody keeps there what they like, or what they name.
+const NO_TIMES: &[&str] = &["custom", "settings", "notification_settings", "participants_count_by_role"];
+/// Fields that hold a time, wherever they are but there.
 const TIMES: &[&str] = &[
     "created_at",
     "updated_at",
@@ -45,7 +47,7 @@ pub fn for_browser(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(for_browser),
         Value::Object(fields) => {
-            for (name, value) in fields.iter_mut().filter(|(name, _)| *name != "custom") {
+            for (name, value) in fields.iter_mut().filter(|(name, _)| !NO_TIMES.contains(&name.as_str())) {
                 match value.as_i64().filter(|_| TIMES.contains(&name.as_str())) {
                     Some(nanos) => *value = json!(Timestamp::from_nanos(nanos).to_string()),
                     None => for_browser(value),
@@ -408,15 +410,17 @@ mod tests {
     }
 
     #[test]
-    fn times_are_integers_for_servers_and_text_for_browsers_and_custom_data_are_left_alone() {
+    fn times_are_integers_for_servers_and_text_for_browsers_and_what_others_keep_is_left_alone() {
         let mut value = json!({
             "created_at": 1_800_000_000_000_000_001_i64, "custom": {"created_at": 5}, "n": 5,
-            "a": [{"start_time": 0, "end_time": null}],
+            "a": [{"start_time": 0, "end_time": null}], "settings": {"of_others": {"start_time": 5}},
+            "session": {"participants_count_by_role": {"created_at": 5}},
         });
         for_browser(&mut value);
         let expected = json!({
             "created_at": "2027-01-15T08:00:00.000000001Z", "custom": {"created_at": 5}, "n": 5,
             "a": [{"start_time": "1970-01-01T00:00:00.000000000Z", "end_time": null}],
+            "settings": {"of_others": {"start_time": 5}}, "session": {"participants_count_by_role": {"created_at": 5}},
         });
         assert_eq!(value, expected);
     }
