@@ -325,6 +325,14 @@ fn the_apps_settings_are_kept_and_given_back_without_secrets() {
     // What is left out stays; and an empty URL is no hook.
     service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": ""}));
     assert_eq!((&app()["webhook_url"], app()["event_hooks"].as_array().unwrap().len()), (&json!(""), 1));
+    // The filter waits for a URL, and is the next one's.
+    assert_eq!(app()["webhook_events"], json!(["call.created"]));
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_events": ["call.ended"]}));
+    assert_eq!(app()["webhook_events"], json!(["call.ended"]));
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
+    let now = app();
+    assert_eq!((&now["webhook_url"], &now["webhook_events"]), (&json!(receiver.url), &json!(["call.ended"])));
+    service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": ""}));
     assert_eq!(app()["event_hooks"][0]["id"], "one");
     let made = app()["event_hooks"][0]["created_at"].clone();
     set_hooks(&service, json!([hook("one", &receiver)]));

@@ -25,6 +25,8 @@ const MOST_EVENT_TYPES: usize = 200;
 const EVENT_TYPE_BYTES: std::ops::RangeInclusive<usize> = 1..=100;
 /// Longest id of a hook.
 const MAX_HOOK_ID_BYTES: usize = 64;
+/// The filter of the hook that `webhook_url` stands for.
+const FILTER: &str = "webhook_events";
 /// Milliseconds that one delivery may take: from, to, and where nothing is said.
 const TIMEOUT_MS: (u32, u32, u32) = (100, 30_000, 6000);
 
@@ -162,6 +164,11 @@ pub(super) fn update_app(
 fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp) -> Result<(), ApiError> {
     let [webhook, sqs] = PLAIN_HOOKS;
     let known = plain_queue(app);
+    let filter = match (body.get(FILTER).filter(|value| !value.is_null()), app.hook(webhook)) {
+        (Some(_), _) => checked_types(texts(body, FILTER)?)?,
+        (None, Some(hook)) => hook.event_types.clone(),
+        (None, None) => texts(&app.kept, FILTER)?,
+    };
     let mut of = |id: &str, target: Option<Target>, event_types: Option<Vec<String>>| {
         let known = app.hooks.iter().position(|hook| hook.id == id);
         match (target, known) {
@@ -190,10 +197,8 @@ fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp
             (None, None) => {}
         }
     };
-    let is_list = body.get("webhook_events").is_some_and(|value| !value.is_null());
-    let event_types = if is_list { Some(checked_types(texts(body, "webhook_events")?)?) } else { None };
     let url = text(body, "webhook_url").map(|url| Target::Webhook { url: url.to_string() });
-    of(webhook, url, event_types);
+    of(webhook, url, Some(filter.clone()));
     if ["sqs_url", "sqs_key", "sqs_secret"].iter().any(|name| text(body, name).is_some()) {
         // An empty URL is none; what is never given back is not sent back either.
         let field = |name, kept| text(body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
@@ -208,6 +213,11 @@ fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp
     app.hooks.retain(
         |hook| !matches!(&hook.target, Target::Webhook { url } | Target::Sqs(Queue { url, .. }) if url.is_empty()),
     );
+    // It waits for a URL, the first or the next.
+    match app.hook(webhook) {
+        Some(_) => app.kept.remove(FILTER),
+        None => app.kept.insert(FILTER.into(), json!(filter)),
+    };
     Ok(())
 }
 
@@ -295,7 +305,7 @@ fn hook_of(before: &AppSettings, so_far: &AppSettings, written: Written, now: Ti
 /// What cuewire does not act on is kept, where it is of the kind that clients expect, and no secret.
 fn keep(app: &mut AppSettings, body: Map<String, Value>) {
     let defaults = defaults();
-    let acted_on = ["event_hooks", "webhook_url", "webhook_events", "id"];
+    let acted_on = ["event_hooks", "webhook_url", FILTER, "id"];
     let is_secret = |name: &str| name.starts_with("sqs_") || name.starts_with("sns_");
     for (name, value) in body {
         let is_kept = match (&value, defaults.get(&name)) {
