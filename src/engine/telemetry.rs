@@ -18,6 +18,8 @@ use crate::session::Session;
 /// Names, kinds and meanings of all metrics, as the exporter says them: the table in the engine's documentation.
 #[cfg(feature = "metrics")]
 pub(super) mod names {
+    use crate::asr::JobKind;
+
     pub(crate) const TRACKS: &str = "cuewire_tracks";
     pub(crate) const OVERLOAD_LEVEL: &str = "cuewire_overload_level";
     pub(crate) const CAPACITY_TRACKS: &str = "cuewire_capacity_tracks";
@@ -63,6 +65,13 @@ pub(super) mod names {
         }
         for fault in ["lost", "late", "duplicate", "damaged", "stray"] {
             metrics::counter!(RTP_FAULTS, "fault" => fault).increment(0);
+        }
+        use crate::caption::GapReason::{Abandoned, ClockRestarted, DecodeFailed, NoAudio, Overload};
+        for reason in [NoAudio, ClockRestarted, DecodeFailed, Overload, Abandoned] {
+            metrics::counter!(GAPS, "reason" => super::label(&reason)).increment(0);
+        }
+        for kind in [JobKind::Final, JobKind::Interim, JobKind::Translation] {
+            metrics::counter!(DECODE_FAILURES, "kind" => super::kind_label(kind)).increment(0);
         }
     }
 }
