@@ -275,6 +275,25 @@ fn the_log_is_json_where_that_is_set_to_the_last_line() {
         "debug",
         "--listen",
         "127.0.0.1:0",
+    // A disk of its own that is nearly full.
+    let small = home.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mount = format!("mount -t tmpfs -o size=32m none {} && exec \"$@\"", small.display());
+    let isolated = |program: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &mount, "sh"]).args(program);
+        command.env("HOME", home.path()).current_dir(home.path()).output()
+    };
+    if isolated(&["true"]).is_ok_and(|output| output.status.success()) {
+        let toml = "data_dir = \"small/data\"\nlisten = \"127.0.0.1:0\"\n";
+        std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
+        let check = ["serve", "--check-config", "--offline", "--config", "cuewire.toml"];
+        let output = isolated(&[&[env!("CARGO_BIN_EXE_cuewire")][..], &check].concat()).unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains("error    data_dir small/data: 33 MB are free: it will be full"), "{err}");
+    } else {
+        eprintln!("!!!! SKIPPED: a disk that is nearly full, for want of a mount namespace");
+    }
         "--data-dir",
         "data",
     ]);

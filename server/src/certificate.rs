@@ -144,6 +144,81 @@ impl Current {
     }
 }
 
+/// When certificates do.
+mod validity {
+    use cuewire::time::Timestamp;
+    use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
+    use der::{Decode as _, Reader as _, SliceReader, Tag, Tagged as _};
+
+    use super::{Arc, Certificate, CertifiedKey, Current, Pair, PoisonError};
+
+    /// From when to when a certificate does.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Validity {
+        pub(crate) from: Timestamp,
+        pub(crate) until: Timestamp,
+    }
+
+    impl Validity {
+        /// Of the server's own certificate, the first of the chain.
+        fn of(pair: &CertifiedKey) -> Option<Self> {
+            read(pair.cert.first()?).ok()
+        }
+    }
+
+    /// RFC 5280, section 4.1: behind the version, which may be left out, the serial number, the algorithm and the issuer.
+    fn read(certificate: &[u8]) -> der::Result<Validity> {
+        let certificate = AnyRef::from_der(certificate)?;
+        let signed = AnyRef::decode(&mut SliceReader::new(certificate.value())?)?;
+        let mut fields = SliceReader::new(signed.value())?;
+        let is_version = matches!(fields.peek_tag()?, Tag::ContextSpecific { .. });
+        for _ in 0..3 + usize::from(is_version) {
+            AnyRef::decode(&mut fields)?;
+        }
+        let validity = AnyRef::decode(&mut fields)?;
+        let mut times = SliceReader::new(validity.value())?;
+        Ok(Validity { from: time(&mut times)?, until: time(&mut times)? })
+    }
+
+    fn time(times: &mut SliceReader<'_>) -> der::Result<Timestamp> {
+        let time = AnyRef::decode(times)?;
+        let since_1970 = match time.tag() {
+            Tag::UtcTime => time.decode_as::<UtcTime>()?.to_unix_duration(),
+            _ => time.decode_as::<GeneralizedTime>()?.to_unix_duration(),
+        };
+        // As far as times go: the year 2262.
+        Ok(Timestamp::from_nanos(i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    impl Certificate {
+        /// From when to when it does; `None` where it does not say it as others do.
+        ///
+        /// # Errors
+        /// As of [`check`](Self::check).
+        pub(crate) fn validity(&self) -> Result<Option<Validity>, String> {
+            Ok(Validity::of(&self.load()?))
+        }
+    }
+
+    /// What connections get, whatever it is by now.
+    pub(crate) struct InUse(Arc<Pair>);
+
+    impl InUse {
+        /// Until when it does.
+        pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+            Some(Validity::of(&self.0.0.read().unwrap_or_else(PoisonError::into_inner))?.until)
+        }
+    }
+
+    impl Current {
+        pub(crate) fn in_use(&self) -> InUse {
+            InUse(self.pair.clone())
+        }
+    }
+}
+
+pub(crate) use validity::{InUse, Validity};
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -3,18 +3,19 @@
 //! In: a configuration. Out: findings, all of them.
 //!
 //! Nothing is made or changed but a file in the data folder, which is gone again, and a test file in each storage, as the API's own
-//! check writes it.
+//! check writes it; that of the default storage is gone again too.
 
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
 
 use crate::app::{AppSettings, Target};
+use crate::certificate::Validity;
 use crate::host::{new_id, now};
 use crate::storage::{Bucket, StorageConfig};
 use crate::store::{Store, StoreError};
@@ -25,6 +26,8 @@ const LITTLE_BYTES: u64 = 1024 * 1024 * 1024;
 const TOO_LITTLE_BYTES: u64 = 64 * 1024 * 1024;
 /// What is asked for over the network answers within this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A certificate has been renewed by then.
+const LITTLE_TIME_NANOS: i64 = 14 * 24 * 3600 * 1_000_000_000;
 /// 2025: no clock of a machine that this runs on is earlier.
 const EARLIEST_S: i64 = 1_735_689_600;
 
@@ -81,7 +84,8 @@ struct Scene<'a> {
 }
 
 /// What needs no network.
-const LOCAL: [fn(&mut Scene<'_>); 7] = [settings, data_folder, database, addresses, public_url, request_log, clock];
+const LOCAL: [fn(&mut Scene<'_>); 9] =
+    [settings, data_folder, database, addresses, rtp, public_url, certificate, request_log, clock];
 
 /// Looks at everything that a server with this configuration needs; at what it needs from other machines only with `network`.
 ///
@@ -263,10 +267,19 @@ fn database(scene: &mut Scene<'_>) {
 
 fn addresses(scene: &mut Scene<'_>) {
     let of_metrics = scene.config.metrics.as_ref().map(|metrics| ("metrics_listen", metrics.listen));
+    // Until both were tried: one is not free for the other.
+    let mut bound = Vec::new();
     for (name, address) in [("listen", scene.config.listen)].into_iter().chain(of_metrics) {
         let what = format!("{name} {address}");
+        if name == "metrics_listen" && address == scene.config.listen && address.port() != 0 {
+            scene.error(what, "is that of `listen`: name another one");
+            continue;
+        }
         match TcpListener::bind(address) {
-            Ok(_) => scene.ok(what, "is free"),
+            Ok(listener) => {
+                bound.push(listener);
+                scene.ok(what, "is free");
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && scene.is_running => {
                 scene.ok(what, "is in use, as is the data folder: by the server that runs");
             }
@@ -275,6 +288,26 @@ fn addresses(scene: &mut Scene<'_>) {
         if name == "metrics_listen" && !address.ip().is_loopback() {
             scene.warn(format!("{name} {address}"), "whoever reaches it reads it: there is no token");
         }
+    }
+}
+
+fn rtp(scene: &mut Scene<'_>) {
+    let config = scene.config.rtp.clone();
+    // Of a range that makes no sense that was said.
+    if config.check().is_err() {
+        return;
+    }
+    let bind = |port| UdpSocket::bind((config.address, port));
+    if let Err(error) = bind(0) {
+        return scene.error(format!("rtp_address {}", config.address), error.to_string());
+    }
+    let [first, last] = config.ports;
+    let what = format!("rtp_ports {first} – {last} at {}", config.address);
+    let is_free = |port: &u16| bind(*port).and_then(|rtp| bind(port + 1).map(|rtcp| (rtp, rtcp))).is_ok();
+    match (first..last).filter(|port| port % 2 == 0).find(is_free) {
+        Some(port) => scene.ok(what, format!("{port} is free, and the next")),
+        None if scene.is_running => scene.warn(what, "none is free: the server that runs has them, or others"),
+        None => scene.error(what, "none is free, with the next one"),
     }
 }
 
@@ -310,6 +343,26 @@ fn public_url(scene: &mut Scene<'_>) {
         scene.warn(what, "is not encrypted: https is what clients expect");
     } else {
         scene.ok(what, "makes sense");
+    }
+}
+
+fn certificate(scene: &mut Scene<'_>) {
+    let Some(certificate) = scene.config.certificate.clone() else { return };
+    let what = format!("tls_cert {}", certificate.cert.display());
+    // Of files that make no sense that was said.
+    let Ok(validity) = certificate.validity() else { return };
+    let Some(Validity { from, until }) = validity else {
+        return scene.warn(what, "it does not say when it expires");
+    };
+    let (now, left) = (now(), until.nanos_since(now()));
+    if now < from {
+        scene.error(what, format!("does not do before {from}"));
+    } else if left <= 0 {
+        scene.error(what, format!("has expired at {until}"));
+    } else if left < LITTLE_TIME_NANOS {
+        scene.warn(what, format!("expires at {until}: who renews it should have done so"));
+    } else {
+        scene.ok(what, format!("does until {until}"));
     }
 }
 
@@ -350,22 +403,50 @@ async fn storages(scene: &mut Scene<'_>) {
                 continue;
             }
         };
+        let is_default = scene.config.default_storage.as_ref() == Some(&name);
         asked.spawn(async move {
-            let file = format!("cuewire_check_{}.txt", new_id());
-            let put = bucket.put(&file, b"cuewire can write here.\n".to_vec(), "text/plain");
-            let put = tokio::time::timeout(PATIENCE, put).await;
+            let tried = tokio::time::timeout(PATIENCE, try_bucket(&bucket, is_default)).await;
             let late = |_| Err(format!("does not answer within {} s", PATIENCE.as_secs()));
-            (name, put.unwrap_or_else(late).map(|place| place.url))
+            (name, tried.unwrap_or_else(late))
         });
     }
     let mut answers = asked.join_all().await;
     answers.sort();
     for (name, answer) in answers {
         match answer {
-            Ok(url) => scene.ok(format!("storage {name}"), format!("took {url}")),
-            Err(why) => scene.error(format!("storage {name}"), format!("cannot be written: {why}")),
+            Ok(what) => scene.ok(format!("storage {name}"), what),
+            Err(why) => scene.error(format!("storage {name}"), why),
         }
     }
+}
+
+/// Writes a test file, as the API's own check does. What is done with the default storage's files is tried too: they are fetched by
+/// signed URLs, and deleted.
+async fn try_bucket(bucket: &Bucket, is_default: bool) -> Result<String, String> {
+    const TEXT: &[u8] = b"cuewire can write here.\n";
+    let put = bucket.put(&format!("cuewire_check_{}.txt", new_id()), TEXT.to_vec(), "text/plain").await;
+    let place = put.map_err(|why| format!("cannot be written: {why}"))?;
+    if !is_default {
+        return Ok(format!("took {}", place.url));
+    }
+    let fetched = match bucket.signed_url(&place, PATIENCE).await {
+        Ok(url) => fetch(&url).await.map(|bytes| bytes == TEXT),
+        Err(why) => Err(format!("no URL is signed: {why}")),
+    };
+    let deleted = bucket.delete(&place).await;
+    if !fetched.map_err(|why| format!("cannot be read: {why}"))? {
+        return Err("gave back something else than it took".into());
+    }
+    deleted.map_err(|why| format!("cannot be deleted from: {why}"))?;
+    Ok(format!("took {}, gave it back and deleted it", place.url))
+}
+
+async fn fetch(url: &str) -> Result<Vec<u8>, String> {
+    // Its URL would be told, and with it the signature.
+    let why = |error: reqwest::Error| hooks::chain(&error.without_url());
+    let client = hooks::client(true).build().map_err(why)?;
+    let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(why)?;
+    Ok(answer.bytes().await.map_err(why)?.to_vec())
 }
 
 /// Hooks are not told anything: it is looked where their names lead.

@@ -331,6 +331,8 @@ impl Server {
         telemetry::describe();
 
         let store = Store::open(&data_dir.join("cuewire.db"), config.sync)?;
+        // Before anybody can ask: what was given up before this start is no increase.
+        telemetry::given_up(store.backlog()?.dead_letters);
         let url_key = keys::url_key(&data_dir).map_err(file_error("cannot keep a key in", &data_dir))?;
         let public_url =
             config.public_url.unwrap_or_else(|| format!("http{}://{addr}", if tls.is_some() { "s" } else { "" }));
@@ -379,6 +381,7 @@ impl Server {
             sockets,
         });
         runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins), tls));
+        let in_use = certificate.as_ref().map(Current::in_use);
         if let Some(certificate) = certificate {
             runtime.spawn(certificate.watch(app.shutdown.clone()));
         }
@@ -387,7 +390,7 @@ impl Server {
             runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
         }
         runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
-        runtime.spawn(telemetry::keep_current(Arc::downgrade(&app.host), data_dir, app.shutdown.clone()));
+        runtime.spawn(telemetry::keep_current(Arc::downgrade(&app.host), data_dir, in_use, app.shutdown.clone()));
         let metrics_addr = of_metrics.map(|((addr, listener), metrics)| {
             runtime.spawn(telemetry::serve(listener, metrics, app.shutdown.clone()));
             addr

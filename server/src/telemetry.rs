@@ -18,6 +18,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::route::TABLE;
+use crate::certificate::InUse;
 use crate::host::{Host, now};
 
 const BUILD_INFO: &str = "cuewire_build_info";
@@ -39,6 +41,7 @@ const UPLOAD_AGE: &str = "cuewire_upload_oldest_waiting_seconds";
 const COMMIT: &str = "cuewire_commit_seconds";
 const COMMIT_FAILURES: &str = "cuewire_commit_failures_total";
 const UNWRITTEN: &str = "cuewire_unwritten_captions";
+const CERTIFICATE_EXPIRES: &str = "cuewire_certificate_expires_timestamp_seconds";
 const DATABASE: &str = "cuewire_database_bytes";
 const DISK_FREE: &str = "cuewire_disk_free_bytes";
 const CPU: &str = "process_cpu_seconds_total";
@@ -124,6 +127,7 @@ pub(crate) fn describe() {
     describe_histogram!(COMMIT, Seconds, "How long a commit took");
     describe_counter!(COMMIT_FAILURES, Count, "Commits that failed: the disk is full, the database somebody else's");
     describe_gauge!(UNWRITTEN, Count, "Captions that wait in memory until they can be written");
+    describe_gauge!(CERTIFICATE_EXPIRES, Seconds, "When the certificate expires that is in use, in Unix time");
     describe_gauge!(DATABASE, Bytes, "Size of the database and its journal");
     describe_gauge!(DISK_FREE, Bytes, "What is free on the disk of the data folder");
     describe_counter!(CPU, Seconds, "CPU time of the process, whole seconds");
@@ -135,8 +139,11 @@ pub(crate) fn describe() {
     describe_gauge!(START_TIME, Seconds, "When the server was started, in Unix time");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(START_TIME).set(now().as_nanos() as f64 / 1e9);
-    for name in [EVENTS_SENT, SLOW_WATCHERS, COMMIT_FAILURES, DEAD_LETTERS] {
+    for name in [EVENTS_SENT, SLOW_WATCHERS, COMMIT_FAILURES] {
         counter!(name).increment(0);
+    }
+    for row in TABLE {
+        counter!(REQUESTS, "operation" => row.name, "status" => "500").increment(0);
     }
     for kind in ["http", "watch", "audio"] {
         gauge!(CONNECTIONS, "kind" => kind).increment(0.0);
@@ -201,8 +208,18 @@ pub(crate) fn committed(began: Instant, is_committed: bool) {
     }
 }
 
+/// So many deliveries were ever given up.
+pub(crate) fn given_up(deliveries: i64) {
+    counter!(DEAD_LETTERS).absolute(deliveries.unsigned_abs());
+}
+
 /// Tells what there is, again and again.
-pub(crate) async fn keep_current(host: Weak<Host>, data_dir: PathBuf, stop: CancellationToken) {
+pub(crate) async fn keep_current(
+    host: Weak<Host>,
+    data_dir: PathBuf,
+    certificate: Option<InUse>,
+    stop: CancellationToken,
+) {
     let mut every = tokio::time::interval(EVERY);
     loop {
         tokio::select! {
@@ -213,6 +230,9 @@ pub(crate) async fn keep_current(host: Weak<Host>, data_dir: PathBuf, stop: Canc
         gauge!(CALLS).set(host.calls_in_session() as f64);
         gauge!(PARTICIPANTS).set(host.stages.participants() as f64);
         gauge!(UNWRITTEN).set(host.unwritten.captions() as f64);
+        if let Some(expires_at) = certificate.as_ref().and_then(InUse::expires_at) {
+            gauge!(CERTIFICATE_EXPIRES).set(expires_at.as_nanos() as f64 / 1e9);
+        }
         let data_dir = data_dir.clone();
         // A panic there is a fault of this module's; nothing else depends on it.
         let _ = tokio::task::spawn_blocking(move || {
@@ -233,7 +253,7 @@ pub(crate) async fn keep_current(host: Weak<Host>, data_dir: PathBuf, stop: Canc
         gauge!(DELIVERY_AGE).set(age(backlog.oldest_event));
         gauge!(UPLOADS_WAITING).set(backlog.uploads as f64);
         gauge!(UPLOAD_AGE).set(age(backlog.oldest_run_end));
-        counter!(DEAD_LETTERS).absolute(backlog.dead_letters.unsigned_abs());
+        given_up(backlog.dead_letters);
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cuewire::engine::{Engine, EngineConfig};
 use cuewire_server::certificate::Certificate;
-use cuewire_server::{Server, ServerConfig};
+use cuewire_server::{Metrics, Server, ServerConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::json;
@@ -62,12 +62,24 @@ fn get(tls: &mut Tls, path: &str) -> String {
 #[test]
 fn requests_and_sockets_come_by_tls_and_a_new_certificate_does_not_disturb_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (old, new) = (pair(), pair());
+    let mut params = rcgen::CertificateParams::new(["localhost".to_string()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 3, 17) + std::time::Duration::from_secs(64_000);
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let (old, new) = (pair(), rcgen::CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key });
     let certificate = write(folder.path(), &old);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let metrics = Metrics::install(listen).unwrap();
     let service = Service::start_with(|config: &mut ServerConfig| {
-        config.certificate = Some(certificate.clone());
+        (config.certificate, config.metrics) = (Some(certificate.clone()), Some(metrics));
         config.limits.head_s = 1;
     });
+    // When it expires, for alarms.
+    let expires = |at: f64| {
+        let text = ureq::get(format!("http://{listen}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
+        text.contains(&format!("\ncuewire_certificate_expires_timestamp_seconds {at}\n"))
+    };
+    // What rcgen writes where nothing is said: the year 4096, which is behind all times here.
+    eventually("its end is told", || expires(i64::MAX as f64 / 1e9));
     let (old_cert, new_cert) = (old.cert.der(), new.cert.der());
     let mut tls = connect(&service, old_cert, &["h2", "http/1.1"]).unwrap();
     assert_eq!(tls.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -100,6 +112,7 @@ fn requests_and_sockets_come_by_tls_and_a_new_certificate_does_not_disturb_them(
     connect(&service, old_cert, &[]).unwrap();
     fs::write(&certificate.cert, new.cert.pem()).unwrap();
     eventually("the new certificate is in use", || connect(&service, new_cert, &[]).is_ok());
+    eventually("its end is told", || expires(1_900_000_000.0));
     assert!(connect(&service, old_cert, &[]).is_err());
     socket.send(Message::text(r#"[{"type":"health.check"}]"#)).unwrap();
     assert!(socket.read().unwrap().to_text().unwrap().contains("health.check"), "the old connection goes on");
