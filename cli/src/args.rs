@@ -20,7 +20,7 @@ use cuewire::transcript::Format;
 mod service;
 
 #[cfg(feature = "serve")]
-pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyCommand, ServeArgs, ServerArgs, TokenArgs};
+pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyArgs, KeyCommand, ServeArgs, ServerArgs, TokenArgs};
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};

@@ -18,7 +18,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::Failure;
 use crate::args::ServerArgs;
-use crate::serve::{default_data_dir, key_of};
+use crate::serve::key_of;
 
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,11 +45,7 @@ impl Client {
             let why = format!("--url is `{}`: http://HOST:PORT is expected, behind whatever ends TLS", args.url);
             return Err(Failure(why));
         };
-        let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
-        let Some(key) = key_of(&data_dir)? else {
-            let why = "there is no key: set CUEWIRE_API_KEY and CUEWIRE_API_SECRET, or name the server's --data-dir";
-            return Err(Failure(why.into()));
-        };
+        let key = key_of(&args.key)?;
         let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
         Ok(Self { host: host.to_string(), key, agent: agent.into() })
     }

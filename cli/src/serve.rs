@@ -23,7 +23,7 @@ use cuewire_server::store::Sync;
 use cuewire_server::{Metrics, Server, ServerConfig};
 use serde::Deserialize;
 
-use crate::args::{BackupArgs, KeyCommand, ServeArgs, TokenArgs};
+use crate::args::{BackupArgs, KeyArgs, KeyCommand, ServeArgs, TokenArgs};
 use crate::logs::{self, LogFormat, LogLevel};
 use crate::output::print;
 use crate::run::Interrupt;
@@ -65,15 +65,32 @@ struct File {
     limits: Limits,
 }
 
+impl File {
+    /// The key that is set: in the environment, or here.
+    fn key(&self) -> Result<Option<ApiKey>, Failure> {
+        match (key_of_environment()?, &self.api_key, &self.api_secret) {
+            (Some(key), ..) => Ok(Some(key)),
+            (None, Some(api_key), Some(api_secret)) if api_key.is_empty() || api_secret.is_empty() => {
+                Err(Failure("api_key and api_secret of the file: neither may be empty".into()))
+            }
+            (None, Some(api_key), Some(api_secret)) => {
+                Ok(Some(ApiKey { api_key: api_key.clone(), api_secret: api_secret.clone() }))
+            }
+            (None, None, None) => Ok(None),
+            (None, ..) => Err(Failure("the file sets one of api_key and api_secret: set both, or neither".into())),
+        }
+    }
+}
+
 /// Where data are kept when nothing else is said.
-pub(crate) fn default_data_dir() -> PathBuf {
+fn default_data_dir() -> PathBuf {
     let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".local").join("share"));
     let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
     data.unwrap_or_default().join("cuewire")
 }
 
 /// Of the environment, where both are set.
-pub(crate) fn key_of_environment() -> Result<Option<ApiKey>, Failure> {
+fn key_of_environment() -> Result<Option<ApiKey>, Failure> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     match (variable("CUEWIRE_API_KEY"), variable("CUEWIRE_API_SECRET")) {
         (Some(api_key), Some(api_secret)) => Ok(Some(ApiKey { api_key, api_secret })),
@@ -108,16 +125,8 @@ fn warn_of_readers(path: &Path, text: &str) {
 
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let file = read_file(args.config.as_deref())?;
+    let key = file.key()?;
     let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
-    let key = match (key_of_environment()?, file.api_key, file.api_secret) {
-        (Some(key), ..) => Some(key),
-        (None, Some(api_key), Some(api_secret)) if api_key.is_empty() || api_secret.is_empty() => {
-            return Err(Failure("api_key and api_secret of the file: neither may be empty".into()));
-        }
-        (None, Some(api_key), Some(api_secret)) => Some(ApiKey { api_key, api_secret }),
-        (None, None, None) => None,
-        (None, ..) => return Err(Failure("the file sets one of api_key and api_secret: set both, or neither".into())),
-    };
     let mut config = ServerConfig::new(&data_dir, "", "");
     config.listen = args.listen.or(file.listen).unwrap_or(config.listen);
     config.certificate = match (file.tls_cert, file.tls_key) {
@@ -239,11 +248,7 @@ pub(crate) fn backup(args: &BackupArgs) -> Result<ExitCode, Failure> {
 
 pub(crate) fn key(command: &KeyCommand) -> Result<ExitCode, Failure> {
     let (KeyCommand::Show(args) | KeyCommand::Token(TokenArgs { of: args, .. })) = command;
-    let data_dir = args.data_dir.clone().unwrap_or_else(default_data_dir);
-    let Some(key) = key_of(&data_dir)? else {
-        let why = format!("there is no key in {}: `cuewire serve` makes one at its first start", data_dir.display());
-        return Err(Failure(why));
-    };
+    let key = key_of(args)?;
     let text = match command {
         KeyCommand::Show(_) => format!("api_key     {}\napi_secret  {}\n", key.api_key, key.api_secret),
         KeyCommand::Token(TokenArgs { user, hours, .. }) => {
@@ -255,10 +260,17 @@ pub(crate) fn key(command: &KeyCommand) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The key of a server with this data folder: the environment's, or the one that it keeps.
-pub(crate) fn key_of(data_dir: &Path) -> Result<Option<ApiKey>, Failure> {
-    match key_of_environment()? {
-        Some(key) => Ok(Some(key)),
-        None => ApiKey::load(data_dir).map_err(|error| Failure(format!("the key in {}: {error}", data_dir.display()))),
+/// A server's key, read as the server reads it.
+pub(crate) fn key_of(args: &KeyArgs) -> Result<ApiKey, Failure> {
+    let file = read_file(args.config.as_deref())?;
+    if let Some(key) = file.key()? {
+        return Ok(key);
     }
+    let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
+    let named = |why: String| Failure(format!("the key in {}: {why}", data_dir.display()));
+    let kept = ApiKey::load(&data_dir).map_err(|error| named(error.to_string()))?;
+    kept.ok_or_else(|| {
+        let why = "`cuewire serve` makes one at its first start; or name the server's --config or --data-dir, or set CUEWIRE_API_KEY and CUEWIRE_API_SECRET";
+        Failure(format!("there is no key in {}: {why}", data_dir.display()))
+    })
 }

@@ -136,6 +136,24 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     assert_eq!(call(&of_file, "file", "of the file"), 0);
     assert_eq!(call(&of_file, "file", "another"), 2);
     assert!(!home.path().join("data/api_key.json").exists(), "a key that is set is not kept");
+    // What its clients are told where the key is.
+    let told = |args: &[&str]| run(cuewire(home.path()).args(args));
+    assert_eq!(told(&["key", "show", "--config", "cuewire.toml"]).1, "api_key     file\napi_secret  of the file\n");
+    assert_eq!(told(&["key", "token", "--config", "cuewire.toml"]).0, 0);
+    let recording = testdata(RECORDING).display().to_string();
+    let of_config = ["--config", "cuewire.toml", "--url", &of_file.url];
+    let (code, _, err) = told(&[&["call", "--fast", &recording], &of_config[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    let bench = ["bench", "calls", "--participants", "0", "--seconds", "1"];
+    let (code, _, err) = told(&[&bench[..], &of_config].concat());
+    assert_eq!(code, 0, "{err}");
+    let mut command = cuewire(home.path());
+    command.args(["key", "show", "--config", "cuewire.toml"]).env("CUEWIRE_API_KEY", "env");
+    assert!(run(command.env("CUEWIRE_API_SECRET", "s")).1.contains("env"), "the environment wins here, too");
+    // Where the data are, the file says too.
+    std::fs::write(home.path().join("other.toml"), "data_dir = \"data\"\n").unwrap();
+    let (code, _, err) = told(&["key", "show", "--config", "other.toml"]);
+    assert!(code == 2 && err.contains("there is no key in data"), "{err}");
     drop(of_file);
     let mut command = serve(home.path());
     let of_environment =
@@ -257,24 +275,6 @@ fn all_that_would_fail_is_said_before_it_does_and_beside_a_server_that_runs() {
         code == 2 && err.contains("8 of these would fail") && !err.contains("storage ours"),
         "no other machine is asked: {err}"
     );
-    std::fs::write(home.path().join("file"), "").unwrap();
-    let (code, err) = check("data_dir = \"file\"\nlisten = \"127.0.0.1:0\"\n", &[]);
-    assert!(code == 2 && err.contains("error    data_dir file: it is no folder"), "{err}");
-}
-
-#[test]
-fn the_log_is_json_where_that_is_set_to_the_last_line() {
-    let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("cuewire.toml"), "log_format = \"json\"\nlog_level = \"error\"\n").unwrap();
-    let mut command = cuewire(home.path());
-    command.args([
-        "serve",
-        "--config",
-        "cuewire.toml",
-        "--log-level",
-        "debug",
-        "--listen",
-        "127.0.0.1:0",
     // A disk of its own that is nearly full.
     let small = home.path().join("small");
     std::fs::create_dir(&small).unwrap();
@@ -294,6 +294,24 @@ fn the_log_is_json_where_that_is_set_to_the_last_line() {
     } else {
         eprintln!("!!!! SKIPPED: a disk that is nearly full, for want of a mount namespace");
     }
+    std::fs::write(home.path().join("file"), "").unwrap();
+    let (code, err) = check("data_dir = \"file\"\nlisten = \"127.0.0.1:0\"\n", &[]);
+    assert!(code == 2 && err.contains("error    data_dir file: it is no folder"), "{err}");
+}
+
+#[test]
+fn the_log_is_json_where_that_is_set_to_the_last_line() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("cuewire.toml"), "log_format = \"json\"\nlog_level = \"error\"\n").unwrap();
+    let mut command = cuewire(home.path());
+    command.args([
+        "serve",
+        "--config",
+        "cuewire.toml",
+        "--log-level",
+        "debug",
+        "--listen",
+        "127.0.0.1:0",
         "--data-dir",
         "data",
     ]);
@@ -446,6 +464,8 @@ fn what_is_answered_was_synced_before_where_that_is_the_policy() {
         let (written, synced) = (of_journal("pwrite64("), of_journal("sync("));
         assert!(written.is_some(), "{calls:#?}");
         assert_eq!(synced > written, is_synced, "sync = {sync}: {calls:#?}");
+        let to_log: Vec<_> = calls.iter().filter(|call| call.contains("requests.jsonl>")).collect();
+        assert_eq!(to_log.len(), 1, "a line is written at once: {to_log:#?}");
     }
 }
 
@@ -474,5 +494,3 @@ fn a_data_folder_is_copied_while_a_server_runs_over_it() {
     let key = |args: &[&str]| run(cuewire(home.path()).args(["key", "show"]).args(args)).1;
     assert_eq!(key(&of_copy), key(&of_first));
 }
-        let to_log: Vec<_> = calls.iter().filter(|call| call.contains("requests.jsonl>")).collect();
-        assert_eq!(to_log.len(), 1, "a line is written at once: {to_log:#?}");

@@ -205,16 +205,15 @@ pub(crate) struct CallArgs {
     pub(crate) fast: bool,
 }
 
-/// Which server, and its key: that of the environment, or of the data folder.
+/// Which server.
 #[derive(Args)]
 pub(crate) struct ServerArgs {
     /// The server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
 
-    /// Where its key is kept, unless CUEWIRE_API_KEY and CUEWIRE_API_SECRET are set [default: as of `cuewire serve`]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
 }
 
 #[derive(Subcommand)]
@@ -239,8 +238,13 @@ pub(crate) struct TokenArgs {
     pub(crate) hours: NonZeroU32,
 }
 
+/// Where a server's key is, unless CUEWIRE_API_KEY and CUEWIRE_API_SECRET are set: in its file, or else its data folder.
 #[derive(Args)]
 pub(crate) struct KeyArgs {
+    /// The server's settings, for its key and where it keeps its data
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// Where the server keeps its data [default: as of `cuewire serve`]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
