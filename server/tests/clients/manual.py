@@ -4,10 +4,11 @@
     manual.py --bin PROGRAM --work FOLDER
 
 In: the program. Out: each `sh` block of the manual with what it says, in one shell, with a home of its own, at what looks like the root of a
-clone; what is marked `console` is counted and shown, and not run. Beside them the manual's links, its table of settings against
-`cuewire serve --help`, and the systemd unit by `systemd-analyze`. Exits with 1 where anything is wrong.
+clone; of what is marked `console` that which changes files or looks into them, as root and at the paths that it names, in a file system
+that is thrown away; the rest is shown. Beside them the manual's links, its table of settings against `cuewire serve --help`, and the
+systemd unit, with its drop-in and without, by `systemd-analyze`. Exits with 1 where anything is wrong.
 
-Ports that are taken on this machine are replaced by free ones, which is said. Needs curl and jq.
+Ports that are taken on this machine are replaced by free ones, which is said. Needs bash, curl, jq and python3.
 """
 
 import argparse
@@ -24,7 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 MANUAL = ROOT / "docs" / "service.md"
 UNIT = ROOT / "server" / "deploy" / "cuewire.service"
+DROP_IN = UNIT.with_name("tls.conf")
 MOST_S = 150
+# Of `console` this is run, with or without `sudo`. What builds, asks systemd or is a media program is not.
+RUN = ("cp ", "cuewire ", "groupadd ", "install ", "journalctl ", "jq ", "mv ", "/etc/letsencrypt/renewal-hooks/deploy/cuewire")
 # What `systemd-analyze security` may say, of 10.
 MOST_EXPOSED = 1.5
 
@@ -146,15 +150,83 @@ def settings(args, text):
         fail(f"settings: only in --help {sorted(told - documented)}, only in the manual {sorted(documented - told)}")
 
 
+# What a machine has by then: a program that was built, data, a copy of them, a certificate, a log. Where `mount` takes things over, that is
+# seen here alone.
+MACHINE = r"""
+set -euo pipefail
+root=$1 program=$2 home=$3 source=$4
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 none "$root"
+for path in /*; do
+    if [ -L "$path" ]; then cp -P "$path" "$root/"; elif [ -d "$path" ]; then mkdir "$root$path"; fi
+    case $path in /etc | /var | /backups | /root) ;; *) [ ! -d "$path" ] || [ -L "$path" ] || mount --rbind "$path" "$root$path" ;; esac
+done
+cp -a /etc/. "$root/etc/"
+mkdir -p "$root"/{backups,var/log/cuewire,var/lib/private,etc/letsencrypt/{live/captions.example.org,renewal-hooks/deploy},etc/systemd/system}
+mkdir "$root/root/clone" "$root/root/bin"
+mount --bind "$root/root/bin" "$root/usr/local/bin"
+mkdir -p "$root/root/clone/target/release" && ln -s "$source/server" "$root/root/clone/server"
+ln -s "$program" "$root/root/clone/target/release/cuewire"
+cp -a "$home/backup-1" "$root/var/lib/private/cuewire" && ln -s private/cuewire "$root/var/lib/cuewire"
+cp -a "$home/backup-1" "$root/backups/2026-11-24"
+echo '{"status": 429, "user_id": "alice", "address": "192.0.2.1"}' > "$root/var/log/cuewire/requests.jsonl"
+openssl req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=captions.example.org 2>&- \
+    -keyout "$root/etc/letsencrypt/live/captions.example.org/privkey.pem" -out "$root/etc/letsencrypt/live/captions.example.org/fullchain.pem"
+printf '#!/bin/bash\nexec env "$@"\n' > "$root/root/bin/sudo"
+# As it is: systemd's lines are among the service's.
+printf '#!/bin/bash\necho "Started cuewire."\necho %s\n' "'{\"level\":\"ERROR\",\"span\":{\"request_id\":\"4f7c…\"}}'" > "$root/root/bin/journalctl"
+chmod 755 "$root"/root/bin/*
+unset CUEWIRE_API_KEY CUEWIRE_API_SECRET XDG_DATA_HOME
+HOME=/root PATH=/usr/local/bin:$PATH exec chroot "$root" bash -euo pipefail -c 'cd /root/clone; eval "$0"' "$5"
+"""
+# What has to be true of the machine behind that.
+BEHIND = r"""
+echo '---- behind it'
+stat -c '%a %U:%G %n' /usr/local/bin/cuewire /etc/cuewire/cuewire.toml /etc/cuewire/tls/* | tee ~/found
+grep -qx '755 root:root /usr/local/bin/cuewire' ~/found
+grep -qx '600 root:root /etc/cuewire/cuewire.toml' ~/found
+grep -qx '640 root:cuewire-tls /etc/cuewire/tls/privkey.pem' ~/found
+for copy in /var/lib/cuewire /backups/before; do cuewire serve --check-config --offline --config /etc/cuewire/cuewire.toml --data-dir $copy; done
+printf 'tls_cert = "/etc/cuewire/tls/fullchain.pem"\ntls_key = "/etc/cuewire/tls/privkey.pem"\n' > ~/tls.toml
+cuewire serve --check-config --offline --config ~/tls.toml --data-dir /var/lib/cuewire
+"""
+
+
+def console(args, commands):
+    """Runs what can be run; gives what was not."""
+    is_run = lambda command: re.sub(r"^(sudo )?(\w+=\S+ )*", "", command).startswith(RUN)
+    ran = [(number, command) for number, command in commands if is_run(command)]
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
+        say("!!!! SKIPPED: the commands of `console`, for want of root with a mount namespace")
+        return commands
+    script = "\n".join(line for number, command in ran for line in (f"echo '---- line {number}'", command)) + BEHIND
+    root = args.work / "manual" / "root"
+    root.mkdir()
+    done = subprocess.run(["unshare", "--mount", "bash", "-c", MACHINE, "bash", root, args.bin, args.work / "manual", ROOT, script],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=MOST_S)
+    print(done.stdout, end="", flush=True)
+    if done.returncode != 0:
+        fail(f"expected that the commands of `console` succeed, got {done.returncode}")
+    if missing := [found for found in ('"request_id":"4f7c…"', "\talice\t") if done.stdout.count(found) != 1]:
+        fail(f"expected that {' and '.join(missing)} are found in the logs, once")
+    root.rmdir()
+    say(f"ok   {len(ran)} commands of `console`")
+    return [one for one in commands if one not in ran]
+
+
 def unit(args):
     if not shutil.which("systemd-analyze"):
         return say("!!!! SKIPPED: the systemd unit, for want of systemd-analyze")
     folder = args.work / "manual"
     copy = folder / "cuewire.service"
     copy.write_text(UNIT.read_text().replace("/usr/local/bin/cuewire", str(args.bin)))
-    verified = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
-    if verified.returncode or str(copy) in verified.stderr:
-        fail(f"the unit: {verified.stderr}")
+    drop_in = folder / "cuewire.service.d" / DROP_IN.name
+    drop_in.parent.mkdir()
+    for is_with in (True, False):
+        drop_in.write_text(DROP_IN.read_text() if is_with else "")
+        verified = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
+        if verified.returncode or str(copy) in verified.stderr or str(drop_in) in verified.stderr:
+            fail(f"the unit{' with its drop-in' if is_with else ''}: {verified.stderr}")
     looked = subprocess.run(["systemd-analyze", "security", "--offline=true", copy], capture_output=True, text=True)
     found = re.search(r"exposure level for cuewire\.service: ([\d.]+)", looked.stdout)
     if not found or float(found[1]) > MOST_EXPOSED:
@@ -167,21 +239,21 @@ def main():
     for name in ("--bin", "--work"):
         parser.add_argument(name, type=lambda path: Path(path).resolve(), required=True)
     args = parser.parse_args()
-    if missing := [tool for tool in ("curl", "jq") if not shutil.which(tool)]:
+    if missing := [tool for tool in ("bash", "curl", "jq", "python3") if not shutil.which(tool)]:
         fail(f"expected {', '.join(missing)} on PATH: `apt-get install {' '.join(missing)}`")
     text = MANUAL.read_text()
     found = blocks(text)
     shell = [block for block in found if block[0] == "sh"]
-    console = [(line, text) for kind, line, text in found if kind == "console"]
     if len(shell) < 10:
         fail(f"expected blocks of `sh` in {MANUAL}, got {len(shell)}")
     run(args, shell)
     links(text)
     settings(args, text)
     unit(args)
-    commands = [(number, line[2:]) for first, text in console for number, line in enumerate(text.splitlines(), first) if line.startswith("$ ")]
-    say(f"!!!! not run, since they change the machine: {len(commands)} commands in {len(console)} blocks of `console`")
-    for number, command in commands:
+    commands = [(number, line[2:]) for kind, first, text in found if kind == "console" for number, line in enumerate(text.splitlines(), first) if line.startswith("$ ")]
+    rest = console(args, commands)
+    say(f"!!!! not run, since they build, ask systemd or are media programs: {len(rest)} of {len(commands)} commands of `console`")
+    for number, command in rest:
         say(f"     {MANUAL.name}:{number} {command}")
     say(f"pass manual: {len(shell)} blocks")
 
