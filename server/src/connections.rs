@@ -24,13 +24,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::api::http::App;
+use crate::rates::network_of;
 
 /// Longest head; of a longer one hyper says 431, without a body.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections that the system keeps until they are accepted; the system may allow fewer. Of those beyond, the client's tries again
 /// after a second, which it would take for the service's slowness.
 const BACKLOG: u32 = 4096;
-/// One that gives its place up does so at once; one that serves is asked for again after this.
+/// One that gives its place up does so as soon as it is scheduled; where that takes longer, the next one is to.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(1);
+/// Where all serve, one that waits is looked for again after this.
 const RETRY: Duration = Duration::from_millis(10);
 const GIVEN_UP: &str = "cuewire_connections_given_up_total";
 
@@ -47,6 +50,7 @@ struct State {
     numbers: u64,
     /// Those that wait, in the order in which they began to.
     waiting: BTreeMap<u64, CancellationToken>,
+    /// By [`network_of`].
     addresses: HashMap<IpAddr, u32>,
 }
 
@@ -88,7 +92,7 @@ impl Places {
         let is_counted = self.per_address > 0 && !is_proxy;
         if is_counted {
             let mut state = self.lock();
-            let count = state.addresses.entry(address).or_default();
+            let count = state.addresses.entry(network_of(address)).or_default();
             if *count >= self.per_address {
                 return None;
             }
@@ -99,11 +103,12 @@ impl Places {
                 break permit;
             }
             let longest = self.lock().waiting.pop_first();
+            let within = if longest.is_some() { GIVES_UP_WITHIN } else { RETRY };
             if let Some((_, given_up)) = longest {
                 given_up.cancel();
                 metrics::counter!(GIVEN_UP).increment(1);
             }
-            if let Ok(Ok(permit)) = tokio::time::timeout(RETRY, self.room.clone().acquire_owned()).await {
+            if let Ok(Ok(permit)) = tokio::time::timeout(within, self.room.clone().acquire_owned()).await {
                 break permit;
             }
         };
@@ -162,9 +167,10 @@ impl Drop for Taken {
         let mut state = self.places.lock();
         state.waiting.remove(&self.number.load(Ordering::Relaxed));
         if self.is_counted {
-            match state.addresses.get_mut(&self.address) {
+            let network = network_of(self.address);
+            match state.addresses.get_mut(&network) {
                 Some(count) if *count > 1 => *count -= 1,
-                _ => drop(state.addresses.remove(&self.address)),
+                _ => drop(state.addresses.remove(&network)),
             }
         }
     }
@@ -297,6 +303,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_takes_its_time_to_give_its_place_up_costs_no_other_theirs() {
+        let places = Places::new(3, 0);
+        let (first, second, third) = (take(&places).await, take(&places).await, take(&places).await);
+        let next = tokio::spawn({
+            let places = places.clone();
+            async move { take(&places).await }
+        });
+        tokio::time::sleep(RETRY * 5).await;
+        assert!(is_given_up(&first) && !is_given_up(&second) && !is_given_up(&third));
+        drop(first);
+        next.await.unwrap();
+        assert!(!is_given_up(&second) && !is_given_up(&third));
+    }
+
+    #[tokio::test]
     async fn where_all_serve_the_next_one_waits() {
         let places = Places::new(1, 0);
         let only = take(&places).await;
@@ -316,6 +337,13 @@ mod tests {
         assert!(places.take("203.0.113.1".parse().unwrap(), false).await.is_some());
         drop(both);
         take(&places).await;
+        // Of IPv6 a network is one.
+        let from = |address: &str| places.take(address.parse().unwrap(), false);
+        let both = (from("2001:db8::1").await.unwrap(), from("2001:db8::2").await.unwrap());
+        assert!(from("2001:db8::3").await.is_none());
+        assert!(from("2001:db8:0:1::1").await.is_some());
+        drop(both);
+        assert!(from("2001:db8::3").await.is_some());
         assert!(places.lock().addresses.is_empty());
     }
 }

@@ -56,7 +56,7 @@ What may come, how much of it and how often, with the defaults:
   body_s = 20                           # for a body
   write_s = 30                          # a client that reads nothing for so long is closed
   connections = 16384                   # open at a time; those that say nothing make room for others
-  connections_per_address = 0           # 0: as many as there may be
+  connections_per_address = 0           # of IPv6 of a network (/64); 0: as many as there may be
   frame_bytes = 524288                  # longest frame of audio
   messages_per_s = 50                   # of one WebSocket, audio apart
   calls = 1000000                       # kept
