@@ -96,6 +96,8 @@ use transcripts::Transcripts;
 
 /// A year.
 const MAX_PATIENCE_S: u32 = 365 * 24 * 3600;
+/// RTP ports that a user may have: all of them.
+const MOST_RTP_PORTS_PER_USER: u32 = 32_768;
 /// A hundred years.
 const MAX_RETENTION_DAYS: u32 = 36_500;
 /// What the last write of a server that ends may take, whatever its patience.
@@ -121,7 +123,7 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Whose pages may call, as `https://example.org`; default any: requests carry tokens, not cookies.
     pub cors_origins: Vec<String>,
-    /// How long a session waits for its first participant, in seconds; default an hour.
+    /// How long a session waits for its first participant, in seconds; 1 – a year, default an hour.
     pub first_participant_timeout_s: u32,
     /// How long transcripts are kept on default storage, in days; default 14.
     pub transcript_retention_days: u32,
@@ -217,6 +219,7 @@ impl ServerConfig {
             problems.push(format!("default_storage is `{name}`: there is no storages.{name}"));
         }
         for (name, value) in [
+            ("first_participant_timeout_s", self.first_participant_timeout_s),
             ("stall_event_s", self.stall_event_s),
             ("hook_max_age_s", self.hook_max_age_s),
             ("upload_give_up_s", self.upload_give_up_s),
@@ -224,6 +227,12 @@ impl ServerConfig {
             if !(1..=MAX_PATIENCE_S).contains(&value) {
                 problems.push(format!("{name} is {value}: allowed are 1 – {MAX_PATIENCE_S}"));
             }
+        }
+        if self.rtp.per_user > MOST_RTP_PORTS_PER_USER {
+            let ports = self.rtp.per_user;
+            problems.push(format!(
+                "rtp_ports_per_user is {ports}: allowed are 0 (only a server's token opens ports) – {MOST_RTP_PORTS_PER_USER}"
+            ));
         }
         let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         if let Some(url) = self.public_url.as_ref().filter(|url| !is_url(url)) {

@@ -37,7 +37,7 @@ Keys of the --config file, each with its default; an environment variable wins o
   log_level = \"warn\"                    # error, warn, info (each request), debug; of other crates warnings at most
   rtp_address = \"127.0.0.1\"             # where participants' RTP comes, on ports that requests ask for:
   rtp_ports = [20000, 20999]            # of these, RTP on even ones, RTCP there or on the one behind
-  rtp_ports_per_user = 2                # that a user may have open with tokens of their own
+  rtp_ports_per_user = 2                # that a user may have open with tokens of their own; 0: none
   rtp_unused_s = 300                    # a port that nothing comes on for so long is given back
 
 Storages beside the data folder, here or by requests, under the clients' names; keep the file to yourself (mode 0600):
