@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::api::error::{ApiError, Code};
 use crate::api::render;
+use crate::api::request::kept;
 use crate::app::AppSettings;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
@@ -214,8 +215,11 @@ impl Host {
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (job, waiting) = waited_for(job);
         self.submit_read(job, move |result| drop(sender.send(result)));
-        receiver.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+        let result = receiver.await;
+        drop(waiting);
+        result.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
     }
 
     /// Does a job, for who acts on what could not be written.
@@ -254,13 +258,7 @@ impl Host {
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        // Who has given up by the time that it would begin is told nothing, and so nothing is done.
-        let waiting = Arc::new(());
-        let is_waited_for = Arc::downgrade(&waiting);
-        let job = move |change: &mut Change<'_>| match is_waited_for.upgrade() {
-            Some(_) => job(change),
-            None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
-        };
+        let (job, waiting) = waited_for(job);
         self.submit(job, move |result| drop(sender.send(result)));
         let result = receiver.await;
         drop(waiting);
@@ -391,6 +389,32 @@ impl Host {
     pub(crate) fn interims_changed(&self, cid: &Cid) {
         self.stages.set_interims(cid, || self.hub.wants_interims(cid));
     }
+}
+
+/// A job that is done only while the other one is there: who has given up by the time that it would begin is told nothing, and so
+/// nothing is done.
+fn waited_for<R>(
+    job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError>,
+) -> (impl FnOnce(&mut Change<'_>) -> Result<R, ApiError>, Arc<()>) {
+    let (waiting, kept) = (Arc::new(()), kept());
+    let is_waited_for = Arc::downgrade(&waiting);
+    let job = move |change: &mut Change<'_>| {
+        let _kept = kept;
+        match is_waited_for.upgrade() {
+            Some(_) => job(change),
+            None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
+        }
+    };
+    (job, waiting)
+}
+
+/// Whether something may be kept that takes so much.
+fn check_kept(what: &str, name: &str, bytes: usize, most: u32) -> Result<(), ApiError> {
+    if bytes <= most as usize {
+        return Ok(());
+    }
+    let name: String = name.chars().take(100).collect();
+    Err(ApiError::new(Code::Input, format!("{what} {name} would take {bytes} bytes: allowed are {most}")))
 }
 
 fn ended() -> ApiError {
