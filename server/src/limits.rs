@@ -31,6 +31,11 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// Messages a second, audio apart, that one WebSocket may send; 1 – 10 000, default 50.
     pub messages_per_s: u32,
+    /// Longest call, and call type, as it is kept, in bytes: settings, custom fields and members, and who is there; 16 384 –
+    /// 67 108 864, default 524 288.
+    pub call_bytes: u32,
+    /// Longest user, as they are kept, in bytes; 4096 – 1 048 576, default 65 536.
+    pub user_bytes: u32,
     /// Calls that are kept; 1 – 100 000 000, default 1 000 000.
     pub calls: u32,
     /// Participants of one call at a time; 1 – 100 000, default 1000.
@@ -71,6 +76,8 @@ impl Default for Limits {
             connections_per_address: 0,
             frame_bytes: 512 * 1024,
             messages_per_s: 50,
+            call_bytes: 512 * 1024,
+            user_bytes: 64 * 1024,
             calls: 1_000_000,
             participants_per_call: 1000,
             max_tracks: 10_000,
@@ -103,6 +110,8 @@ impl Limits {
             ("connections_per_address", self.connections_per_address, 0, 1_000_000),
             ("frame_bytes", self.frame_bytes, 16 * KIB, 16 * KIB * KIB),
             ("messages_per_s", self.messages_per_s, 1, 10_000),
+            ("call_bytes", self.call_bytes, 16 * KIB, 64 * KIB * KIB),
+            ("user_bytes", self.user_bytes, 4 * KIB, KIB * KIB),
             ("calls", self.calls, 1, 100_000_000),
             ("participants_per_call", self.participants_per_call, 1, 100_000),
             ("max_tracks", self.max_tracks, 1, 1_000_000),

@@ -175,7 +175,7 @@ fn who_says_nothing_or_says_it_slowly_is_closed() {
 
 #[test]
 fn who_reads_nothing_is_closed() {
-    let service = limited(|limits| limits.write_s = 1);
+    let service = limited(|limits| (limits.write_s, limits.call_bytes) = (1, 1024 * 1024));
     create(&service, "a");
     let custom = json!({"custom": {"text": "x".repeat(900 * 1024)}});
     service.ok("PATCH", CALL, "", &custom);

@@ -59,6 +59,8 @@ What may come, how much of it and how often, with the defaults:
   connections_per_address = 0           # of IPv6 of a network (/64); 0: as many as there may be
   frame_bytes = 524288                  # longest frame of audio
   messages_per_s = 50                   # of one WebSocket, audio apart
+  call_bytes = 524288                   # a call as it is kept: settings, custom fields, members, who is there
+  user_bytes = 65536                    # a user as they are kept
   calls = 1000000                       # kept
   participants_per_call = 1000
   max_tracks = 10000                    # in all; the engine's own capacity is less

@@ -491,7 +491,8 @@ impl<'a> Change<'a> {
 
     /// Writes somebody.
     pub(crate) fn put_user(&mut self, profile: Profile) -> Result<(), ApiError> {
-        Ok(self.store.put_user(&profile)?)
+        let bytes = self.store.put_user(&profile)?;
+        check_kept("the user", &profile.user.id, bytes, self.limits().user_bytes)
     }
 
     /// Somebody is known from now on: who creates a call, joins it or is its member.
@@ -514,17 +515,17 @@ impl<'a> Change<'a> {
         self.store.call(cid)?.ok_or_else(missing)
     }
 
-    /// Does something with a call, and keeps what it has become.
-    pub(crate) fn act<R>(
+    /// Does something with a call, and keeps what it has become. Gives the bytes that it takes.
+    fn act(
         &mut self,
         call: &mut Call,
-        act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<R, CallError>,
-    ) -> Result<R, ApiError> {
+        act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<(), CallError>,
+    ) -> Result<usize, ApiError> {
         let call_type = self.call_type(call.cid().call_type())?;
         let session_before = call.session().map(|session| session.id().to_string());
-        let result = self.with_env(&call_type, |env| act(call, env))?;
+        self.with_env(&call_type, |env| act(call, env))?;
         self.drain(call, &call_type)?;
-        self.store.put_call(call)?;
+        let bytes = self.store.put_call(call)?;
         if session_before.is_some() != call.session().is_some() {
             self.outcome.in_session.push((call.cid().clone(), call.session().is_some()));
         }
@@ -532,7 +533,7 @@ impl<'a> Change<'a> {
             self.store.forget_captions(call.cid(), &before)?;
             self.outcome.over.push((call.cid().clone(), before));
         }
-        Ok(result)
+        Ok(bytes)
     }
 
     /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
@@ -565,6 +566,7 @@ impl<'a> Change<'a> {
             call.handle_input(env, input);
             Ok(())
         })
+        .map(drop)
     }
 
     /// Does what somebody wants with a call, and gives the call.
@@ -575,10 +577,18 @@ impl<'a> Change<'a> {
         if is_read {
             return self.could(cid, actor, command);
         }
+        // What ends a call, or happens in it, is done however much it takes.
+        let is_written = matches!(
+            command,
+            Command::Update { .. } | Command::UpdateMembers { .. } | Command::UpdatePermissions { .. }
+        );
         let mut call = self.call(cid)?;
         let is_join = matches!(command, Command::Join);
         let before = participants(&call);
-        self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        let bytes = self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        if is_written {
+            check_kept("the call", &cid.to_string(), bytes, self.limits().call_bytes)?;
+        }
         if is_join && participants(&call) > before {
             self.check_room(&call, participants(&call), actor)?;
         }
@@ -636,13 +646,15 @@ impl<'a> Change<'a> {
         let mut call = self.with_env(&call_type, |env| Call::create(env, actor, cid.clone(), new))?;
         self.outcome.calls += 1;
         self.drain(&mut call, &call_type)?;
-        self.store.put_call(&call)?;
+        let bytes = self.store.put_call(&call)?;
+        check_kept("the call", &cid.to_string(), bytes, self.limits().call_bytes)?;
         Ok(call)
     }
 
     /// Writes a call type, and tells the calls that are in session.
     pub(crate) fn put_call_type(&mut self, call_type: &CallType, written: &Settings) -> Result<(), ApiError> {
-        self.store.put_call_type(call_type)?;
+        let bytes = self.store.put_call_type(call_type)?;
+        check_kept("the call type", &call_type.name, bytes, self.limits().call_bytes)?;
         if !written.is_empty() {
             for call in self.store.calls_of(&call_type.name)? {
                 self.input(call, Input::TypeUpdated(written.clone()))?;
