@@ -2,20 +2,24 @@
 //!
 //! In: streams, in TLS or not. Out: requests for the router, each with its connection's [`Place`].
 //!
-//! There are so many places (`limits.connections`). A connection *serves* while a request of somebody known is answered, and from
-//! when a WebSocket's token was checked; all else is *waiting*: for a handshake, a head, a first frame, the body of somebody
-//! unknown. Where all places are taken, the next connection gets that of the one which has waited for longest. So those that say
+//! There are so many places (`limits.connections`). A connection *serves* while a request of somebody known is answered, until
+//! the answer is written, and from when a WebSocket's token was checked; all else is *waiting*: for a handshake, a head, a first
+//! frame, the body of somebody unknown. Where all places are taken, the next connection gets that of the one which has waited for longest. So those that say
 //! nothing, however many, keep nobody out: whoever asks before as many others have come is served.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -66,11 +70,16 @@ struct Taken {
     /// Under which it waits, or waited last.
     number: AtomicU64,
     has_asked: AtomicBool,
+    /// Answers that are under way; changed while the places' state is held.
+    serving: AtomicU32,
     _permit: OwnedSemaphorePermit,
 }
 
 /// While it is there, the place is not given up.
 pub(crate) struct Serving(Place);
+
+/// What is answered, and not written yet.
+type Unwritten = Arc<Mutex<Vec<Arc<Serving>>>>;
 
 impl Places {
     pub(crate) fn new(connections: u32, per_address: u32) -> Arc<Self> {
@@ -119,9 +128,10 @@ impl Places {
             given_up: CancellationToken::new(),
             number: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
+            serving: AtomicU32::new(0),
             _permit: permit,
         }));
-        place.wait();
+        place.wait(&mut self.lock());
         Some(place)
     }
 }
@@ -134,12 +144,18 @@ impl Place {
 
     /// From now on it serves; `None` where it was given up.
     pub(crate) fn serve(&self) -> Option<Serving> {
-        let waited = self.0.places.lock().waiting.remove(&self.0.number.load(Ordering::Relaxed));
-        waited.map(|_| Serving(self.clone()))
+        let mut state = self.0.places.lock();
+        let waited = state.waiting.remove(&self.0.number.load(Ordering::Relaxed)).is_some();
+        // Who has not read one answer yet may have asked for the next.
+        let serving = self.0.serving.load(Ordering::Relaxed);
+        if !waited && serving == 0 {
+            return None;
+        }
+        self.0.serving.store(serving + 1, Ordering::Relaxed);
+        Some(Serving(self.clone()))
     }
 
-    fn wait(&self) {
-        let mut state = self.0.places.lock();
+    fn wait(&self, state: &mut State) {
         state.numbers += 1;
         self.0.number.store(state.numbers, Ordering::Relaxed);
         let number = state.numbers;
@@ -156,9 +172,19 @@ impl Place {
     }
 }
 
+impl Serving {
+    /// Goes on until an answer is written, and not only made.
+    pub(crate) fn until_written(self, answer: &mut axum::response::Response) {
+        answer.extensions_mut().insert(Arc::new(self));
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.wait();
+        let mut state = self.0.0.places.lock();
+        if self.0.0.serving.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.wait(&mut state);
+        }
     }
 }
 
@@ -251,13 +277,97 @@ where
 {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(MAX_HEAD_BYTES);
+    let unwritten = Unwritten::default();
     let service = hyper::service::service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         place.0.has_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(place.clone());
-        router.clone().oneshot(request)
+        let (answered, unwritten) = (router.clone().oneshot(request), unwritten.clone());
+        async move {
+            let mut answer = answered.await?;
+            let serving = answer.extensions_mut().remove::<Arc<Serving>>();
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, serving, unwritten }))
+        }
     });
+    let stream = Writing { stream, unwritten: unwritten.clone() };
     // A client that is gone is no news.
     let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+/// An answer's body. It is gone once hyper has all of it, which is before all of it is written.
+struct Answer {
+    body: Body,
+    serving: Option<Arc<Serving>>,
+    unwritten: Unwritten,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).extend(self.serving.take());
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection's stream: hyper flushes it when it has written all that it has.
+struct Writing<S> {
+    stream: S,
+    unwritten: Unwritten,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Writing<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Writing<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 #[cfg(test)]
@@ -288,7 +398,9 @@ mod tests {
         assert!(is_given_up(&second) && second.serve().is_none() && !is_given_up(&third) && !is_given_up(&serving));
         drop(second);
         let fourth = fourth.await.unwrap();
-        // Who has served waits behind the others.
+        // Two answers at once are under way until both are written; who has served waits behind the others.
+        drop(serving.serve().unwrap());
+        assert!(!places.lock().waiting.contains_key(&serving.0.number.load(Ordering::Relaxed)));
         drop(serves);
         let fifth = tokio::spawn({
             let places = places.clone();

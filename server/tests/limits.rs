@@ -320,6 +320,39 @@ fn connections_that_say_nothing_make_room_and_those_that_speak_stay() {
 }
 
 #[test]
+fn an_answer_that_is_still_read_and_a_file_with_a_good_signature_keep_their_connection() {
+    let service = limited(|limits| (limits.connections, limits.head_s, limits.call_bytes) = (8, 3, 1024 * 1024));
+    create(&service, "a");
+    service.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({}));
+    service.join("default/a", "alice").leave();
+    service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
+    let list = || service.ok("GET", &format!("{CALL}/transcriptions"), "", &json!({}))["transcriptions"].clone();
+    eventually("the transcript is there", || list() != json!([]));
+    let url = list()[0]["url"].as_str().unwrap().to_string();
+    let file = std::fs::read_dir(service.folder.path().join("transcripts")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(file, vec![b'x'; 30_000_000]).unwrap();
+    service.ok("PATCH", CALL, "", &json!({"custom": {"text": "x".repeat(900 * 1024)}}));
+
+    const ASKED: usize = 30;
+    let (mut asks, mut fetches) = (raw(&service), raw(&service));
+    for _ in 0..ASKED {
+        asks.write_all(head("GET", CALL, "", "\r\n").as_bytes()).unwrap();
+    }
+    let path = url.split_once("//").unwrap().1.split_once('/').unwrap().1;
+    fetches.write_all(format!("GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let silent: Vec<_> = (0..40).map(|_| raw(&service)).collect();
+    service.ok("GET", CALL, "", &json!({}));
+    std::thread::sleep(Duration::from_millis(500));
+    let (heard, _) = rest(&mut asks);
+    assert_eq!(heard.matches("HTTP/1.1 200").count(), ASKED);
+    assert!(heard.len() > ASKED * 900 * 1024, "{}", heard.len());
+    let (heard, _) = rest(&mut fetches);
+    assert!(heard.starts_with("HTTP/1.1 200") && heard.len() > 30_000_000, "{} bytes: {heard:.200}", heard.len());
+    drop(silent);
+}
+
+#[test]
 fn a_server_that_cannot_keep_up_lets_nobody_new_in_and_keeps_who_is_there() {
     let is_slow = Arc::new(AtomicBool::new(true));
     let model: Arc<dyn Model> = {

@@ -172,7 +172,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             return ([(header::CONTENT_TYPE, "application/json")], app.document.clone()).into_response();
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
-            let response = download(&app, &parts, names[0]).await;
+            let response = download(&app, &parts, names[0], &place).await;
             log(&app, name, &client, "none", response.status());
             return response;
         }
@@ -188,7 +188,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let admitted = standing.as_ref().map_or(Ok(()), Standing::check).and(admitted);
     // While somebody known is answered, their connection is nobody else's.
-    let _serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve()).flatten();
+    let serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve()).flatten();
     let limits = app.host.limits();
     let answered = async {
         let (most, bodies) = match &admitted {
@@ -232,6 +232,9 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let mut response = (status, axum::Json(body)).into_response();
     if let Some(standing) = standing {
         standing.write(response.headers_mut());
+    }
+    if let Some(serving) = serving {
+        serving.until_written(&mut response);
     }
     response
 }
@@ -499,7 +502,7 @@ async fn upgrade(
 }
 
 /// A transcript's file, or a range of it, to who has a signed URL.
-async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Response {
+async fn download(app: &App, parts: &request::Parts, egress_id: &str, place: &Place) -> Response {
     use tower::ServiceExt as _;
     let refused = |error: &ApiError| (status_of(error), axum::Json(error.body("0ms"))).into_response();
     let query = query_of(parts);
@@ -508,6 +511,7 @@ async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Respons
     if app.host.storages.local.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
         return refused(&ApiError::new(Code::NotAllowed, "the URL has expired, or was not made here: list again"));
     }
+    let serving = place.serve();
     let found = app.host.read(move |change| Ok(change.store.file(&egress_id)?)).await;
     let file = match found {
         Ok(Some(file)) if file.storage.is_none() => file,
@@ -519,13 +523,17 @@ async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Respons
     *request.headers_mut() = parts.headers.clone();
     let path = app.host.storages.path(&file.filename);
     let mime = "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM);
-    match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
+    let mut response = match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => {
             refused(&ApiError::new(Code::DoesNotExist, "the transcript's file is gone from the server's disk"))
         }
         Ok(response) => response.map(Body::new),
         Err(error) => match error {},
+    };
+    if let Some(serving) = serving {
+        serving.until_written(&mut response);
     }
+    response
 }
 
 #[cfg(test)]
