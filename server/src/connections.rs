@@ -97,7 +97,7 @@ impl Places {
     }
 
     /// A place, once there is one; `None` where the address has as many as it may have.
-    async fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Place> {
+    pub(crate) async fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Place> {
         let is_counted = self.per_address > 0 && !is_proxy;
         if is_counted {
             let mut state = self.lock();

@@ -73,6 +73,7 @@ pub mod keys;
 pub mod limits;
 mod rates;
 mod retry;
+mod sockets;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
@@ -89,6 +90,7 @@ use ingest::Stages;
 use ingest::rtp::{Ports, RtpConfig};
 use limits::Limits;
 use rates::Rates;
+use sockets::Sockets;
 use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError, Sync};
 pub use telemetry::Metrics;
@@ -364,8 +366,11 @@ impl Server {
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
         let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
         let limits = config.limits;
-        let places = Places::new(limits.connections_within(limits::open_files()), limits.connections_per_address);
-        let rates = Rates::new(&limits);
+        let mut rtp = config.rtp;
+        let connections = limits.connections_within(limits::open_files(), &mut rtp.ports);
+        let places = Places::new(connections, limits.connections_per_address);
+        let (rates, sockets_of_users) = (Rates::new(&limits), Sockets::new(limits.sockets_per_user));
+        let first_frames = Places::new(limits.first_frames(), 0);
         let first_s = config.first_participant_timeout_s;
         let host = Host::start(store, stages, transcripts, storages, hooks, stalls, limits, first_s)?;
         host.stages.hand_on(&host)?;
@@ -378,11 +383,13 @@ impl Server {
             api_secret,
             hooks_to_private_addresses,
             places,
+            first_frames,
             rates,
+            sockets_of_users,
             bodies: api::http::Bodies::default(),
             document,
             log,
-            rtp: Ports::new(config.rtp),
+            rtp: Ports::new(rtp),
             probed: tokio::sync::Mutex::default(),
             shutdown,
             sockets,

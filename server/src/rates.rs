@@ -58,7 +58,7 @@ pub(crate) struct Rates {
 impl Rates {
     pub(crate) fn new(limits: &Limits) -> Self {
         metrics::describe_counter!(LIMITED, "Requests and connections refused because there were too many, by whose");
-        for whose in ["user", "server", "address", "connect"] {
+        for whose in ["user", "server", "address", "connect", "sockets"] {
             metrics::counter!(LIMITED, "whose" => whose).increment(0);
         }
         Self {

@@ -63,7 +63,7 @@ What may come, how much of it and how often, with the defaults:
   user_bytes = 65536                    # a user as they are kept
   calls = 1000000                       # kept
   participants_per_call = 1000
-  max_tracks = 10000                    # in all; the engine's own capacity is less
+  max_tracks = 2000                     # in all; the engine's own capacity is less
   refuse_overload = true                # whether that refuses who is new; else all get less
   members_per_call = 1000
   hooks = 20
@@ -72,6 +72,7 @@ What may come, how much of it and how often, with the defaults:
   server_requests_per_min = 60000       # with a server's token
   address_requests_per_min = 600        # without a token, or with a bad one, of each address
   connects_per_min = 300                # WebSockets that a user opens
+  sockets_per_user = 50                 # WebSockets that a user has open
   trusted_proxies = []                  # addresses whose X-Forwarded-For tells a client's
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;

@@ -27,6 +27,7 @@ use super::token::{Token, verify};
 use crate::connections::{Place, Places};
 use crate::host::{Host, now};
 use crate::rates::{self, Rates, Standing};
+use crate::sockets::Sockets;
 
 /// Longest report of a client about itself.
 const MAX_REPORT_BYTES: usize = 64 * 1024;
@@ -52,7 +53,10 @@ pub(crate) struct App {
     pub(crate) api_secret: String,
     pub(crate) hooks_to_private_addresses: bool,
     pub(crate) places: Arc<Places>,
+    /// Of sockets that may send frames of audio, and of which nobody knows yet whose they are.
+    pub(crate) first_frames: Arc<Places>,
     pub(crate) rates: Rates,
+    pub(crate) sockets_of_users: Arc<Sockets>,
     pub(crate) bodies: Bodies,
     /// What `/openapi.json` is.
     pub(crate) document: String,
