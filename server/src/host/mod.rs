@@ -27,7 +27,7 @@ use crate::call::{
 };
 use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
-use crate::ingest::Stages;
+use crate::ingest::{Seated, Stages, Taken};
 use crate::limits::Limits;
 use crate::storage::{StorageConfig, Storages};
 use crate::store::{Gone, Outgoing, Store, StoreError, StoredTranscript, Writer};
@@ -101,6 +101,8 @@ struct Outcome {
     calls: i64,
     /// Which hooks there are.
     configured: Option<Configured>,
+    /// Seats of those who join; given back where this is dropped.
+    taken: Vec<Taken>,
 }
 
 /// An event, and who is told.
@@ -334,7 +336,9 @@ impl Host {
             events,
             calls,
             configured,
+            taken,
         } = outcome;
+        taken.into_iter().for_each(Taken::keep);
         self.calls.fetch_add(calls, Ordering::Relaxed);
         happened.into_iter().for_each(telemetry::committed_event);
         if !in_session.is_empty() {
@@ -602,6 +606,23 @@ impl<'a> Change<'a> {
             self.check_speakers(&call)?;
         }
         Ok(call)
+    }
+
+    /// Gives somebody who joins their seat: before the commit, so that the track is there when the join's effects are carried out.
+    /// `None` where the server is shutting down.
+    pub(crate) fn seat(
+        &mut self,
+        host: &Arc<Host>,
+        cid: &Cid,
+        session_id: &str,
+        user_id: &str,
+    ) -> Result<Option<Seated>, ApiError> {
+        let seated = host.stages.seat(cid, session_id, user_id);
+        let seated = seated.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+        if let Some(seated) = &seated {
+            self.outcome.taken.push(Taken::new(host.clone(), cid.clone(), user_id.to_string(), seated.connection));
+        }
+        Ok(seated)
     }
 
     /// Whether somebody who is new in a session can be heard.
