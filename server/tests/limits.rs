@@ -308,7 +308,7 @@ fn who_says_nothing_or_says_it_slowly_is_closed() {
         stream.write_all(format!("{user}content-length: 100\r\n\r\n{{").as_bytes()).unwrap();
         let (heard, took) = rest(&mut stream);
         assert!(soon.contains(&took), "{took:?}");
-        assert!(heard.contains(&format!("HTTP/1.1 {status}")) || status == 401, "{heard}");
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{heard}");
         if status == 400 {
             assert!(heard.contains("the body did not come within 1 s"), "{heard}");
         }
