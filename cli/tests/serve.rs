@@ -185,6 +185,11 @@ fn what_is_wrong_with_a_configuration_is_said_before_anything_is_made() {
         ("listen = ", &["cuewire.toml", "line 1"]),
         ("\n[storages.ours]\naws_s3 = { s3_regio = \"r\", s3_secret = \"hush\" }\n", &["line 3", "s3_regio"]),
         ("stall_event_s = 0\n", &["stall_event_s is 0", "1 – "]),
+        ("first_participant_timeout_s = 0\n", &["first_participant_timeout_s is 0", "1 – "]),
+        (
+            "rtp_ports_per_user = 40000\n",
+            &["rtp_ports_per_user is 40000", "0 (only a server's token opens ports) – 32768"],
+        ),
     ] {
         std::fs::write(home.path().join("cuewire.toml"), toml).unwrap();
         for check in [&["--check-config"][..], &[]] {

@@ -30,8 +30,8 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
-/// When a file was changed, and how long it is.
-type Stamp = Option<(SystemTime, u64)>;
+/// When a file was changed, how long it is, and of which file that is, and since when it has its owner and mode.
+type Stamp = Option<(SystemTime, u64, [i128; 3])>;
 
 impl Certificate {
     /// Whether connections can be accepted with it.
@@ -65,9 +65,21 @@ impl Certificate {
     fn stamps(&self) -> [Stamp; 2] {
         [&self.cert, &self.key].map(|path| {
             let data = fs::metadata(path).ok()?;
-            Some((data.modified().ok()?, data.len()))
+            Some((data.modified().ok()?, data.len(), inode(&data)))
         })
     }
+}
+
+/// Which file it is, and when anything of it was changed.
+#[cfg(unix)]
+fn inode(data: &fs::Metadata) -> [i128; 3] {
+    use std::os::unix::fs::MetadataExt as _;
+    [data.dev().into(), data.ino().into(), i128::from(data.ctime()) * 1_000_000_000 + i128::from(data.ctime_nsec())]
+}
+
+#[cfg(not(unix))]
+fn inode(_: &fs::Metadata) -> [i128; 3] {
+    [0; 3]
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -83,8 +95,11 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 #[derive(Debug)]
 pub(crate) struct Current {
     certificate: Certificate,
+    /// Of the files that the pair is from.
     stamps: [Stamp; 2],
     pair: Arc<Pair>,
+    /// Why the files as they are now are not taken.
+    refused: Option<String>,
 }
 
 #[derive(Debug)]
@@ -102,7 +117,7 @@ impl Current {
     pub(crate) fn load(certificate: Certificate) -> Result<Self, String> {
         let stamps = certificate.stamps();
         let pair = Arc::new(Pair(RwLock::new(Arc::new(certificate.load()?))));
-        Ok(Self { certificate, stamps, pair })
+        Ok(Self { certificate, stamps, pair, refused: None })
     }
 
     /// HTTP/1.1 only: WebSockets are upgrades of it.
@@ -114,20 +129,26 @@ impl Current {
         Ok(Arc::new(config).into())
     }
 
-    /// Takes the files as they are now, if they have changed. Of a pair that makes no sense the old one is kept.
-    fn look(&mut self) {
+    /// Takes the files as they are now, if they have changed. Of a pair that makes no sense the old one is kept, and it is looked
+    /// again: what was wrong may be over without a change of the files.
+    fn look(&mut self, load: impl Fn(&Certificate) -> Result<CertifiedKey, String>) {
+        // Before they are read: what is written meanwhile is another change.
         let stamps = self.certificate.stamps();
         if stamps == self.stamps {
+            self.refused = None;
             return;
         }
-        // Before they are read: what is written meanwhile is another change.
-        self.stamps = stamps;
-        match self.certificate.load() {
+        match load(&self.certificate) {
             Ok(pair) => {
                 *self.pair.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                (self.stamps, self.refused) = (stamps, None);
                 tracing::warn!("{}: new connections get the new certificate", self.certificate.cert.display());
             }
-            Err(why) => tracing::error!("the certificate is not changed: {why}"),
+            Err(why) if self.refused.as_ref() == Some(&why) => {}
+            Err(why) => {
+                tracing::error!("the certificate is not changed: {why}");
+                self.refused = Some(why);
+            }
         }
     }
 
@@ -135,7 +156,7 @@ impl Current {
     pub(crate) async fn watch(mut self, shutdown: CancellationToken) {
         while tokio::time::timeout(LOOKED_EVERY, shutdown.cancelled()).await.is_err() {
             let looked = tokio::task::spawn_blocking(move || {
-                self.look();
+                self.look(Certificate::load);
                 self
             });
             let Ok(back) = looked.await else { return };
@@ -223,6 +244,46 @@ pub(crate) use validity::{InUse, Validity};
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn files_that_could_not_be_read_are_taken_once_they_can_be_though_nothing_of_them_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = Certificate { cert: folder.path().join("cert"), key: folder.path().join("key") };
+        let write = || {
+            let pair = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+            fs::write(&certificate.cert, pair.cert.pem()).unwrap();
+            fs::write(&certificate.key, pair.signing_key.serialize_pem()).unwrap();
+            pair.cert.der().clone()
+        };
+        write();
+        let mut current = Current::load(certificate.clone()).unwrap();
+        let used = |current: &Current| current.pair.0.read().unwrap().cert[0].clone();
+        let (old, new) = (used(&current), write());
+        let refused = |_: &Certificate| Err("too many open files".to_string());
+        for _ in 0..2 {
+            current.look(refused);
+            assert_eq!((used(&current), current.refused.as_deref()), (old.clone(), Some("too many open files")));
+        }
+        current.look(Certificate::load);
+        assert_eq!((used(&current), &current.refused), (new, &None));
+        // What is as it was is not read.
+        current.look(refused);
+        assert_eq!(current.refused, None);
+        // Another file under the same name, as long and as old as the one before.
+        let of = |name: &str| folder.path().join(name);
+        let (cert, key) = (fs::metadata(&certificate.cert).unwrap(), fs::metadata(&certificate.key).unwrap());
+        for (from, data) in [("cert", cert), ("key", key)] {
+            fs::copy(of(from), of("other")).unwrap();
+            let other = fs::File::options().write(true).open(of("other")).unwrap();
+            other.set_modified(data.modified().unwrap()).unwrap();
+            fs::rename(of("other"), of(from)).unwrap();
+        }
+        #[cfg(unix)]
+        {
+            current.look(refused);
+            assert!(current.refused.is_some());
+        }
+    }
 
     #[test]
     fn files_that_make_no_sense_are_named_with_what_is_wrong() {

@@ -2,20 +2,24 @@
 //!
 //! In: streams, in TLS or not. Out: requests for the router, each with its connection's [`Place`].
 //!
-//! There are so many places (`limits.connections`). A connection *serves* while a request of somebody known is answered, and from
-//! when a WebSocket's token was checked; all else is *waiting*: for a handshake, a head, a first frame, the body of somebody
-//! unknown. Where all places are taken, the next connection gets that of the one which has waited for longest. So those that say
+//! There are so many places (`limits.connections`). A connection *serves* while a request of somebody known is answered, until
+//! the answer is written, and from when a WebSocket's token was checked; all else is *waiting*: for a handshake, a head, a first
+//! frame, the body of somebody unknown. Where all places are taken, the next connection gets that of the one which has waited for longest. So those that say
 //! nothing, however many, keep nobody out: whoever asks before as many others have come is served.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -24,13 +28,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::api::http::App;
+use crate::rates::network_of;
 
 /// Longest head; of a longer one hyper says 431, without a body.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections that the system keeps until they are accepted; the system may allow fewer. Of those beyond, the client's tries again
 /// after a second, which it would take for the service's slowness.
 const BACKLOG: u32 = 4096;
-/// One that gives its place up does so at once; one that serves is asked for again after this.
+/// One that gives its place up does so as soon as it is scheduled; where that takes longer, the next one is to.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(1);
+/// Where all serve, one that waits is looked for again after this.
 const RETRY: Duration = Duration::from_millis(10);
 const GIVEN_UP: &str = "cuewire_connections_given_up_total";
 
@@ -47,6 +54,7 @@ struct State {
     numbers: u64,
     /// Those that wait, in the order in which they began to.
     waiting: BTreeMap<u64, CancellationToken>,
+    /// By [`network_of`].
     addresses: HashMap<IpAddr, u32>,
 }
 
@@ -62,11 +70,16 @@ struct Taken {
     /// Under which it waits, or waited last.
     number: AtomicU64,
     has_asked: AtomicBool,
+    /// Answers that are under way; changed while the places' state is held.
+    serving: AtomicU32,
     _permit: OwnedSemaphorePermit,
 }
 
 /// While it is there, the place is not given up.
 pub(crate) struct Serving(Place);
+
+/// What is answered, and not written yet.
+type Unwritten = Arc<Mutex<Vec<Arc<Serving>>>>;
 
 impl Places {
     pub(crate) fn new(connections: u32, per_address: u32) -> Arc<Self> {
@@ -84,11 +97,11 @@ impl Places {
     }
 
     /// A place, once there is one; `None` where the address has as many as it may have.
-    async fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Place> {
+    pub(crate) async fn take(self: &Arc<Self>, address: IpAddr, is_proxy: bool) -> Option<Place> {
         let is_counted = self.per_address > 0 && !is_proxy;
         if is_counted {
             let mut state = self.lock();
-            let count = state.addresses.entry(address).or_default();
+            let count = state.addresses.entry(network_of(address)).or_default();
             if *count >= self.per_address {
                 return None;
             }
@@ -99,11 +112,12 @@ impl Places {
                 break permit;
             }
             let longest = self.lock().waiting.pop_first();
+            let within = if longest.is_some() { GIVES_UP_WITHIN } else { RETRY };
             if let Some((_, given_up)) = longest {
                 given_up.cancel();
                 metrics::counter!(GIVEN_UP).increment(1);
             }
-            if let Ok(Ok(permit)) = tokio::time::timeout(RETRY, self.room.clone().acquire_owned()).await {
+            if let Ok(Ok(permit)) = tokio::time::timeout(within, self.room.clone().acquire_owned()).await {
                 break permit;
             }
         };
@@ -114,9 +128,10 @@ impl Places {
             given_up: CancellationToken::new(),
             number: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
+            serving: AtomicU32::new(0),
             _permit: permit,
         }));
-        place.wait();
+        place.wait(&mut self.lock());
         Some(place)
     }
 }
@@ -129,12 +144,18 @@ impl Place {
 
     /// From now on it serves; `None` where it was given up.
     pub(crate) fn serve(&self) -> Option<Serving> {
-        let waited = self.0.places.lock().waiting.remove(&self.0.number.load(Ordering::Relaxed));
-        waited.map(|_| Serving(self.clone()))
+        let mut state = self.0.places.lock();
+        let waited = state.waiting.remove(&self.0.number.load(Ordering::Relaxed)).is_some();
+        // Who has not read one answer yet may have asked for the next.
+        let serving = self.0.serving.load(Ordering::Relaxed);
+        if !waited && serving == 0 {
+            return None;
+        }
+        self.0.serving.store(serving + 1, Ordering::Relaxed);
+        Some(Serving(self.clone()))
     }
 
-    fn wait(&self) {
-        let mut state = self.0.places.lock();
+    fn wait(&self, state: &mut State) {
         state.numbers += 1;
         self.0.number.store(state.numbers, Ordering::Relaxed);
         let number = state.numbers;
@@ -151,9 +172,19 @@ impl Place {
     }
 }
 
+impl Serving {
+    /// Goes on until an answer is written, and not only made.
+    pub(crate) fn until_written(self, answer: &mut axum::response::Response) {
+        answer.extensions_mut().insert(Arc::new(self));
+    }
+}
+
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.wait();
+        let mut state = self.0.0.places.lock();
+        if self.0.0.serving.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.wait(&mut state);
+        }
     }
 }
 
@@ -162,9 +193,10 @@ impl Drop for Taken {
         let mut state = self.places.lock();
         state.waiting.remove(&self.number.load(Ordering::Relaxed));
         if self.is_counted {
-            match state.addresses.get_mut(&self.address) {
+            let network = network_of(self.address);
+            match state.addresses.get_mut(&network) {
                 Some(count) if *count > 1 => *count -= 1,
-                _ => drop(state.addresses.remove(&self.address)),
+                _ => drop(state.addresses.remove(&network)),
             }
         }
     }
@@ -245,13 +277,97 @@ where
 {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(MAX_HEAD_BYTES);
+    let unwritten = Unwritten::default();
     let service = hyper::service::service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         place.0.has_asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(place.clone());
-        router.clone().oneshot(request)
+        let (answered, unwritten) = (router.clone().oneshot(request), unwritten.clone());
+        async move {
+            let mut answer = answered.await?;
+            let serving = answer.extensions_mut().remove::<Arc<Serving>>();
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, serving, unwritten }))
+        }
     });
+    let stream = Writing { stream, unwritten: unwritten.clone() };
     // A client that is gone is no news.
     let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+/// An answer's body. It is gone once hyper has all of it, which is before all of it is written.
+struct Answer {
+    body: Body,
+    serving: Option<Arc<Serving>>,
+    unwritten: Unwritten,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).extend(self.serving.take());
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection's stream: hyper flushes it when it has written all that it has.
+struct Writing<S> {
+    stream: S,
+    unwritten: Unwritten,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Writing<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Writing<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +398,9 @@ mod tests {
         assert!(is_given_up(&second) && second.serve().is_none() && !is_given_up(&third) && !is_given_up(&serving));
         drop(second);
         let fourth = fourth.await.unwrap();
-        // Who has served waits behind the others.
+        // Two answers at once are under way until both are written; who has served waits behind the others.
+        drop(serving.serve().unwrap());
+        assert!(!places.lock().waiting.contains_key(&serving.0.number.load(Ordering::Relaxed)));
         drop(serves);
         let fifth = tokio::spawn({
             let places = places.clone();
@@ -294,6 +412,21 @@ mod tests {
         fifth.await.unwrap();
         drop((serving, fourth));
         assert!(places.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_its_time_to_give_its_place_up_costs_no_other_theirs() {
+        let places = Places::new(3, 0);
+        let (first, second, third) = (take(&places).await, take(&places).await, take(&places).await);
+        let next = tokio::spawn({
+            let places = places.clone();
+            async move { take(&places).await }
+        });
+        tokio::time::sleep(RETRY * 5).await;
+        assert!(is_given_up(&first) && !is_given_up(&second) && !is_given_up(&third));
+        drop(first);
+        next.await.unwrap();
+        assert!(!is_given_up(&second) && !is_given_up(&third));
     }
 
     #[tokio::test]
@@ -316,6 +449,13 @@ mod tests {
         assert!(places.take("203.0.113.1".parse().unwrap(), false).await.is_some());
         drop(both);
         take(&places).await;
+        // Of IPv6 a network is one.
+        let from = |address: &str| places.take(address.parse().unwrap(), false);
+        let both = (from("2001:db8::1").await.unwrap(), from("2001:db8::2").await.unwrap());
+        assert!(from("2001:db8::3").await.is_none());
+        assert!(from("2001:db8:0:1::1").await.is_some());
+        drop(both);
+        assert!(from("2001:db8::3").await.is_some());
         assert!(places.lock().addresses.is_empty());
     }
 }

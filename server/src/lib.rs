@@ -73,6 +73,7 @@ pub mod keys;
 pub mod limits;
 mod rates;
 mod retry;
+mod sockets;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
@@ -89,6 +90,7 @@ use ingest::Stages;
 use ingest::rtp::{Ports, RtpConfig};
 use limits::Limits;
 use rates::Rates;
+use sockets::Sockets;
 use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError, Sync};
 pub use telemetry::Metrics;
@@ -96,6 +98,8 @@ use transcripts::Transcripts;
 
 /// A year.
 const MAX_PATIENCE_S: u32 = 365 * 24 * 3600;
+/// RTP ports that a user may have: all of them.
+const MOST_RTP_PORTS_PER_USER: u32 = 32_768;
 /// A hundred years.
 const MAX_RETENTION_DAYS: u32 = 36_500;
 /// What the last write of a server that ends may take, whatever its patience.
@@ -121,7 +125,7 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Whose pages may call, as `https://example.org`; default any: requests carry tokens, not cookies.
     pub cors_origins: Vec<String>,
-    /// How long a session waits for its first participant, in seconds; default an hour.
+    /// How long a session waits for its first participant, in seconds; 1 – a year, default an hour.
     pub first_participant_timeout_s: u32,
     /// How long transcripts are kept on default storage, in days; default 14.
     pub transcript_retention_days: u32,
@@ -217,6 +221,7 @@ impl ServerConfig {
             problems.push(format!("default_storage is `{name}`: there is no storages.{name}"));
         }
         for (name, value) in [
+            ("first_participant_timeout_s", self.first_participant_timeout_s),
             ("stall_event_s", self.stall_event_s),
             ("hook_max_age_s", self.hook_max_age_s),
             ("upload_give_up_s", self.upload_give_up_s),
@@ -224,6 +229,12 @@ impl ServerConfig {
             if !(1..=MAX_PATIENCE_S).contains(&value) {
                 problems.push(format!("{name} is {value}: allowed are 1 – {MAX_PATIENCE_S}"));
             }
+        }
+        if self.rtp.per_user > MOST_RTP_PORTS_PER_USER {
+            let ports = self.rtp.per_user;
+            problems.push(format!(
+                "rtp_ports_per_user is {ports}: allowed are 0 (only a server's token opens ports) – {MOST_RTP_PORTS_PER_USER}"
+            ));
         }
         let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         if let Some(url) = self.public_url.as_ref().filter(|url| !is_url(url)) {
@@ -357,8 +368,11 @@ impl Server {
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
         let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
         let limits = config.limits;
-        let places = Places::new(limits.connections_within(limits::open_files()), limits.connections_per_address);
-        let rates = Rates::new(&limits);
+        let mut rtp = config.rtp;
+        let connections = limits.connections_within(limits::open_files(), &mut rtp.ports);
+        let places = Places::new(connections, limits.connections_per_address);
+        let (rates, sockets_of_users) = (Rates::new(&limits), Sockets::new(limits.sockets_per_user));
+        let first_frames = Places::new(limits.first_frames(), 0);
         let first_s = config.first_participant_timeout_s;
         let host = Host::start(store, stages, transcripts, storages, hooks, stalls, limits, first_s)?;
         host.stages.hand_on(&host)?;
@@ -371,11 +385,13 @@ impl Server {
             api_secret,
             hooks_to_private_addresses,
             places,
+            first_frames,
             rates,
+            sockets_of_users,
             bodies: api::http::Bodies::default(),
             document,
             log,
-            rtp: Ports::new(config.rtp),
+            rtp: Ports::new(rtp),
             probed: tokio::sync::Mutex::default(),
             shutdown,
             sockets,

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 /// Descriptors beside those of connections: the database, files, hooks, uploads.
 const OTHER_FILES: u64 = 256;
+/// Of sockets whose first frame is to say who speaks: it may be as long as a frame of audio.
+const FIRST_FRAMES_BYTES: u32 = 256 * 1024 * 1024;
 
-/// Bounds of a server. Of a machine with 2 processors and 4 GB the defaults ask nothing that it has not.
+/// Bounds of a server. A machine with 2 processors and 4 GB holds what the defaults let in: 2000 tracks take 1.5 GB where frames are
+/// of a second or less, bodies 448 MiB, first frames 256 MiB, the built-in model 200 MiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -31,11 +34,16 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// Messages a second, audio apart, that one WebSocket may send; 1 – 10 000, default 50.
     pub messages_per_s: u32,
+    /// Longest call, and call type, as it is kept, in bytes: settings, custom fields and members, and who is there; 16 384 –
+    /// 67 108 864, default 524 288.
+    pub call_bytes: u32,
+    /// Longest user, as they are kept, in bytes; 4096 – 1 048 576, default 65 536.
+    pub user_bytes: u32,
     /// Calls that are kept; 1 – 100 000 000, default 1 000 000.
     pub calls: u32,
     /// Participants of one call at a time; 1 – 100 000, default 1000.
     pub participants_per_call: u32,
-    /// Tracks in all: participants who are there, or have left a session that goes on; 1 – 1 000 000, default 10 000. What the
+    /// Tracks in all: participants who are there, or have left a session that goes on; 1 – 1 000 000, default 2000. What the
     /// engine can caption is less, and found out while it runs.
     pub max_tracks: u32,
     /// Whether somebody new is refused where the engine cannot caption one more in time; default yes. Else all get less: the
@@ -56,6 +64,8 @@ pub struct Limits {
     pub address_requests_per_min: u32,
     /// WebSockets a minute that one user may open; 1 – 100 000, default 300.
     pub connects_per_min: u32,
+    /// WebSockets that one user may have open, to watch or to speak; 1 – 100 000, default 50.
+    pub sockets_per_user: u32,
     /// Proxies whose `X-Forwarded-For` tells a client's address; default none.
     pub trusted_proxies: Vec<IpAddr>,
 }
@@ -71,9 +81,11 @@ impl Default for Limits {
             connections_per_address: 0,
             frame_bytes: 512 * 1024,
             messages_per_s: 50,
+            call_bytes: 512 * 1024,
+            user_bytes: 64 * 1024,
             calls: 1_000_000,
             participants_per_call: 1000,
-            max_tracks: 10_000,
+            max_tracks: 2000,
             refuse_overload: true,
             members_per_call: 1000,
             hooks: 20,
@@ -82,6 +94,7 @@ impl Default for Limits {
             server_requests_per_min: 60_000,
             address_requests_per_min: 600,
             connects_per_min: 300,
+            sockets_per_user: 50,
             trusted_proxies: Vec::new(),
         }
     }
@@ -103,6 +116,8 @@ impl Limits {
             ("connections_per_address", self.connections_per_address, 0, 1_000_000),
             ("frame_bytes", self.frame_bytes, 16 * KIB, 16 * KIB * KIB),
             ("messages_per_s", self.messages_per_s, 1, 10_000),
+            ("call_bytes", self.call_bytes, 16 * KIB, 64 * KIB * KIB),
+            ("user_bytes", self.user_bytes, 4 * KIB, KIB * KIB),
             ("calls", self.calls, 1, 100_000_000),
             ("participants_per_call", self.participants_per_call, 1, 100_000),
             ("max_tracks", self.max_tracks, 1, 1_000_000),
@@ -113,6 +128,7 @@ impl Limits {
             ("server_requests_per_min", self.server_requests_per_min, 1, 100_000_000),
             ("address_requests_per_min", self.address_requests_per_min, 1, 1_000_000),
             ("connects_per_min", self.connects_per_min, 1, 100_000),
+            ("sockets_per_user", self.sockets_per_user, 1, 100_000),
         ];
         let wrong = bounds.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value));
         wrong.map_or(Ok(()), |(name, value, least, most)| {
@@ -120,9 +136,23 @@ impl Limits {
         })
     }
 
-    /// Connections that the system has descriptors for too.
-    pub(crate) fn connections_within(&self, files: u64) -> u32 {
-        let room = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX).max(8);
+    /// Frames that may be on their way at a time of whom nobody knows who sends them.
+    pub(crate) fn first_frames(&self) -> u32 {
+        FIRST_FRAMES_BYTES / self.frame_bytes.max(1)
+    }
+
+    /// Connections that the system has descriptors for too; of the ports of RTP those that it has them for are left. Each of these
+    /// is two sockets, and all of them have a quarter of the descriptors at most.
+    pub(crate) fn connections_within(&self, files: u64, rtp_ports: &mut [u16; 2]) -> u32 {
+        let [first, last] = rtp_ports.map(|port| port.div_ceil(2));
+        let pairs = last.saturating_sub(first);
+        let most = u16::try_from(files / 8).unwrap_or(u16::MAX).max(1);
+        if most < pairs {
+            rtp_ports[1] = (first + most) * 2 - 1;
+            tracing::warn!("this process may have {files} files open: {most} RTP ports of {pairs} are given out");
+        }
+        let of_rtp = u64::from(pairs.min(most)) * 2;
+        let room = u32::try_from(files.saturating_sub(OTHER_FILES + of_rtp)).unwrap_or(u32::MAX).max(8);
         if room < self.connections {
             tracing::warn!(
                 "limits.connections is {}, and this process may have {files} files open: {room} connections are let in",
@@ -177,10 +207,21 @@ mod tests {
     }
 
     #[test]
-    fn no_more_connections_are_let_in_than_there_are_descriptors() {
+    fn no_more_connections_and_rtp_ports_are_let_in_than_there_are_descriptors() {
         let limits = Limits::default();
-        for (files, connections) in [(1024, 768), (1 << 20, 16_384), (0, 8)] {
-            assert_eq!(limits.connections_within(files), connections, "{files}");
+        for (files, connections, last) in [
+            (1024, 512, 20_255),
+            (4096, 2840, 20_999),
+            (1 << 20, 16_384, 20_999),
+            (u64::MAX, 16_384, 20_999),
+            (0, 8, 20_001),
+        ] {
+            let mut ports = [20_000, 20_999];
+            assert_eq!(limits.connections_within(files, &mut ports), connections, "{files}");
+            assert_eq!(ports, [20_000, last], "{files}");
         }
+        let mut ports = [1025, u16::MAX];
+        limits.connections_within(1024, &mut ports);
+        assert_eq!(ports, [1025, 1281], "from the even one on");
     }
 }

@@ -33,6 +33,19 @@ const FIRST_SWEEP: usize = 1024;
 /// Requests that were refused.
 const LIMITED: &str = "cuewire_rate_limited_total";
 
+/// Whose an address is, as limits have it: of IPv6 one machine has a whole network of them.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
+/// Something was refused because there was too much of it.
+pub(crate) fn limited(whose: &'static str) {
+    metrics::counter!(LIMITED, "whose" => whose).increment(1);
+}
+
 /// All limits.
 pub(crate) struct Rates {
     users: Rate<String>,
@@ -45,7 +58,7 @@ pub(crate) struct Rates {
 impl Rates {
     pub(crate) fn new(limits: &Limits) -> Self {
         metrics::describe_counter!(LIMITED, "Requests and connections refused because there were too many, by whose");
-        for whose in ["user", "server", "address", "connect"] {
+        for whose in ["user", "server", "address", "connect", "sockets"] {
             metrics::counter!(LIMITED, "whose" => whose).increment(0);
         }
         Self {
@@ -67,12 +80,7 @@ impl Rates {
 
     /// Of a request without one, from such an address; `None`: it is not limited.
     pub(crate) fn ask_from(&self, address: IpAddr) -> Option<Standing> {
-        // One machine has a whole network of them.
-        let key = match address.to_canonical() {
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-            address => address,
-        };
-        (!address.to_canonical().is_loopback()).then(|| self.addresses.ask(&key))
+        (!address.to_canonical().is_loopback()).then(|| self.addresses.ask(&network_of(address)))
     }
 
     /// A user opens a WebSocket.
@@ -147,7 +155,7 @@ impl<K: Hash + Eq + Clone> Rate<K> {
             Err(until) => (0, Some(until.wait_time_from(self.clock.now()))),
         };
         if wait.is_some() {
-            metrics::counter!(LIMITED, "whose" => self.whose).increment(1);
+            limited(self.whose);
         }
         let whole = Duration::from_secs(60).mul_f64(f64::from(self.per_min - remaining) / f64::from(self.per_min));
         Standing { per_min: self.per_min, remaining, whole_in: wait.map_or(whole, |wait| whole.max(wait)), wait }

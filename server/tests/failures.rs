@@ -200,3 +200,41 @@ fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wa
     let text = service.fetch(ended["call_transcription"]["url"].as_str().unwrap(), None).1;
     assert_eq!(text.lines().count(), 4, "{text}");
 }
+
+#[test]
+fn a_join_that_does_not_come_to_be_on_disk_leaves_no_track_and_who_was_there_has_left() {
+    let service = Service::start_with(|config| config.limits.max_tracks = 1);
+    let mut watcher = watched(&service);
+    let database = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(5)).unwrap();
+    let tables = "CREATE TABLE missing (id INTEGER PRIMARY KEY);
+        CREATE TABLE fails (id INTEGER REFERENCES missing (id) DEFERRABLE INITIALLY DEFERRED);";
+    database.execute_batch(tables).unwrap();
+    // Every change of a call is done then, and fails as it is committed.
+    let breaks = "CREATE TRIGGER breaks AFTER INSERT ON calls BEGIN INSERT INTO fails VALUES (1); END";
+    let fails_to_join = |user: &str| {
+        database.execute_batch(breaks).unwrap();
+        let mut socket = service.audio("default/c", "");
+        socket.say(&json!({"token": support::token(user)}));
+        let said = socket.next().unwrap();
+        assert!(said["error"]["message"].as_str().unwrap().contains("FOREIGN KEY"), "{said}");
+        assert_eq!(socket.close_code(), 4500);
+    };
+    let mend = || database.execute_batch("DROP TRIGGER breaks").unwrap();
+    fails_to_join("bob");
+    mend();
+    // There is room for one.
+    let mut alice = service.join("default/c", "alice");
+    fails_to_join("alice");
+    assert_eq!(alice.close_code(), 1000, "her place was taken");
+    mend();
+    let left = watcher.until("call.session_participant_left").pop().unwrap();
+    assert_eq!(left["participant"]["user"]["id"], "alice");
+    // It is still hers, until the session is over.
+    let mut alice = service.join("default/c", "alice");
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+    service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
+    service.ok("POST", "/api/v2/video/call/default/d", "", &json!({"data": {"created_by_id": "alice"}}));
+    service.join("default/d", "bob");
+}

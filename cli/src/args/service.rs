@@ -37,7 +37,7 @@ Keys of the --config file, each with its default; an environment variable wins o
   log_level = \"warn\"                    # error, warn, info (each request), debug; of other crates warnings at most
   rtp_address = \"127.0.0.1\"             # where participants' RTP comes, on ports that requests ask for:
   rtp_ports = [20000, 20999]            # of these, RTP on even ones, RTCP there or on the one behind
-  rtp_ports_per_user = 2                # that a user may have open with tokens of their own
+  rtp_ports_per_user = 2                # that a user may have open with tokens of their own; 0: none
   rtp_unused_s = 300                    # a port that nothing comes on for so long is given back
 
 Storages beside the data folder, here or by requests, under the clients' names; keep the file to yourself (mode 0600):
@@ -56,12 +56,14 @@ What may come, how much of it and how often, with the defaults:
   body_s = 20                           # for a body
   write_s = 30                          # a client that reads nothing for so long is closed
   connections = 16384                   # open at a time; those that say nothing make room for others
-  connections_per_address = 0           # 0: as many as there may be
+  connections_per_address = 0           # of IPv6 of a network (/64); 0: as many as there may be
   frame_bytes = 524288                  # longest frame of audio
   messages_per_s = 50                   # of one WebSocket, audio apart
+  call_bytes = 524288                   # a call as it is kept: settings, custom fields, members, who is there
+  user_bytes = 65536                    # a user as they are kept
   calls = 1000000                       # kept
   participants_per_call = 1000
-  max_tracks = 10000                    # in all; the engine's own capacity is less
+  max_tracks = 2000                     # in all; the engine's own capacity is less
   refuse_overload = true                # whether that refuses who is new; else all get less
   members_per_call = 1000
   hooks = 20
@@ -70,6 +72,7 @@ What may come, how much of it and how often, with the defaults:
   server_requests_per_min = 60000       # with a server's token
   address_requests_per_min = 600        # without a token, or with a bad one, of each address
   connects_per_min = 300                # WebSockets that a user opens
+  sockets_per_user = 50                 # WebSockets that a user has open
   trusted_proxies = []                  # addresses whose X-Forwarded-For tells a client's
 
 GET /healthz says that it runs, GET /readyz that it takes requests. Ctrl-C and SIGTERM finalise what is open, within 10 s;

@@ -27,6 +27,7 @@ use super::token::{Token, verify};
 use crate::connections::{Place, Places};
 use crate::host::{Host, now};
 use crate::rates::{self, Rates, Standing};
+use crate::sockets::Sockets;
 
 /// Characters of what a client says that it is, in the request log.
 const MOST_OF_CLIENT: usize = 200;
@@ -39,10 +40,11 @@ const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 const MAX_NESTING: usize = 64;
 /// Longest frame of a client that watches: it says who it is, and that it is there.
 const MAX_WATCHER_FRAME_BYTES: usize = 64 * 1024;
-/// What of bodies is beyond this is held for all requests together up to [`MAX_BODIES_KIB`]: so large ones, however many come at
-/// once, take no more, and small ones are always read.
-const SMALL_BODY_BYTES: usize = 16 * 1024;
-const MAX_BODIES_KIB: usize = 256 * 1024;
+/// What bodies take, with what they become as JSON, all of them that are read or waited for together: those that take little
+/// each, and, apart, so that they keep none of these out, all others.
+const SMALL_KIB: usize = 64;
+const ALL_SMALL_KIB: usize = 64 * 1024;
+const ALL_LARGE_KIB: usize = 384 * 1024;
 /// Clients give up after three seconds.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
@@ -53,7 +55,10 @@ pub(crate) struct App {
     pub(crate) api_secret: String,
     pub(crate) hooks_to_private_addresses: bool,
     pub(crate) places: Arc<Places>,
+    /// Of sockets that may send frames of audio, and of which nobody knows yet whose they are.
+    pub(crate) first_frames: Arc<Places>,
     pub(crate) rates: Rates,
+    pub(crate) sockets_of_users: Arc<Sockets>,
     pub(crate) bodies: Bodies,
     /// What `/openapi.json` is.
     pub(crate) document: Bytes,
@@ -213,7 +218,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             return response;
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
-            let response = download(&app, &parts, names[0]).await;
+            let response = download(&app, &parts, names[0], &place).await;
             log(&app, name, &who, response.status());
             return response;
         }
@@ -229,21 +234,23 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let admitted = standing.as_ref().map_or(Ok(()), Standing::check).and(admitted);
     // While somebody known is answered, their connection is nobody else's.
-    let _serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve()).flatten();
+    let serving = matches!(admitted, Ok(Admitted::Caller(..))).then(|| place.serve()).flatten();
     let limits = app.host.limits();
     let answered = async {
-        let most = match &admitted {
-            Ok(Admitted::Reporter) => MAX_REPORT_BYTES,
-            Ok(Admitted::Caller(..)) => limits.body_bytes as usize,
-            Err(_) => 0,
+        let (most, bodies) = match &admitted {
+            Ok(Admitted::Reporter) => (MAX_REPORT_BYTES, None),
+            Ok(Admitted::Caller(..)) => (limits.body_bytes as usize, Some(&app.bodies)),
+            Err(_) => (0, None),
         };
-        let body = read(body, most, Duration::from_secs(limits.body_s.into()), &app.bodies).await;
+        let body = read(body, most, Duration::from_secs(limits.body_s.into()), bodies).await;
         let (token, operation, names) = match admitted? {
             Admitted::Reporter => return body.map(|_| (Operation::CallClientEvent.row().status(), json!({}))),
             Admitted::Caller(token, operation, names) => (token, operation, names),
         };
-        let kept = body?;
+        let mut kept = body?;
+        kept.reserve(taken_by(&kept.bytes), &app.bodies)?;
         let body = object_of(&parts.headers, &kept.bytes)?;
+        this_request::keep(kept.room);
         let call = Call { token, query: std::mem::take(&mut query), body };
         let answer = operations::answer(&app, operation, &names, call);
         let answer = tokio::time::timeout(PATIENCE, answer).await;
@@ -272,41 +279,70 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     if let Some(standing) = standing {
         standing.write(response.headers_mut());
     }
+    if let Some(serving) = serving {
+        serving.until_written(&mut response);
+    }
     response
 }
 
-/// Room for large bodies.
-pub(crate) struct Bodies(Arc<Semaphore>);
+/// Room for bodies.
+pub(crate) struct Bodies {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BODIES_KIB)))
+        let of = |kib| Arc::new(Semaphore::new(kib));
+        Self { small: of(ALL_SMALL_KIB), large: of(ALL_LARGE_KIB) }
     }
 }
 
-/// A body, in its room until it is answered.
+/// A body, in its room.
 #[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
+    kib: usize,
     room: Option<OwnedSemaphorePermit>,
 }
 
 impl Kept {
-    fn extend(&mut self, chunk: &[u8], bodies: &Bodies) -> Result<(), ApiError> {
-        let needed = (self.bytes.len() + chunk.len()).saturating_sub(SMALL_BODY_BYTES).div_ceil(1024);
-        let held = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if needed > held {
-            let more = u32::try_from(needed - held).unwrap_or(u32::MAX);
-            let busy = |_| ApiError::new(Code::Full, "the server reads too many large bodies at once: try again");
-            let more = bodies.0.clone().try_acquire_many_owned(more).map_err(busy)?;
-            match &mut self.room {
-                Some(room) => room.merge(more),
-                none => *none = Some(more),
-            }
+    /// Takes room for so much in all.
+    fn reserve(&mut self, bytes: usize, bodies: &Bodies) -> Result<(), ApiError> {
+        // What is larger than all room that there is has it alone.
+        let kib = bytes.div_ceil(1024).min(ALL_LARGE_KIB);
+        if kib <= self.kib {
+            return Ok(());
         }
-        self.bytes.extend_from_slice(chunk);
+        let (is_small, was_small) = (kib <= SMALL_KIB, self.kib <= SMALL_KIB);
+        let held = if is_small == was_small { self.kib } else { 0 };
+        let of = if is_small { &bodies.small } else { &bodies.large };
+        let busy = |_| ApiError::new(Code::Full, "the server reads too much at once: try again");
+        let more = of.clone().try_acquire_many_owned((kib - held) as u32).map_err(busy)?;
+        match &mut self.room {
+            Some(room) if held > 0 => room.merge(more),
+            room => *room = Some(more),
+        }
+        self.kib = kib;
         Ok(())
     }
+}
+
+/// What a body takes at most, with what it becomes as JSON: a list's first value has room for four, an object's first field for
+/// eleven, and a list that grows has up to twice what it needs.
+fn taken_by(body: &[u8]) -> usize {
+    const VALUE: usize = size_of::<Value>();
+    const FIELD: usize = size_of::<String>() + VALUE;
+    let of = |byte: &u8| match byte {
+        b'{' => 11 * FIELD + 32,
+        b'[' => 4 * VALUE + 16,
+        b':' => 2 * FIELD,
+        b',' => 2 * VALUE,
+        // Of a text's own memory, which is no less than this.
+        b'"' => 16,
+        _ => 0,
+    };
+    2 * body.len() + body.iter().map(of).sum::<usize>()
 }
 
 /// Who may ask.
@@ -344,16 +380,17 @@ fn admit<'a>(
     operation.ok_or_else(why).map(|(operation, names)| Admitted::Caller(token, operation, names))
 }
 
-/// A whole body, of no more than `most` bytes. A longer one is read to its end too.
-async fn read(mut body: Body, most: usize, within: Duration, bodies: &Bodies) -> Result<Kept, ApiError> {
+/// A whole body, of no more than `most` bytes. A longer one is read to its end too; without room it is only read.
+async fn read(mut body: Body, most: usize, within: Duration, bodies: Option<&Bodies>) -> Result<Kept, ApiError> {
     let (mut kept, mut total) = (Kept::default(), 0_usize);
     let reading = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::new(Code::Input, "the body broke off"))?;
             let chunk = frame.into_data().unwrap_or_default();
             total = total.saturating_add(chunk.len());
-            if total <= most {
-                kept.extend(&chunk, bodies)?;
+            if let Some(bodies) = bodies.filter(|_| total <= most) {
+                kept.reserve(total, bodies)?;
+                kept.bytes.extend_from_slice(&chunk);
             } else if total > MAX_DISCARDED_BYTES {
                 break;
             }
@@ -513,7 +550,7 @@ async fn upgrade(
 }
 
 /// A transcript's file, or a range of it, to who has a signed URL.
-async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Response {
+async fn download(app: &App, parts: &request::Parts, egress_id: &str, place: &Place) -> Response {
     use tower::ServiceExt as _;
     let query = query_of(parts);
     let egress_id = egress_id.to_string();
@@ -521,6 +558,7 @@ async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Respons
     if app.host.storages.local.check(&egress_id, field("expires"), field("signature"), now()).is_err() {
         return refused(&ApiError::new(Code::NotAllowed, "the URL has expired, or was not made here: list again"));
     }
+    let serving = place.serve();
     let found = app.host.read(move |change| Ok(change.store.file(&egress_id)?)).await;
     let file = match found {
         Ok(Some(file)) if file.storage.is_none() => file,
@@ -532,13 +570,17 @@ async fn download(app: &App, parts: &request::Parts, egress_id: &str) -> Respons
     *request.headers_mut() = parts.headers.clone();
     let path = app.host.storages.path(&file.filename);
     let mime = "application/jsonl".parse().unwrap_or(mime::APPLICATION_OCTET_STREAM);
-    match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
+    let mut response = match tower_http::services::ServeFile::new_with_mime(path, &mime).oneshot(request).await {
         Ok(response) if response.status() == StatusCode::NOT_FOUND => {
             refused(&ApiError::new(Code::DoesNotExist, "the transcript's file is gone from the server's disk"))
         }
         Ok(response) => response.map(Body::new),
         Err(error) => match error {},
+    };
+    if let Some(serving) = serving {
+        serving.until_written(&mut response);
     }
+    response
 }
 
 #[cfg(test)]
@@ -547,20 +589,44 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn large_bodies_share_their_room_and_small_ones_need_none() {
+    async fn large_bodies_share_their_room_and_keep_no_small_one_out() {
         let bodies = Bodies::default();
         let of = |kib: usize| Body::from(vec![b' '; kib * 1024]);
-        let read = |kib| read(of(kib), 64 * 1024 * 1024, Duration::from_secs(5), &bodies);
+        let read = |kib| read(of(kib), 64 * 1024 * 1024, Duration::from_secs(5), Some(&bodies));
         let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(read(SMALL_BODY_BYTES / 1024 + MAX_BODIES_KIB / 4 - 16).await.unwrap());
+        for _ in 0..ALL_LARGE_KIB / (64 * 1024) {
+            held.push(read(64 * 1024).await.unwrap());
         }
-        held.push(read(SMALL_BODY_BYTES / 1024 + 64).await.unwrap());
-        let error = read(SMALL_BODY_BYTES / 1024 + 1).await.err().unwrap();
+        let error = read(SMALL_KIB + 1).await.err().unwrap();
         assert_eq!((error.code, error.code.status()), (Code::Full, 503));
-        held.push(read(SMALL_BODY_BYTES / 1024).await.unwrap());
+        let mut small = Vec::new();
+        for _ in 0..ALL_SMALL_KIB / SMALL_KIB {
+            small.push(read(SMALL_KIB).await.unwrap());
+        }
+        assert!(read(1).await.is_err(), "they are counted too");
         held.pop();
-        held.pop();
-        read(SMALL_BODY_BYTES / 1024 + 64).await.unwrap();
+        // One that grows moves, and leaves its place to another.
+        small[0].reserve(1 << 40, &bodies).err().unwrap();
+        small[0].reserve((SMALL_KIB + 1) * 1024, &bodies).unwrap();
+        read(SMALL_KIB).await.unwrap();
+        drop((held, small));
+        assert_eq!(bodies.small.available_permits(), ALL_SMALL_KIB);
+        Kept::default().reserve(1 << 40, &bodies).unwrap();
+    }
+
+    #[test]
+    fn bodies_take_what_they_become() {
+        const MIB: usize = 1024 * 1024;
+        let filled = |with: &str| with.repeat(MIB / with.len());
+        for (what, body, least, most) in [
+            ("a text", filled("words, and more "), 2, 8),
+            ("numbers", filled("0,"), 32, 64),
+            ("lists", filled("[0],"), 44, 64),
+            ("lists in lists", filled("[[[[0]]]],"), 58, 72),
+            ("objects", filled("{\"\":0},"), 80, 128),
+        ] {
+            let taken = taken_by(body.as_bytes());
+            assert!((least * MIB..=most * MIB).contains(&taken), "{what}: {} MiB", taken / MIB);
+        }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod http;
 mod models;
 mod operations;
 pub mod render;
-mod request;
+pub(crate) mod request;
 pub(crate) mod route;
 mod schema;
 pub(crate) mod socket;

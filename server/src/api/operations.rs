@@ -2,6 +2,8 @@
 //!
 //! In: who asks, the path's names, the query and the body. Out: the answer's fields, with times as integers.
 
+use std::ops::ControlFlow;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -36,9 +38,11 @@ use users::{create_role, list_permissions, list_roles, query_users, update_users
 const PAGE: u32 = 25;
 /// A page begins no further on than this.
 const MAX_OFFSET: u32 = 1_000_000;
-/// Calls looked at for one request, those that one may not see among them, and at a time: behind them is another page.
+/// Calls looked at for one request, those that one may not see among them, and what they take: behind them is another page.
 const MOST_LOOKED_AT: u32 = 5000;
-const LOOKED_AT_ONCE: u32 = 500;
+const MOST_LOOKED_AT_BYTES: usize = 64 * 1024 * 1024;
+/// What the calls of a page take in its answer: of large ones there are fewer.
+const MOST_ANSWERED_BYTES: usize = 8 * 1024 * 1024;
 /// Members, users or capabilities in one request.
 const MOST_ENTRIES: usize = 1000;
 /// Fields that one query is sorted by.
@@ -184,12 +188,12 @@ pub(super) async fn answer(
         O::QueryCalls => {
             let is_watching = request.body.get("watch") == Some(&json!(true));
             let connection = connection(app, &request, is_watching)?;
-            host.read(move |change| query_calls(change, &request, connection)).await
+            host.read(move |change| query_calls(change, request, connection)).await
         }
         O::QueryMembers => {
             let field = |name| text(&request.body, name).unwrap_or_default();
             let cid = Cid::new(field("type"), field("id"))?;
-            host.read(move |change| query_members(change, &cid, &request)).await
+            host.read(move |change| query_members(change, &cid, request)).await
         }
         O::CallClientEvent
         | O::Connect
@@ -555,56 +559,58 @@ fn sorts(body: &Map<String, Value>) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-fn query_calls(change: &mut Change<'_>, request: &Request, connection: Option<String>) -> Result<Value, ApiError> {
-    let mut body = request.body.clone();
+fn query_calls(change: &mut Change<'_>, request: Request, connection: Option<String>) -> Result<Value, ApiError> {
+    let Request { token, mut body, .. } = request;
     let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
     let query = Query::new(CALL_FIELDS, &filter, &sorts(&body)?)?;
     let (limit, offset) = page(change, &body)?;
     let watching = connection.filter(|_| body.get("watch") == Some(&json!(true)));
-    let (mut calls, mut looked_at, mut next) = (Vec::new(), offset, None);
+    let (mut calls, mut answered, mut next) = (Vec::new(), 0, None);
+    let (store, mut at, mut looked_at_bytes) = (change.store, offset, 0);
     // All matches are watched, and not one page of them: as far as one request looks.
-    'pages: loop {
-        let found = change.store.calls_like(&query, looked_at, LOOKED_AT_ONCE)?;
-        let is_last = (found.len() as u32) < LOOKED_AT_ONCE;
-        for call in found {
-            let actor = actor(change, &request.token, call.cid(), None);
-            let may_read = match &actor {
-                Actor::Server { .. } => true,
-                Actor::User { user, token_role } => {
-                    change.may(&call, user, token_role.as_deref(), Capability::ReadCall)?
+    let look = |call: Call, bytes: usize| {
+        looked_at_bytes += bytes;
+        if at - offset >= MOST_LOOKED_AT || (at > offset && looked_at_bytes > MOST_LOOKED_AT_BYTES) {
+            next = next.or(Some(at));
+            return Ok(ControlFlow::Break(()));
+        }
+        let actor = actor(change, &token, call.cid(), None);
+        let may_read = match &actor {
+            Actor::Server { .. } => true,
+            Actor::User { user, token_role } => change.may(&call, user, token_role.as_deref(), Capability::ReadCall)?,
+        };
+        if may_read && next.is_none() {
+            let one = if calls.len() as u32 == limit { None } else { Some(whole(change, &call, &actor)?) };
+            let bytes = one.as_ref().map_or(0, |one| one.to_string().len());
+            match one.filter(|_| calls.is_empty() || answered + bytes <= MOST_ANSWERED_BYTES) {
+                Some(one) => {
+                    answered += bytes;
+                    calls.push(one);
                 }
-            };
-            if may_read {
-                if calls.len() as u32 == limit {
-                    next = next.or(Some(looked_at));
+                None => {
+                    next = Some(at);
                     if watching.is_none() {
-                        break 'pages;
+                        return Ok(ControlFlow::Break(()));
                     }
-                } else {
-                    calls.push(whole(change, &call, &actor)?);
-                }
-                if let Some(connection) = &watching {
-                    change.watch(connection, call.cid());
                 }
             }
-            looked_at += 1;
         }
-        if is_last {
-            break;
+        if let Some(connection) = watching.as_ref().filter(|_| may_read) {
+            change.watch(connection, call.cid());
         }
-        if looked_at - offset >= MOST_LOOKED_AT {
-            next = next.or(Some(looked_at));
-            break;
-        }
-    }
+        at += 1;
+        Ok::<_, ApiError>(ControlFlow::Continue(()))
+    };
+    // One more, which says whether there is another page.
+    store.look_at_calls(&query, offset, MOST_LOOKED_AT + 1, look)?;
     Ok(with_pages(json!({"calls": calls}), limit, offset, next))
 }
 
-fn query_members(change: &mut Change<'_>, cid: &Cid, request: &Request) -> Result<Value, ApiError> {
-    let actor = actor(change, &request.token, cid, None);
+fn query_members(change: &mut Change<'_>, cid: &Cid, request: Request) -> Result<Value, ApiError> {
+    let Request { token, mut body, .. } = request;
+    let actor = actor(change, &token, cid, None);
     let call = change.command(cid, &actor, Command::Read)?;
-    let (limit, offset) = page(change, &request.body)?;
-    let mut body = request.body.clone();
+    let (limit, offset) = page(change, &body)?;
     let filter = object(&mut body, "filter_conditions")?.unwrap_or_default();
     let mut all = change.render_members(&call);
     for (field, wanted) in &filter {

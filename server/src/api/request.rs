@@ -3,13 +3,14 @@
 //! In: `x-client-request-id`, where it is fit for a log. Out: `x-request-id`, the span around all that is done for the request, and
 //! the same id for who writes of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::futures::TaskLocalFuture;
 use tracing::instrument::Instrumented;
 use tracing::{Instrument as _, Span, field};
@@ -23,9 +24,17 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID_BYTES: usize = 64;
 
 /// A request that is being served.
-pub(super) struct Current {
+pub(crate) struct Current {
     id: String,
     began: Instant,
+    /// What its body takes.
+    room: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Current {
+    fn new(id: String) -> Arc<Self> {
+        Arc::new(Self { id, began: Instant::now(), room: Mutex::default() })
+    }
 }
 
 tokio::task_local! {
@@ -38,8 +47,7 @@ pub(super) async fn identified(request: Request, next: Next) -> Response {
     let header = HeaderValue::from_str(&id);
     // Enabled wherever anything is logged at all.
     let span = tracing::error_span!("request", request_id = id, operation = field::Empty);
-    let current = Arc::new(Current { id, began: Instant::now() });
-    let mut response = CURRENT.scope(current, next.run(request)).instrument(span).await;
+    let mut response = CURRENT.scope(Current::new(id), next.run(request)).instrument(span).await;
     if let Ok(header) = header {
         response.headers_mut().insert(HEADER, header);
     }
@@ -55,9 +63,22 @@ fn id_of(headers: &HeaderMap) -> Option<&str> {
 
 /// Takes a request along to what goes on behind its answer: a WebSocket.
 pub(super) fn carrier<F: Future>() -> impl FnOnce(F) -> Instrumented<TaskLocalFuture<Arc<Current>, F>> {
-    let none = || Arc::new(Current { id: new_id(), began: Instant::now() });
-    let (current, span) = (CURRENT.try_with(Arc::clone).unwrap_or_else(|_| none()), Span::current());
+    // Without its body's room: it may go on for hours.
+    let current =
+        CURRENT.try_with(|of| Arc::new(Current { id: of.id.clone(), began: of.began, room: Mutex::default() }));
+    let (current, span) = (current.unwrap_or_else(|_| Current::new(new_id())), Span::current());
     move |future| CURRENT.scope(current, future).instrument(span)
+}
+
+/// Keeps the room of the request's body until all that is done for it is done.
+pub(super) fn keep(room: Option<OwnedSemaphorePermit>) {
+    // Where there is no request, nobody waits for room either.
+    let _ = CURRENT.try_with(|current| *current.room.lock().unwrap_or_else(PoisonError::into_inner) = room);
+}
+
+/// What a job takes along that has to do with a body: it may wait for longer than who has asked.
+pub(crate) fn kept() -> Option<Arc<Current>> {
+    CURRENT.try_with(Arc::clone).ok()
 }
 
 /// The id of the request that is being served, and how long that takes by now.
@@ -84,6 +105,22 @@ pub(super) fn failed(error: &ApiError) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_bodys_room_is_kept_until_the_job_is_done_that_its_request_has_left_behind() {
+        let room = Arc::new(tokio::sync::Semaphore::new(1));
+        let permit = room.clone().try_acquire_owned().unwrap();
+        let job = CURRENT.scope(Current::new(new_id()), async {
+            keep(Some(permit));
+            (kept(), carrier::<std::future::Ready<()>>())
+        });
+        let (job, socket) = job.await;
+        assert_eq!(room.available_permits(), 0);
+        drop(job);
+        // What goes on behind the answer has no body.
+        assert_eq!((room.available_permits(), kept().is_none()), (1, true));
+        drop(socket);
+    }
 
     #[test]
     fn only_an_id_that_is_fit_for_a_log_is_taken() {

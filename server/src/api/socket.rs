@@ -2,6 +2,7 @@
 //!
 //! In: handshakes, health checks. Out: events, as the hub hands them out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::events::{CloseCode, Inbox};
 use crate::host::{new_id, now};
 use crate::ingest::audio::{self, Format};
 use crate::rates::Messages;
+use crate::sockets::Socket;
 
 /// A client says who it is within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -36,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Whom the database cannot tell of within this comes back later.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Longest first frame of a client that watches: what it says of itself is kept, and part of each event about them.
+/// Longest first frame: what a client that watches says of itself is kept, and part of each event about them.
 const MAX_HELLO_BYTES: usize = 16 * 1024;
 /// The close code of who connects, or says something, too often.
 const TOO_MANY: u16 = 4000 + 429;
@@ -131,7 +133,7 @@ pub(super) async fn serve_client(
     }
     // The connection may last for hours, and needs them no more.
     drop((query, who, first));
-    let (inbox, me, token) = match greeted {
+    let (inbox, me, token, _socket) = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
             let text = json!({"type": "connection.error", "error": error.body("0ms")}).to_string();
@@ -160,11 +162,8 @@ async fn greet(
     first: &str,
     query: &Map<String, Value>,
     who: &mut Who,
-) -> Result<(Inbox, Value, UserToken), ApiError> {
-    if first.len() > MAX_HELLO_BYTES {
-        let why = format!("the first frame is longer than {} KiB", MAX_HELLO_BYTES / 1024);
-        return Err(ApiError::new(Code::Input, why));
-    }
+) -> Result<(Inbox, Value, UserToken, Socket), ApiError> {
+    check_hello(first)?;
     let hello: Hello = serde_json::from_str(first)
         .map_err(|_| ApiError::new(Code::Input, "the first frame should be an object with a token"))?;
     let details = hello.user_details.unwrap_or_default();
@@ -175,6 +174,7 @@ async fn greet(
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: connect with a user's"));
     };
     app.rates.connect(&token.user_id)?;
+    let socket = app.sockets_of_users.open(&token.user_id)?;
     let user_id = token.user_id.clone();
     if details.id.as_ref().is_some_and(|id| *id != user_id) {
         return Err(ApiError::new(Code::Authentication, "user_details.id is not the token's"));
@@ -195,7 +195,7 @@ async fn greet(
     });
     let me = me.await?;
     let interims = text(query, "interim") == Some("1");
-    Ok((app.host.hub.connect(new_id(), token.clone(), interims), me, token))
+    Ok((app.host.hub.connect(new_id(), token.clone(), interims), me, token, socket))
 }
 
 /// Until either side has enough. Gives the code to close with.
@@ -280,7 +280,11 @@ pub(super) async fn serve_audio(
     authorization: Option<String>,
     place: &Place,
 ) {
-    let greeted = greet_speaker(app, &mut socket, (call_type, id), query, authorization, &mut who).await;
+    let call = Cid::new(call_type, id).map_err(ApiError::from);
+    let greeted = match call {
+        Ok(cid) => greet_speaker(app, &mut socket, cid, query, authorization, &mut who).await,
+        Err(error) => Err(error),
+    };
     let greeted = greeted.map_err(|error| app.rates.refused(who.address(), error));
     let serving = greeted.is_ok().then(|| place.serve()).flatten();
     log_greeting(app, Operation::Audio, &who, greeted.as_ref().err());
@@ -288,7 +292,7 @@ pub(super) async fn serve_audio(
     match greeted {
         // Others came meanwhile, and all places were taken.
         Ok(_) if serving.is_none() => close(&mut socket, CloseCode::Restart as u16, "connect again").await,
-        Ok((cid, token, format)) => {
+        Ok((cid, token, format, _socket)) => {
             let _open = crate::telemetry::Open::new("audio");
             let expires = expiry(token.expires_at);
             let shutdown = app.shutdown.clone();
@@ -307,20 +311,14 @@ pub(super) async fn serve_audio(
 async fn greet_speaker(
     app: &App,
     socket: &mut WebSocket,
-    (call_type, id): (&str, &str),
+    cid: Cid,
     query: &Map<String, Value>,
     authorization: Option<String>,
     who: &mut Who,
-) -> Result<(Cid, UserToken, Format), ApiError> {
-    let cid = Cid::new(call_type, id)?;
+) -> Result<(Cid, UserToken, Format, Socket), ApiError> {
     let token = match authorization {
         Some(token) => token,
-        None => {
-            let first = first_frame(socket).await;
-            let hello = first.and_then(|first| serde_json::from_str::<Hello>(&first).ok());
-            let missing = || ApiError::new(Code::Authentication, NO_TOKEN);
-            hello.ok_or_else(missing)?.token
-        }
+        None => hello_of_speaker(app, socket, who.address()).await?.token,
     };
     let token = identify(app, &token, text(query, "user_id"))?;
     who.is(&token);
@@ -328,5 +326,32 @@ async fn greet_speaker(
         return Err(ApiError::new(Code::NotAllowed, "a server's token is nobody: speak with a user's"));
     };
     app.rates.connect(&token.user_id)?;
-    Ok((cid, token, Format::parse(|name| text(query, name).map(str::to_string))?))
+    let socket = app.sockets_of_users.open(&token.user_id)?;
+    Ok((cid, token, Format::parse(|name| text(query, name).map(str::to_string))?, socket))
+}
+
+/// What a speaker says first. Their socket takes frames of audio, and nobody knows yet who they are: only so many such frames are
+/// read at a time, and who has waited for longest makes room.
+async fn hello_of_speaker(app: &App, socket: &mut WebSocket, address: IpAddr) -> Result<Hello, ApiError> {
+    let missing = || ApiError::new(Code::Authentication, NO_TOKEN);
+    let place = app.first_frames.take(address, true).await.ok_or_else(missing)?;
+    let mut first = None;
+    place.hold(async { first = first_frame(socket).await }).await;
+    match first {
+        Some(first) => {
+            check_hello(&first)?;
+            serde_json::from_str(&first).map_err(|_| missing())
+        }
+        None if place.serve().is_none() => {
+            Err(ApiError::new(Code::Full, "too many connections have not said who they are: connect again"))
+        }
+        None => Err(missing()),
+    }
+}
+
+fn check_hello(first: &str) -> Result<(), ApiError> {
+    if first.len() <= MAX_HELLO_BYTES {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::Input, format!("the first frame is longer than {} KiB", MAX_HELLO_BYTES / 1024)))
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::api::error::{ApiError, Code};
 use crate::api::render;
+use crate::api::request::kept;
 use crate::app::AppSettings;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
@@ -26,7 +27,7 @@ use crate::call::{
 };
 use crate::events::{CloseCode, Hub, Text, Watcher};
 use crate::hooks::{Configured, Hooks};
-use crate::ingest::Stages;
+use crate::ingest::{Seated, Stages, Taken};
 use crate::limits::Limits;
 use crate::storage::{StorageConfig, Storages};
 use crate::store::{Gone, Outgoing, Store, StoreError, StoredTranscript, Writer};
@@ -100,6 +101,8 @@ struct Outcome {
     calls: i64,
     /// Which hooks there are.
     configured: Option<Configured>,
+    /// Seats of those who join; given back where this is dropped.
+    taken: Vec<Taken>,
 }
 
 /// An event, and who is told.
@@ -214,8 +217,11 @@ impl Host {
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (job, waiting) = waited_for(job);
         self.submit_read(job, move |result| drop(sender.send(result)));
-        receiver.await.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
+        let result = receiver.await;
+        drop(waiting);
+        result.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "a fault of the server's")))
     }
 
     /// Does a job, for who acts on what could not be written.
@@ -254,13 +260,7 @@ impl Host {
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        // Who has given up by the time that it would begin is told nothing, and so nothing is done.
-        let waiting = Arc::new(());
-        let is_waited_for = Arc::downgrade(&waiting);
-        let job = move |change: &mut Change<'_>| match is_waited_for.upgrade() {
-            Some(_) => job(change),
-            None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
-        };
+        let (job, waiting) = waited_for(job);
         self.submit(job, move |result| drop(sender.send(result)));
         let result = receiver.await;
         drop(waiting);
@@ -336,7 +336,9 @@ impl Host {
             events,
             calls,
             configured,
+            taken,
         } = outcome;
+        taken.into_iter().for_each(Taken::keep);
         self.calls.fetch_add(calls, Ordering::Relaxed);
         happened.into_iter().for_each(telemetry::committed_event);
         if !in_session.is_empty() {
@@ -391,6 +393,32 @@ impl Host {
     pub(crate) fn interims_changed(&self, cid: &Cid) {
         self.stages.set_interims(cid, || self.hub.wants_interims(cid));
     }
+}
+
+/// A job that is done only while the other one is there: who has given up by the time that it would begin is told nothing, and so
+/// nothing is done.
+fn waited_for<R>(
+    job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError>,
+) -> (impl FnOnce(&mut Change<'_>) -> Result<R, ApiError>, Arc<()>) {
+    let (waiting, kept) = (Arc::new(()), kept());
+    let is_waited_for = Arc::downgrade(&waiting);
+    let job = move |change: &mut Change<'_>| {
+        let _kept = kept;
+        match is_waited_for.upgrade() {
+            Some(_) => job(change),
+            None => Err(ApiError::new(Code::Internal, "nobody waits for it any more")),
+        }
+    };
+    (job, waiting)
+}
+
+/// Whether something may be kept that takes so much.
+fn check_kept(what: &str, name: &str, bytes: usize, most: u32) -> Result<(), ApiError> {
+    if bytes <= most as usize {
+        return Ok(());
+    }
+    let name: String = name.chars().take(100).collect();
+    Err(ApiError::new(Code::Input, format!("{what} {name} would take {bytes} bytes: allowed are {most}")))
 }
 
 fn ended() -> ApiError {
@@ -467,7 +495,8 @@ impl<'a> Change<'a> {
 
     /// Writes somebody.
     pub(crate) fn put_user(&mut self, profile: Profile) -> Result<(), ApiError> {
-        Ok(self.store.put_user(&profile)?)
+        let bytes = self.store.put_user(&profile)?;
+        check_kept("the user", &profile.user.id, bytes, self.limits().user_bytes)
     }
 
     /// Somebody is known from now on: who creates a call, joins it or is its member.
@@ -490,17 +519,17 @@ impl<'a> Change<'a> {
         self.store.call(cid)?.ok_or_else(missing)
     }
 
-    /// Does something with a call, and keeps what it has become.
-    pub(crate) fn act<R>(
+    /// Does something with a call, and keeps what it has become. Gives the bytes that it takes.
+    fn act(
         &mut self,
         call: &mut Call,
-        act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<R, CallError>,
-    ) -> Result<R, ApiError> {
+        act: impl FnOnce(&mut Call, &mut Env<'_>) -> Result<(), CallError>,
+    ) -> Result<usize, ApiError> {
         let call_type = self.call_type(call.cid().call_type())?;
         let session_before = call.session().map(|session| session.id().to_string());
-        let result = self.with_env(&call_type, |env| act(call, env))?;
+        self.with_env(&call_type, |env| act(call, env))?;
         self.drain(call, &call_type)?;
-        self.store.put_call(call)?;
+        let bytes = self.store.put_call(call)?;
         if session_before.is_some() != call.session().is_some() {
             self.outcome.in_session.push((call.cid().clone(), call.session().is_some()));
         }
@@ -508,7 +537,7 @@ impl<'a> Change<'a> {
             self.store.forget_captions(call.cid(), &before)?;
             self.outcome.over.push((call.cid().clone(), before));
         }
-        Ok(result)
+        Ok(bytes)
     }
 
     /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
@@ -541,6 +570,7 @@ impl<'a> Change<'a> {
             call.handle_input(env, input);
             Ok(())
         })
+        .map(drop)
     }
 
     /// Does what somebody wants with a call, and gives the call.
@@ -551,10 +581,18 @@ impl<'a> Change<'a> {
         if is_read {
             return self.could(cid, actor, command);
         }
+        // What ends a call, or happens in it, is done however much it takes.
+        let is_written = matches!(
+            command,
+            Command::Update { .. } | Command::UpdateMembers { .. } | Command::UpdatePermissions { .. }
+        );
         let mut call = self.call(cid)?;
         let is_join = matches!(command, Command::Join);
         let before = participants(&call);
-        self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        let bytes = self.act(&mut call, |call, env| call.handle_command(env, actor, command))?;
+        if is_written {
+            check_kept("the call", &cid.to_string(), bytes, self.limits().call_bytes)?;
+        }
         if is_join && participants(&call) > before {
             self.check_room(&call, participants(&call), actor)?;
         }
@@ -568,6 +606,23 @@ impl<'a> Change<'a> {
             self.check_speakers(&call)?;
         }
         Ok(call)
+    }
+
+    /// Gives somebody who joins their seat: before the commit, so that the track is there when the join's effects are carried out.
+    /// `None` where the server is shutting down.
+    pub(crate) fn seat(
+        &mut self,
+        host: &Arc<Host>,
+        cid: &Cid,
+        session_id: &str,
+        user_id: &str,
+    ) -> Result<Option<Seated>, ApiError> {
+        let seated = host.stages.seat(cid, session_id, user_id);
+        let seated = seated.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+        if let Some(seated) = &seated {
+            self.outcome.taken.push(Taken::new(host.clone(), cid.clone(), user_id.to_string(), seated.connection));
+        }
+        Ok(seated)
     }
 
     /// Whether somebody who is new in a session can be heard.
@@ -612,13 +667,15 @@ impl<'a> Change<'a> {
         let mut call = self.with_env(&call_type, |env| Call::create(env, actor, cid.clone(), new))?;
         self.outcome.calls += 1;
         self.drain(&mut call, &call_type)?;
-        self.store.put_call(&call)?;
+        let bytes = self.store.put_call(&call)?;
+        check_kept("the call", &cid.to_string(), bytes, self.limits().call_bytes)?;
         Ok(call)
     }
 
     /// Writes a call type, and tells the calls that are in session.
     pub(crate) fn put_call_type(&mut self, call_type: &CallType, written: &Settings) -> Result<(), ApiError> {
-        self.store.put_call_type(call_type)?;
+        let bytes = self.store.put_call_type(call_type)?;
+        check_kept("the call type", &call_type.name, bytes, self.limits().call_bytes)?;
         if !written.is_empty() {
             for call in self.store.calls_of(&call_type.name)? {
                 self.input(call, Input::TypeUpdated(written.clone()))?;

@@ -274,7 +274,7 @@ pub(crate) async fn serve(
 
 /// Somebody joins a call; `None` where the server is shutting down.
 pub(super) fn join(
-    host: &Host,
+    host: &Arc<Host>,
     change: &mut Change<'_>,
     cid: &Cid,
     token: &UserToken,
@@ -282,10 +282,7 @@ pub(super) fn join(
     let actor = change.user_actor(token, cid);
     change.keep_user(&token.user_id)?;
     let call = change.command(cid, &actor, Command::Join)?;
-    let session_id = call.session().map_or("", |session| session.id());
-    // Before the commit, so that the track is there when the join's effects are carried out.
-    let seated = host.stages.seat(cid, session_id, &token.user_id);
-    seated.map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+    change.seat(host, cid, call.session().map_or("", |session| session.id()), &token.user_id)
 }
 
 /// Says why, in the clients' format.

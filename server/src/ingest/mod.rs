@@ -65,6 +65,8 @@ struct Seat {
     track: TrackId,
     /// In which session they were last.
     session_id: String,
+    /// The same, as it is on disk; none before the first join is.
+    kept: Option<String>,
     /// Names the track in the ids of its captions.
     name: String,
     line: Arc<Mutex<Line>>,
@@ -95,6 +97,38 @@ pub struct Seated {
     pub connection: u64,
     /// Told, or gone, when it is to be closed.
     pub closed: oneshot::Receiver<Closed>,
+}
+
+/// A seat that was taken by a join which is not on disk yet. Where it never is, this is dropped, and the seat given back.
+pub(crate) struct Taken {
+    host: Arc<Host>,
+    cid: Cid,
+    user_id: String,
+    connection: u64,
+    is_kept: bool,
+}
+
+impl Taken {
+    pub(crate) fn new(host: Arc<Host>, cid: Cid, user_id: String, connection: u64) -> Self {
+        Self { host, cid, user_id, connection, is_kept: false }
+    }
+
+    /// The join is on disk.
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
+        let mut state = self.host.stages.lock();
+        if let Some(seat) = state.calls.get_mut(&self.cid).and_then(|stage| stage.seats.get_mut(&self.user_id)) {
+            seat.kept = Some(seat.session_id.clone());
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.host.stages.give_back(&self.host, &self.cid, &self.user_id, self.connection);
+        }
+    }
 }
 
 /// Why a connection is closed, where it is not because the place was taken or the call has ended.
@@ -275,6 +309,7 @@ impl Stages {
         let seat = Seat {
             track,
             session_id,
+            kept: None,
             name: new_id(),
             line: line.clone(),
             connection: 0,
@@ -285,6 +320,28 @@ impl Stages {
         stage.seats.insert(user_id.to_string(), seat);
         tracks.insert(track, (cid.clone(), user_id.to_string()));
         Ok(Some(Seated { line, track, connection: 0, closed }))
+    }
+
+    /// A join came to nothing: a seat that was there before is that of somebody who has left, and a new one is none.
+    fn give_back(&self, host: &Arc<Host>, cid: &Cid, user_id: &str, connection: u64) {
+        let mut state = self.lock();
+        let State { calls, tracks } = &mut *state;
+        let Some(stage) = calls.get_mut(cid) else { return };
+        // Of two joins that came to nothing together, the last one has it.
+        let Some(seat) = stage.seats.get_mut(user_id).filter(|seat| seat.connection == connection) else { return };
+        if let Some(session_id) = seat.kept.clone() {
+            seat.session_id = session_id;
+            drop(state);
+            return self.leave(host, cid, user_id, connection);
+        }
+        let track = seat.track;
+        // Without its sender the track ends.
+        stage.seats.remove(user_id);
+        tracks.remove(&track);
+        stage.passed(host, cid, track, |_| true);
+        if stage.seats.is_empty() && !stage.interims && stage.recognition.is_none() {
+            calls.remove(cid);
+        }
     }
 
     /// A participant's connection is closed: they have left once their last caption is there, unless they are back by then.

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,16 +293,18 @@ impl Store {
         self.one("SELECT state FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()], "a call")
     }
 
-    /// Writes a call as it is now.
+    /// Writes a call as it is now. Gives the bytes that it takes.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_call(&self, call: &Call) -> Result<(), StoreError> {
+    pub fn put_call(&self, call: &Call) -> Result<usize, StoreError> {
         let (cid, wake_up) = (call.cid(), call.wake_up().map(Timestamp::as_nanos));
+        let state = json(call, "a call")?;
         self.execute(
             "INSERT OR REPLACE INTO calls (type, id, wake_up, state) VALUES (?1, ?2, ?3, ?4)",
-            params![cid.call_type(), cid.id(), wake_up, json(call, "a call")?],
-        )
+            params![cid.call_type(), cid.id(), wake_up, state],
+        )?;
+        Ok(state.len())
     }
 
     /// Forgets a call; its events stay.
@@ -355,12 +358,28 @@ impl Store {
         self.all(sql, params![call_type], "a call")
     }
 
-    /// Calls that a query finds, in its order, behind the first `offset`; at most `most`.
+    /// Looks at calls that a query finds, in its order, behind the first `offset`, at most at `most`; at one at a time, with the
+    /// bytes that it takes, until there is enough.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn calls_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Call>, StoreError> {
-        self.found("calls", query, "type, id", offset, most, "a call")
+    /// [`StoreError`], and those of `look`.
+    pub fn look_at_calls<E: From<StoreError>>(
+        &self,
+        query: &Query,
+        offset: u32,
+        most: u32,
+        mut look: impl FnMut(Call, usize) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let sql = sql_of("calls", query, "type, id", offset, most);
+        let mut found = self.noted(self.connection.prepare_cached(&sql))?;
+        let mut rows = self.noted(found.query(rusqlite::params_from_iter(&query.values)))?;
+        while let Some(row) = self.noted(rows.next())? {
+            let state: String = self.noted(row.get(0))?;
+            if look(parse(&state, "a call")?, state.len())?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Users that a query finds, in its order, behind the first `offset`; at most `most`.
@@ -368,24 +387,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn users_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Profile>, StoreError> {
-        self.found("users", query, "id", offset, most, "a user")
-    }
-
-    fn found<T: DeserializeOwned>(
-        &self,
-        table: &str,
-        query: &Query,
-        key: &str,
-        offset: u32,
-        most: u32,
-        what: &str,
-    ) -> Result<Vec<T>, StoreError> {
-        // Of a query's own text nothing is a client's: values are parameters.
-        let Query { condition, order, values } = query;
-        let order = if order.is_empty() { String::new() } else { format!("{order}, ") };
-        let sql =
-            format!("SELECT state FROM {table} WHERE {condition} ORDER BY {order}{key} LIMIT {most} OFFSET {offset}");
-        self.all(&sql, rusqlite::params_from_iter(values), what)
+        let sql = sql_of("users", query, "id", offset, most);
+        self.all(&sql, rusqlite::params_from_iter(&query.values), "a user")
     }
 
     /// A user.
@@ -396,14 +399,15 @@ impl Store {
         remembered(&self.users, id, || self.one("SELECT state FROM users WHERE id = ?1", params![id], "a user"))
     }
 
-    /// Writes a user as they are now.
+    /// Writes a user as they are now. Gives the bytes that they take.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_user(&self, user: &Profile) -> Result<(), StoreError> {
+    pub fn put_user(&self, user: &Profile) -> Result<usize, StoreError> {
         let state = json(user, "a user")?;
         self.users.borrow_mut().remove(&user.user.id);
-        self.execute("INSERT OR REPLACE INTO users (id, state) VALUES (?1, ?2)", params![user.user.id, state])
+        self.execute("INSERT OR REPLACE INTO users (id, state) VALUES (?1, ?2)", params![user.user.id, state])?;
+        Ok(state.len())
     }
 
     /// A call type.
@@ -423,14 +427,18 @@ impl Store {
         self.all("SELECT state FROM call_types ORDER BY name", params![], "a call type")
     }
 
-    /// Writes a call type as it is now.
+    /// Writes a call type as it is now. Gives the bytes that it takes.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_call_type(&self, call_type: &CallType) -> Result<(), StoreError> {
+    pub fn put_call_type(&self, call_type: &CallType) -> Result<usize, StoreError> {
         let state = json(call_type, "a call type")?;
         self.call_types.borrow_mut().remove(&call_type.name);
-        self.execute("INSERT OR REPLACE INTO call_types (name, state) VALUES (?1, ?2)", params![call_type.name, state])
+        self.execute(
+            "INSERT OR REPLACE INTO call_types (name, state) VALUES (?1, ?2)",
+            params![call_type.name, state],
+        )?;
+        Ok(state.len())
     }
 
     /// Forgets a call type; whether it was there.
@@ -586,6 +594,12 @@ impl Store {
         });
         self.noted(found)?.iter().map(|state| parse(state, what)).collect()
     }
+}
+
+/// A query's text, of which nothing is a client's: values are parameters.
+fn sql_of(table: &str, Query { condition, order, .. }: &Query, key: &str, offset: u32, most: u32) -> String {
+    let order = if order.is_empty() { String::new() } else { format!("{order}, ") };
+    format!("SELECT state FROM {table} WHERE {condition} ORDER BY {order}{key} LIMIT {most} OFFSET {offset}")
 }
 
 fn parse<T: DeserializeOwned>(state: &str, what: &str) -> Result<T, StoreError> {

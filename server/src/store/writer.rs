@@ -229,9 +229,8 @@ mod tests {
 
     fn put(name: String) -> impl FnOnce(&Store) -> Result<(), String> + Send {
         move |store| {
-            store
-                .put_call_type(&CallType::new(&name, cuewire::time::Timestamp::EPOCH))
-                .map_err(|error| error.to_string())
+            let put = store.put_call_type(&CallType::new(&name, cuewire::time::Timestamp::EPOCH));
+            put.map(drop).map_err(|error| error.to_string())
         }
     }
 

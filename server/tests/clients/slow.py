@@ -4,10 +4,11 @@
     slow.py --bin PROGRAM --work FOLDER [--silent 10000] [--seconds 20] [--few-places]
 
 At once: connections that say nothing, heads and bodies that come a byte at a time, clients that ask and read no answer, clients that
-watch a call and read no event. With the server's own limits, and, with --few-places, also with places for a tenth of the connections that say nothing, or 1000.
+watch a call and read no event. With the server's own limits, but for those of bodies and answers, which are short so that all of them are
+reached; and, with --few-places, also with places for a tenth of the connections that say nothing, or 1000.
 Meanwhile one client asks and changes something, and one watches. In: the program; a folder for data and logs. Out: an object of JSON on
-standard output; exits with 1 where the healthy client waits for more than 100 ms at p99, misses an event, or the server's memory grows
-beyond its bound. All on the loopback interface; the load is made by processes of its own, on the same machine.
+standard output; exits with 1 where the healthy client waits for more than 100 ms at p99, misses an event, one that is slow is not closed
+in time, or the server's memory grows beyond its bound. All on the loopback interface; the load is made by processes of its own, on the same machine.
 """
 
 import argparse
@@ -29,6 +30,9 @@ from service import Gone, Refused, Server, watch
 CALL = "/video/call/default/slow"
 P99_MS, GROWTH_MIB = 100, 512
 HEADS, BODIES, DEAF = 200, 200, 20
+# Within which the server closes those that are slow, and how much later that may be seen on a busy machine.
+HEAD_S, BODY_S, WRITE_S, LATE_S = 10, 4, 4, 4
+LIMITS = f"[limits]\nrefuse_overload = false\nbody_s = {BODY_S}\nwrite_s = {WRITE_S}\n"
 # Of the system's descriptors, what the server and this need beside the connections.
 SPARE_FILES = 1000
 FORK = multiprocessing.get_context("fork")
@@ -44,7 +48,7 @@ class Load:
     """A process that does `work(server, number, until, counts)`."""
 
     def __init__(self, work, server, number, until):
-        self.counts = FORK.Array("l", 3)
+        self.counts = FORK.Array("l", 4)
         self.process = FORK.Process(target=self._run, args=(work, server, number, until), daemon=True)
         self.process.start()
 
@@ -52,23 +56,25 @@ class Load:
         work(server, number, until, self.counts)
 
     def end(self):
-        """How many it opened, how many the server closed, and how many were open at a time at most."""
+        """How many it opened, how many the server closed, how many were open at a time at most, and for how long one was, in ms."""
         self.process.join(30)
         if self.process.is_alive():
             self.process.kill()
-        return dict(zip(("opened", "closed", "most"), self.counts))
+        return dict(zip(("opened", "closed", "most", "longest_ms"), self.counts))
 
 
 def keep(server, number, until, counts, said, each_s):
     """Keeps so many connections open; each says `said`, and where that is so a byte more each time."""
     slots, drips = selectors.DefaultSelector(), []
+    def saw(since):
+        counts[3] = max(counts[3], int(1000 * (time.monotonic() - since)))
     def open_one(at):
         one = socket.socket()
         # One address has too few ports for all that are closed meanwhile.
         one.bind((f"127.0.1.{1 + at % 200}", 0))
         one.setblocking(False)
         one.connect_ex(("127.0.0.1", server.port))
-        slots.register(one, selectors.EVENT_READ | (selectors.EVENT_WRITE if said else 0))
+        slots.register(one, selectors.EVENT_READ | (selectors.EVENT_WRITE if said else 0), time.monotonic())
         counts[0] += 1
         return one
     opened = 0
@@ -90,9 +96,10 @@ def keep(server, number, until, counts, said, each_s):
                     slots.unregister(one)
                     one.close()
                     counts[1] += 1
+                    saw(key.data)
                     continue
             if events & selectors.EVENT_WRITE:
-                slots.modify(one, selectors.EVENT_READ)
+                slots.modify(one, selectors.EVENT_READ, key.data)
                 drips.append(one)
                 try:
                     one.send(said)
@@ -107,6 +114,7 @@ def keep(server, number, until, counts, said, each_s):
                 except OSError:
                     pass
     for key in list(slots.get_map().values()):
+        saw(key.data)
         key.fileobj.close()
 
 
@@ -128,7 +136,7 @@ def slow_bodies(server, number, until, counts):
 
 
 def deaf(server, number, until, counts):
-    """Asks for large answers, and reads none."""
+    """Asks for large answers, and reads none until the server should have closed; then what is on its way, to the end."""
     asked = (head(server, "GET", CALL, server.token()) + "\r\n").encode() * 100
     held = []
     for _ in range(number):
@@ -141,6 +149,17 @@ def deaf(server, number, until, counts):
         held.append(one)
         counts[0] += 1
     counts[2] = len(held)
+    time.sleep(WRITE_S + LATE_S)
+    for one in held:
+        one.settimeout(1)
+        try:
+            while one.recv(1 << 20):
+                pass
+        except TimeoutError:
+            continue
+        except OSError:
+            pass
+        counts[1] += 1
     time.sleep(max(0, until - time.monotonic()))
 
 
@@ -287,8 +306,9 @@ def wrong(report, silent_ones):
         (f"memory grows by at most {GROWTH_MIB} MiB", report["rss_mib"]["most"] - report["rss_mib"]["before"] <= GROWTH_MIB),
         ("who watches hears of every change", report["events"] == report["changes"]),
         ("as many as should be say nothing", counts["silent"]["most"] >= 0.95 * silent_ones),
-        ("those that say nothing are closed", counts["silent"]["closed"] > 0),
-        ("slow heads are closed", counts["heads"]["closed"] > 0),
+        *((f"{kind} are closed within {within_s} s, or soon after", counts[kind]["closed"] > 0 and counts[kind]["longest_ms"] < 1000 * (within_s + LATE_S))
+          for kind, within_s in (("silent", HEAD_S), ("heads", HEAD_S), ("bodies", BODY_S))),
+        (f"those who read no answer are closed within {WRITE_S} s, or soon after", counts["deaf"]["closed"] == DEAF),
         ("those who watch and read nothing are closed", counts["deaf watchers"]["closed"] == DEAF),
         ("nothing panics", report["panics"] == 0),
         ("the server is ready", report["ready"] == "200"),
@@ -313,7 +333,7 @@ def main():
     os.makedirs(args.work)
     # Bodies and clients that are known serve, and keep their places: there are more places than that.
     places = max(args.silent // 10, 1000)
-    runs = {"own limits": ""} | ({"few places": f"[limits]\nconnections = {places}\n"} if args.few_places else {})
+    runs = {"own limits": LIMITS} | ({"few places": f"{LIMITS}connections = {places}\n"} if args.few_places else {})
     report = {what: run(args, f"run-{i}", config, args.silent) for i, (what, config) in enumerate(runs.items())}
     print(json.dumps(report, indent=2))
     failed = [f"FAIL slow, {what}: {one}" for what, of in report.items() for one in wrong(of, args.silent)]
