@@ -99,7 +99,9 @@ def fuzz(args, kind):
     log = folder / "requests.jsonl"
     # Nothing but this machine is there to be reached; and no limit is what is tried.
     limits = "user_requests_per_min = 1000000\nserver_requests_per_min = 1000000\nconnects_per_min = 100000\n"
-    server = Server(args.bin, folder, f'request_log = "{log}"\nhooks_to_private_addresses = true\n[limits]\n{limits}')
+    # More ports than are asked for: that there is none is an answer of 503.
+    config = f'request_log = "{log}"\nhooks_to_private_addresses = true\nrtp_ports = [20000, 29999]\n[limits]\n{limits}'
+    server = Server(args.bin, folder, config)
     server.start()
     try:
         world = make_world(server)

@@ -36,6 +36,9 @@ def before_call(context, case, kwargs):
     if name == "get_or_create_call" and dice.random() > AS_MADE_UP:
         data = case.body.get("data") if isinstance(case.body, dict) else None
         case.body = {**(case.body if isinstance(case.body, dict) else {}), "data": filled(data or {}, dice, {"created_by_id": "alice"})}
+    if name == "open_rtp":
+        # Of made up codecs and rates hardly two go together.
+        case.body = filled(case.body, dice, {"user_id": "alice", "payload_type": 0, "codec": "pcmu", "clock_rate": 8000, "channels": 1, "from": ""})
     if name == "update_users_partial" and isinstance(case.body, dict) and isinstance(case.body.get("users"), list):
         case.body["users"] = [filled(user, dice, {"id": dice.choice(WORLD["users"])}) for user in case.body["users"]]
 
