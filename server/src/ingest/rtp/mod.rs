@@ -172,7 +172,10 @@ impl Ports {
         let mut open = self.lock();
         let theirs = open.ports.values().filter(|entry| entry.is_theirs && entry.user_id == *user_id).count();
         if speaker.is_theirs && theirs >= self.config.per_user as usize {
-            let why = format!("{user_id} has {theirs} RTP ports: allowed are {}; close one", self.config.per_user);
+            let why = match self.config.per_user {
+                0 => "users may open no RTP ports here: a server's token opens them".to_string(),
+                most => format!("{user_id} has {theirs} RTP ports: allowed are {most}; close one"),
+            };
             return Err(ApiError::new(Code::NotAllowed, why));
         }
         let mut failure = None;
