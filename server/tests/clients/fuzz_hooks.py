@@ -23,9 +23,11 @@ def before_call(context, case, kwargs):
     identify(case, dice)
     transcript = dice.choice(WORLD["transcripts"])
     pools = {"type": WORLD["types"], "id": WORLD["ids"], "session": [transcript["session"]], "filename": [transcript["filename"]],
-             "port": [str(port) for port in range(20_000, 20_010, 2)], "egress_id": [transcript["egress_id"]], "name": WORLD["storages"] if "storage" in path else [*WORLD["types"], *WORLD["ids"]]}
+             "port": WORLD["ports"], "egress_id": [transcript["egress_id"]], "name": WORLD["storages"] if "storage" in path else [*WORLD["types"], *WORLD["ids"]]}
     if name == "delete_transcription":
         pools |= {"type": [transcript["type"]], "id": [transcript["id"]]}
+    if name in ("close_rtp", "send_closed_caption"):
+        pools |= {"type": WORLD["said"][:1], "id": WORLD["said"][1:]}
     # All parts of a path, or none: half of an id leads nowhere.
     if case.path_parameters and dice.random() > AS_MADE_UP:
         case.path_parameters = {part: dice.choice(pools[part]) for part in case.path_parameters}
@@ -36,6 +38,8 @@ def before_call(context, case, kwargs):
     if name == "get_or_create_call" and dice.random() > AS_MADE_UP:
         data = case.body.get("data") if isinstance(case.body, dict) else None
         case.body = {**(case.body if isinstance(case.body, dict) else {}), "data": filled(data or {}, dice, {"created_by_id": "alice"})}
+    if name == "send_closed_caption":
+        case.body = filled(case.body, dice, {"user_id": "alice", "speaker_id": "alice"})
     if name == "open_rtp":
         # Of made up codecs and rates hardly two go together.
         case.body = filled(case.body, dice, {"user_id": "alice", "payload_type": 0, "codec": "pcmu", "clock_rate": 8000, "channels": 1, "from": ""})
