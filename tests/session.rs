@@ -432,6 +432,23 @@ fn drifting(ppm: i64, jump: Option<(i64, i64)>, seconds: u64) -> Vec<CaptionEven
 }
 
 #[test]
+fn a_caption_does_not_begin_before_the_gap_in_front_of_it_is_over() {
+    // What follows the gap is stated 25 ms early, so the anchor slews back while the caption opens.
+    for gap_ms in [10_000, -20_000] {
+        let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
+        push(&mut session, at_ms(30_000), 16_000, &[0; 160]).unwrap();
+        let behind = 30_010 + gap_ms;
+        push(&mut session, at_ms(behind), 16_000, &[0; 80]).unwrap();
+        let speech = sound(16_000, 2_000, &[(0, 1_000)]);
+        push(&mut session, at_ms(behind - 20), 16_000, &speech).unwrap();
+        session.handle_input(Input::End).unwrap();
+        let events = drain(&mut session, &mut ScriptedDecoder::new(says_length));
+        let Some(CaptionEvent::Final { start_time, .. }) = events.last() else { panic!("{events:?}") };
+        assert!(*start_time >= at_ms(behind), "{start_time} lies in the gap, which ends at {}", at_ms(behind));
+    }
+}
+
+#[test]
 fn captions_do_not_overlap_while_the_anchor_slews() {
     for (ppm, jump) in [(-100, None), (100, None), (0, Some((20_000, -50))), (0, Some((20_000, 50))), (-500, None)] {
         let spans: Vec<_> = drifting(ppm, jump, 120)

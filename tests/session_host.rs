@@ -65,6 +65,10 @@ fn lost_audio_ends_the_caption_and_is_declared_once() {
         // The next push is dated by itself, and lies behind the gap all the same.
         ((2_000, 2_500), 2_560, &["Overload 2000 – 2500", "final 2560 – 4560"], 0),
         ((2_000, 2_500), 2_440, &["Overload 2000 – 2500", "final 2500 – 4440"], 0),
+        // A loss that is shorter than the jitter by which it is stated early.
+        ((1_950, 1_960), 1_960, &["Overload 2000 – 2000", "final 2000 – 3960"], 0),
+        // A hole behind what is stated early begins where that ends.
+        ((1_950, 1_960), 9_000, &["Overload 2000 – 2000", "NoAudio 2000 – 9000", "final 9000 – 11000"], 0),
         // What is missing behind it is treated as behind any audio.
         ((2_000, 2_500), 3_500, &["Overload 2000 – 2500", "final 3500 – 5500"], 1_000),
         ((2_000, 2_500), 9_000, &["Overload 2000 – 2500", "NoAudio 2500 – 9000", "final 9000 – 11000"], 0),

@@ -436,7 +436,7 @@ impl Session {
         }
         self.accounting.lost += samples_of_nanos(to.nanos_since(from), SAMPLE_RATE);
         // Stated early by no more than jitter, the gap still lies behind what came before it.
-        let from = self.last_end.map_or(from, |end| end.max(from).min(to));
+        let (from, to) = self.last_end.map_or((from, to), |end| (end.max(from), end.max(to)));
         self.declare_gap(from, to, GapReason::Overload);
         self.timeline.anchor(self.buffer.end(), to, SAMPLE_RATE);
         self.last_end = Some(to);
@@ -446,8 +446,13 @@ impl Session {
     /// Ends what is there: the sender's time goes on at `to`.
     fn break_stream(&mut self, from: Timestamp, to: Timestamp) {
         self.stop_stream();
-        self.declare_gap(from, to, if to < from { GapReason::ClockRestarted } else { GapReason::NoAudio });
-        self.last_end = None;
+        if to < from {
+            self.declare_gap(from, to, GapReason::ClockRestarted);
+        } else {
+            // Where the anchor slewed back, what came before ends later than its samples.
+            self.declare_gap(self.last_end.map_or(from, |end| end.clamp(from, to)), to, GapReason::NoAudio);
+        }
+        self.last_end = Some(to);
     }
 
     fn feed_silence(&mut self, mut frames: u64) {
