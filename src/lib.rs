@@ -128,6 +128,9 @@ pub mod caption;
 pub mod config;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod script;
 pub mod segment;
 pub mod session;

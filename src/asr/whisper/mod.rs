@@ -47,6 +47,8 @@ mod draws;
 mod encoder;
 mod error;
 mod forward;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod guards;
 mod kernels;
 mod linear;

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cuewire::fuzz::run("cuewire::fuzz", "audio", cuewire::fuzz::audio, data));
