@@ -17,6 +17,8 @@ use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples, samples
 use crate::vad::{FRAME, Vad, WebRtcVad};
 
 const MS: i64 = 1_000_000;
+/// Pushes begin no later: where times saturate, what is cut ends earlier than what is whole.
+const LATEST: i64 = i64::MAX / 2;
 /// Operations of one run.
 const MOST_OPS: usize = 48;
 /// Audio of one run, at 16 kHz: four captions of the longest.
@@ -125,7 +127,7 @@ struct Player<'a, W: Write> {
 impl<W: Write> Player<'_, W> {
     /// Returns the sender's time behind the operation.
     fn op(&mut self, op: &Op, clock: i64) -> i64 {
-        let at = |offset: &i64| Timestamp::from_nanos(clock.saturating_add(*offset));
+        let at = |offset: &i64| Timestamp::from_nanos(clock.saturating_add(*offset).clamp(-LATEST, LATEST));
         match op {
             Op::Audio { offset, rate, channels, frames, sound, float } => {
                 let samples = sound.samples(*rate, *channels, *frames);

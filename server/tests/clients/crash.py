@@ -57,6 +57,8 @@ class Watcher:
     `events` are as they came; `finals` are the captions among them by id, `listed` those that it was told when it asked.
     """
 
+    QUERY = {}
+
     def __init__(self, server, path=PATH):
         self.server, self.path, self.events, self.finals, self.listed = server, path, [], {}, {}
         self.problems, self.connections, self.catch_ups, self.session, self.of_session = [], 0, 0, None, []
@@ -79,7 +81,7 @@ class Watcher:
                 time.sleep(0.5)
 
     def _watch(self):
-        connection, connection_id = watch(self.server, "watcher")
+        connection, connection_id = watch(self.server, "watcher", **self.QUERY)
         ask = self.server.requests("watcher")
         try:
             self._is_in(self._session(ask("GET", self.path, connection_id=connection_id)))

@@ -262,9 +262,9 @@ class Socket:
         self.socket.close()
 
 
-def watch(server, user_id):
+def watch(server, user_id, **more):
     """A connection for events. Out: it, and its id."""
-    query = urlencode({"api_key": server.key, "stream-auth-type": "jwt"})
+    query = urlencode({"api_key": server.key, "stream-auth-type": "jwt", **more})
     connection = Socket(server.port, f"/video/connect?{query}")
     try:
         connection.send({"token": server.user_token(user_id), "products": ["video"], "user_details": {"id": user_id}})
