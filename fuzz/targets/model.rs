@@ -1,5 +1,7 @@
 #![no_main]
 
+use cuewire_fuzz as _;
+
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
