@@ -12,10 +12,14 @@ use crate::config::Language;
 use crate::time::Timestamp;
 
 pub mod cues;
+mod fragment;
 mod rules;
 mod stable;
 mod word;
 
+pub use fragment::Fragment;
+#[cfg(test)]
+pub(crate) use fragment::testing;
 pub(crate) use rules::Rules;
 pub use stable::{StabilityCount, StablePrefix};
 pub use word::{Probability, Word};

@@ -136,8 +136,8 @@ fn describe(error: &serde_json::Error) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{any_fragment, fragment};
     use super::*;
+    use crate::caption::testing::{any_fragment, fragment};
 
     const ALICE: &str = concat!(
         r#"{"type":"speech","start_time":"2024-02-28T08:18:18.061031795Z","#,

@@ -154,10 +154,10 @@ impl<W: Write> TranscriptWriter<W> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{any_fragment, fragment, words};
     use super::super::{Cue, ReadError};
     use super::*;
     use crate::caption::cues::ms_since;
+    use crate::caption::testing::{any_fragment, fragment, words};
 
     fn written(format: Format, origin: Timestamp, fragments: &[Fragment]) -> String {
         let mut writer = TranscriptWriter::new(Vec::new(), format, Profile::None, origin);
