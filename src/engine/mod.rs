@@ -96,6 +96,7 @@ use crate::config::Config;
 use crate::time::Timestamp;
 
 mod event;
+mod hear;
 mod load;
 mod model;
 mod pipeline;
