@@ -2,12 +2,13 @@ use opus_pure::{Application, OpusEncoder};
 
 use super::*;
 use crate::audio::opus::tests::voice;
-use crate::session::{Input, Session};
 use crate::time::nanos_of_samples;
-use crate::{Config, Output};
 
+mod heard;
 mod plain;
 mod properties;
+mod takeover;
+mod times;
 
 const MS: i64 = 1_000_000;
 const RTP_RATE: u32 = 48_000;
@@ -427,73 +428,6 @@ fn damaged_payloads_are_counted_and_concealed() {
 }
 
 #[test]
-fn another_stream_takes_over_with_its_second_packet() {
-    let one = voice_stream(20);
-    for (ssrc, sequence) in [(8, 1020), (8, 40_000), (7, 1020 + 3000), (7, 40_000), (7, 800)] {
-        let mut two = stream(&encode(20, 20, |_| {}), 20, sequence, 777);
-        for (index, sent) in two.iter_mut().enumerate() {
-            sent.ssrc = ssrc;
-            sent.at = at_ms(5_000 + index as i64 * 20);
-        }
-        // The first packet of the new one is not given out before the second, nor lost.
-        let (mut receiver, mut heard) = (receiver(), Heard::default());
-        for sent in one.iter().chain(&two[..1]) {
-            receiver.handle_packet(sent.packet()).unwrap();
-            heard.drain(&mut receiver);
-        }
-        assert_eq!(heard, Heard { stats: ReceiverStats { received: 21, ..ReceiverStats::default() }, ..hear(&one) });
-        for sent in &two[1..] {
-            receiver.handle_packet(sent.packet()).unwrap();
-            heard.drain(&mut receiver);
-        }
-        assert_eq!(heard.jumps(), [(20 * 320, 4_600 * MS)]);
-        assert_eq!(heard.samples[20 * 320..], hear(&two).samples);
-        assert_eq!(heard.stats, ReceiverStats { received: 40, restarts: 1, ..ReceiverStats::default() });
-    }
-}
-
-#[test]
-fn what_the_old_stream_holds_is_given_out_before_the_new_one() {
-    let one = voice_stream(20);
-    let mut two = voice_stream(10);
-    for (index, sent) in two.iter_mut().enumerate() {
-        (sent.ssrc, sent.at) = (8, at_ms(5_000 + index as i64 * 20));
-    }
-    // 17 is missing when the new stream comes, and comes too late.
-    let order = one[..17].iter().chain(&one[18..]).chain(&two[..3]).chain([&one[17]]).chain(&two[3..]);
-    let heard = hear(order);
-    let expected = hear_without(&one, |index| index == 17);
-    assert_eq!(heard.samples[..20 * 320], expected.samples);
-    assert_eq!((heard.samples.len(), heard.jumps()), (30 * 320, vec![(20 * 320, 4_600 * MS)]));
-    let stats =
-        ReceiverStats { received: 30, lost: 1, stray: 1, restarts: 1, concealed_samples: 320, ..expected.stats };
-    assert_eq!(heard.stats, stats);
-}
-
-#[test]
-fn strays_play_no_part() {
-    let sent = voice_stream(30);
-    let mut expected = hear(&sent);
-    expected.stats.received += 10;
-    expected.stats.stray = 10;
-    let with_strays: Vec<Sent> = sent
-        .iter()
-        .enumerate()
-        .flat_map(|(index, sent)| {
-            let other = Sent { ssrc: 9, ..sent.clone() };
-            let far = Sent { sequence: sent.sequence + 20_000, ..sent.clone() };
-            let stray = [Some(other), Some(far)].into_iter().flatten().filter(move |_| index % 6 == 1);
-            std::iter::once(sent.clone()).chain(stray)
-        })
-        .collect();
-    assert_eq!(hear(&with_strays), expected);
-    // Nor does one that comes first, but for the two packets it takes to be sure.
-    let stray = Sent { ssrc: 9, ..sent[0].clone() };
-    let heard = hear([&stray].into_iter().chain(&sent[1..]));
-    assert_eq!((heard.samples.len(), heard.stats.restarts, heard.stats.lost), (30 * 320, 1, 0));
-}
-
-#[test]
 fn a_flush_gives_out_what_is_held() {
     let sent = voice_stream(10);
     let (mut receiver, mut heard) = (receiver(), Heard::default());
@@ -535,163 +469,4 @@ fn what_is_refused_changes_nothing() {
         heard.drain(&mut receiver);
     }
     assert_eq!(heard, hear(&sent));
-}
-
-/// A session as a server has it, with nothing recognised.
-struct Listener {
-    session: Session,
-    heard: Heard,
-}
-
-impl Listener {
-    fn listen<'a>(packets: impl IntoIterator<Item = &'a Sent>) -> Self {
-        let session = Session::new("alice", Config::default());
-        let (mut receiver, mut listener) = (receiver(), Self { session, heard: Heard::default() });
-        for sent in packets {
-            receiver.handle_packet(sent.packet()).unwrap();
-            listener.drain(&mut receiver);
-        }
-        receiver.flush();
-        listener.drain(&mut receiver);
-        listener
-    }
-
-    fn drain(&mut self, receiver: &mut RtpReceiver) {
-        while let Some(Piece { at, pcm }) = receiver.poll_output() {
-            self.heard.pieces.push((at, pcm.frames()));
-            pcm.mix_into(0, pcm.frames(), &mut self.heard.samples);
-            self.session.handle_input(Input::Audio { at, pcm }).unwrap();
-            while !matches!(self.session.poll_output(), Output::Wait(_)) {}
-        }
-        self.heard.stats = receiver.stats();
-    }
-}
-
-#[test]
-fn a_session_accounts_for_the_time_of_lost_packets() {
-    let mut sent = voice_stream(300);
-    for (index, sent) in sent.iter_mut().enumerate() {
-        // They come by up to 110 ms late, as over a mobile network.
-        sent.at = sent.at.plus_nanos((index as i64 * 7919 % 12) * 10 * MS);
-    }
-    let sent = sent;
-    for (lost, filled) in [(0..0, 0), (100..101, 0), (100..106, 0), (100..107, 7), (100..150, 50), (20..160, 140)] {
-        let heard =
-            Listener::listen(sent.iter().enumerate().filter(|(at, _)| !lost.contains(at)).map(|(_, sent)| sent));
-        let accounting = heard.session.accounting();
-        // What is filled is right to what the anchors, which slew, may be apart.
-        assert!(accounting.filled.abs_diff(filled * 320) <= 64, "{lost:?}: {}", accounting.filled);
-        assert_eq!(accounting.total() - accounting.filled, (300 - filled) * 320, "{lost:?}");
-    }
-    // 4 s are no silence but a gap: 200 packets.
-    let heard = Listener::listen(sent[..50].iter().chain(&sent[250..]));
-    let accounting = heard.session.accounting();
-    assert_eq!((accounting.filled, accounting.total()), (0, 100 * 320));
-    let jumps = heard.heard.jumps();
-    assert!(matches!(jumps[..], [(16_000, jump)] if (jump - 4_000 * MS).abs() < MS), "{jumps:?}");
-}
-
-/// All English recordings of the repository, 16 kHz.
-#[cfg(feature = "files")]
-fn speech() -> Vec<f32> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/speech");
-    let mut samples = Vec::new();
-    for name in ["austen-0880", "en-agent-alreadyon", "en-queue-periodic-announce", "en-tt-monkeysintro"] {
-        let mut file = crate::audio::file::AudioFile::open(&folder.join(name).with_extension("flac")).unwrap();
-        while let Some(block) = file.next_block().unwrap() {
-            assert_eq!((block.sample_rate, block.channels), (16_000, 1));
-            samples.extend_from_slice(block.samples);
-        }
-    }
-    samples
-}
-
-#[cfg(feature = "files")]
-#[test]
-fn speech_survives_a_bad_network() {
-    let mut random = 1_u64;
-    let mut random = move |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) % below
-    };
-    let mut encoder = OpusEncoder::new(16_000, 1, Application::Voip).unwrap();
-    (encoder.bitrate_bps, encoder.use_inband_fec, encoder.packet_loss_perc) = (24_000, true, 10);
-    let mut buffer = vec![0; 4000];
-    let payloads: Vec<Vec<u8>> = speech()
-        .chunks_exact(320)
-        .map(|pcm| {
-            let bytes = encoder.encode(pcm, 320, &mut buffer).unwrap();
-            buffer[..bytes].to_vec()
-        })
-        .collect();
-    let (count, sent) = (payloads.len(), stream(&payloads, 20, 65_000, 12_345));
-    // Neighbours change places, and one packet in twenty is lost.
-    let mut order: Vec<(i64, usize)> = (0..count).map(|index| (index as i64 * 20 + random(45) as i64, index)).collect();
-    order.sort_unstable();
-    let arrived: Vec<Sent> = order
-        .iter()
-        .filter(|(_, index)| [0, count - 1].contains(index) || random(20) > 0)
-        .map(|&(ms, index)| Sent { at: at_ms(ms), ..sent[index].clone() })
-        .collect();
-    let (whole, listener) = (hear(&sent), Listener::listen(&arrived));
-    let ReceiverStats { lost, late, stray, restarts, concealed_samples, recovered_samples, .. } = listener.heard.stats;
-    assert_eq!((lost, late, stray, restarts), ((count - arrived.len()) as u64, 0, 0, 0));
-    assert_eq!(concealed_samples + recovered_samples, lost * 320);
-    assert!(recovered_samples > concealed_samples, "{recovered_samples} recovered, {concealed_samples} concealed");
-    assert_eq!(listener.session.accounting().total(), count as u64 * 320);
-    let error = error(&listener.heard.samples, &whole.samples);
-    assert!(error < 0.3, "{error}");
-}
-
-#[test]
-fn a_stated_time_that_jitters_gives_times_that_do_not() {
-    let mut sent = voice_stream(200);
-    for (index, sent) in sent.iter_mut().enumerate().skip(1) {
-        sent.at = sent.at.plus_nanos((index as i64 * 7919 % 21) * 10 * MS);
-    }
-    // One stall of 3 s, delivered in a burst.
-    for (index, sent) in sent.iter_mut().enumerate().skip(100) {
-        sent.at = sent.at.max(at_ms(5_000 + index as i64 / 10));
-    }
-    let heard = hear(&sent);
-    assert_eq!(heard.jumps(), []);
-    let last = heard.pieces[199].0.nanos_since(at_ms(199 * 20));
-    // 200 steps of 10 µs at most.
-    assert!((0..=2 * MS).contains(&last), "{last}");
-}
-
-#[test]
-fn a_pause_that_the_rtp_time_leaves_out_is_believed() {
-    // Above 10 s at once, below after a second.
-    for (pause_ms, after) in [(200, None), (300, Some(50)), (5_000, Some(50)), (9_900, Some(50)), (10_100, Some(0))] {
-        let mut sent = voice_stream(200);
-        for sent in &mut sent[100..] {
-            sent.at = sent.at.plus_nanos(pause_ms * MS);
-        }
-        let heard = hear(&sent);
-        assert_eq!(heard.samples.len(), 200 * 320);
-        let jumps: Vec<(usize, i64)> = heard.jumps().iter().map(|(at, jump)| (at / 320, jump / MS)).collect();
-        match after {
-            None => assert_eq!(jumps, []),
-            Some(after) => {
-                assert_eq!(jumps.len(), 1, "{pause_ms} ms: {jumps:?}");
-                assert_eq!(jumps[0].0, 100 + after, "{pause_ms} ms");
-                assert!((pause_ms - 1..=pause_ms).contains(&jumps[0].1), "{pause_ms} ms: {jumps:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn rtp_time_that_makes_no_sense_is_not_believed() {
-    let expected = hear(&voice_stream(60));
-    // It stands still, goes back, or jumps by hours, while the sequence goes on and the stated time as well.
-    for jump in [-960_i32, -48_000, i32::MIN, 48_000 * 3600, i32::MAX - 960] {
-        let mut sent = voice_stream(60);
-        for sent in &mut sent[30..] {
-            sent.timestamp = sent.timestamp.wrapping_add(jump as u32);
-        }
-        let heard = hear(&sent);
-        assert_eq!((&heard.samples, heard.jumps()), (&expected.samples, vec![]), "{jump}");
-    }
 }
