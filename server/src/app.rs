@@ -2,25 +2,14 @@
 //!
 //! In: what its server writes. Out: the [`Hook`]s, and all of it as clients expect it, without secrets.
 
-use std::fmt;
-
 use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use crate::secret::Secret;
+
 /// What the hook is called that the platform's `webhook_url` stands for, and that of its `sqs_url`.
 pub const PLAIN_HOOKS: [&str; 2] = ["webhook", "sqs"];
-
-/// Something that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
 
 /// The settings of the platform.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,13 +17,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::error::{ApiError, Code};
 use crate::call::Cid;
-use crate::host::{Host, now};
+use crate::clock::now;
+use crate::host::Host;
 use crate::retry::{Seldom, backoff, jitter};
 use crate::storage::{Bucket, Place, URL_TIME};
 use crate::store::StoredTranscript;
 use crate::telemetry;
+use crate::wire::error::{ApiError, Code};
 
 /// How often it is looked for files whose time is over, and for what nobody said is to be finished.
 const LOOKED_EVERY: Duration = Duration::from_secs(60);
@@ -355,7 +356,7 @@ pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: D
     let turns = Arc::new(Semaphore::new(SIGNED_AT_ONCE));
     for (n, file) in files.iter().enumerate() {
         let (Some(name), Some(place)) = (&file.storage, &file.place) else {
-            urls[n] = host.storages.local.url(file, now());
+            urls[n] = host.storages.local.url(&file.egress_id, &file.filename, now());
             continue;
         };
         if file.is_external {

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::token::UserToken;
 use crate::call::Cid;
 use crate::telemetry;
+use crate::wire::token::UserToken;
 
 /// Events that wait for one connection.
 const MAX_WAITING: usize = 256;

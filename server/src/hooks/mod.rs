@@ -19,20 +19,19 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::render;
 use crate::app::{AppSettings, Hook, Queue, Target};
 use crate::call::Cid;
-use crate::host::{Host, now};
+use crate::clock::now;
+use crate::host::Host;
 use crate::retry::{Seldom, jitter};
 use crate::store::{DeadLetter, Outgoing, Store, StoreError};
 use crate::telemetry;
+use crate::wire::render;
 
 mod lane;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod webhook;
-
-pub(crate) use webhook::{chain, check_url, client, leads_to};
 
 use lane::{Lane, MOST_OF_A_CALL, Next};
 use webhook::Webhooks;

@@ -19,9 +19,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::webhook::{check_url, gzip, public_addresses};
+use super::webhook::gzip;
 use crate::app::Queue;
 use crate::keys::hex;
+use crate::outward::{check_url, public_addresses};
 use crate::store::Outgoing;
 
 /// Longest name of a group of messages.

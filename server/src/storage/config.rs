@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::Secret;
+use crate::secret::Secret;
 
 /// Longest name of a bucket, a region, an account; longest path in a bucket.
 pub(crate) const MAX_NAME_BYTES: usize = 255;

@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::store::{Store, StoreError};
-
 mod bucket;
 mod config;
 mod local;
@@ -69,25 +67,10 @@ impl Storages {
         self.configured.contains_key(name)
     }
 
-    /// How a storage is reached.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn config(&self, store: &Store, name: &str) -> Result<Option<StorageConfig>, StoreError> {
-        match self.configured.get(name) {
-            Some(config) => Ok(Some(config.clone())),
-            None => store.storage(name),
-        }
-    }
-
-    /// All, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn all(&self, store: &Store) -> Result<BTreeMap<String, StorageConfig>, StoreError> {
-        let mut all: BTreeMap<_, _> = store.storages()?.into_iter().collect();
-        all.extend(self.configured.clone());
-        Ok(all)
+    /// Those that the configuration names.
+    #[must_use]
+    pub fn configured(&self) -> &BTreeMap<String, StorageConfig> {
+        &self.configured
     }
 
     /// A bucket, opened once as long as it is reached in the same way.

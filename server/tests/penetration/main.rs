@@ -11,10 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cuewire_server::call::Cid;
 use cuewire_server::host::now;
 use cuewire_server::storage::Local;
-use cuewire_server::store::StoredTranscript;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::{Sha256, Sha384, Sha512};

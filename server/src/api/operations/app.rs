@@ -10,15 +10,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Operation, flag, input, page, read, short, texts};
-use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
 use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
-use crate::hooks::{WITHOUT_SQS, check_url};
-use crate::host::{Change, Host, new_id, now};
+use crate::clock::{new_id, now};
+use crate::hooks::WITHOUT_SQS;
+use crate::host::{Change, Host};
 use crate::limits::Limits;
+use crate::outward::check_url;
 use crate::store::Outgoing;
+use crate::wire::error::ApiError;
 
 /// Types of events in one filter, and the longest.
 const MOST_EVENT_TYPES: usize = 200;

@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::app::CHECK_TIME;
 use super::{input, read, short};
-use crate::api::error::{ApiError, Code};
 use crate::api::http::text;
 use crate::api::models::id;
 use crate::api::route::Operation;
 use crate::api::schema::{self, Described, component, map, one_of, request, text_of};
 use crate::call::Cid;
-use crate::host::{Change, Host, new_id};
+use crate::clock::new_id;
+use crate::host::{Change, Host};
 use crate::storage::{MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, StorageConfig, StorageType};
+use crate::wire::error::{ApiError, Code};
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(

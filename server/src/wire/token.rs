@@ -2,12 +2,15 @@
 //!
 //! In: the token as the client sends it. Out: who it is.
 
+use std::time::Duration;
+
 use cuewire::time::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
+use crate::clock::now;
 
 /// Longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -42,6 +45,17 @@ impl UserToken {
     pub fn role_in(&self, cid: &str) -> Option<&str> {
         let is_named = self.call_cids.iter().any(|named| named == cid);
         is_named.then(|| self.role.as_deref().unwrap_or("call_member"))
+    }
+}
+
+/// When the token expires; never, where it does not.
+pub(crate) async fn expiry(at: Option<Timestamp>) {
+    match at {
+        Some(at) => {
+            let left = at.nanos_since(now()).max(0).unsigned_abs();
+            tokio::time::sleep(Duration::from_nanos(left)).await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::instrument::Instrumented;
 use tracing::{Instrument as _, Span, field};
 
 use super::error::{ApiError, Code};
-use crate::host::new_id;
+use crate::clock::new_id;
 
 /// In which the id is given back.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,7 +42,7 @@ tokio::task_local! {
 }
 
 /// Serves a request under its id.
-pub(super) async fn identified(request: Request, next: Next) -> Response {
+pub(crate) async fn identified(request: Request, next: Next) -> Response {
     let id = id_of(request.headers()).map_or_else(new_id, str::to_string);
     let header = HeaderValue::from_str(&id);
     // Enabled wherever anything is logged at all.
@@ -62,7 +62,7 @@ fn id_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Takes a request along to what goes on behind its answer: a WebSocket.
-pub(super) fn carrier<F: Future>() -> impl FnOnce(F) -> Instrumented<TaskLocalFuture<Arc<Current>, F>> {
+pub(crate) fn carrier<F: Future>() -> impl FnOnce(F) -> Instrumented<TaskLocalFuture<Arc<Current>, F>> {
     // Without its body's room: it may go on for hours.
     let current =
         CURRENT.try_with(|of| Arc::new(Current { id: of.id.clone(), began: of.began, room: Mutex::default() }));
@@ -71,7 +71,7 @@ pub(super) fn carrier<F: Future>() -> impl FnOnce(F) -> Instrumented<TaskLocalFu
 }
 
 /// Keeps the room of the request's body until all that is done for it is done.
-pub(super) fn keep(room: Option<OwnedSemaphorePermit>) {
+pub(crate) fn keep(room: Option<OwnedSemaphorePermit>) {
     // Where there is no request, nobody waits for room either.
     let _ = CURRENT.try_with(|current| *current.room.lock().unwrap_or_else(PoisonError::into_inner) = room);
 }
@@ -82,12 +82,12 @@ pub(crate) fn kept() -> Option<Arc<Current>> {
 }
 
 /// The id of the request that is being served, and how long that takes by now.
-pub(super) fn current() -> (String, Duration) {
+pub(crate) fn current() -> (String, Duration) {
     CURRENT.try_with(|current| (current.id.clone(), current.began.elapsed())).unwrap_or_default()
 }
 
 /// What an error's answer says beside the error: of a fault of the server's, where to look for it.
-pub(super) fn more_info(code: Code) -> String {
+pub(crate) fn more_info(code: Code) -> String {
     match code {
         Code::Internal => CURRENT.try_with(|current| format!("request {}", current.id)).unwrap_or_default(),
         _ => String::new(),
@@ -95,7 +95,7 @@ pub(super) fn more_info(code: Code) -> String {
 }
 
 /// A request is answered with an error: a fault of the server's is logged.
-pub(super) fn failed(error: &ApiError) {
+pub(crate) fn failed(error: &ApiError) {
     if error.code == Code::Internal {
         tracing::error!("a request failed: {error}");
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use cuewire::engine::{Engine, OverloadLevel};
 
-use crate::api::error::{ApiError, Code};
 use crate::limits::Limits;
+use crate::wire::error::{ApiError, Code};
 
 /// What tracks cost is believed when there were some for so long,
 const MEASURED: Duration = Duration::from_secs(10);

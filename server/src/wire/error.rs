@@ -48,7 +48,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub(super) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::AccessKey,
         Self::Input,
         Self::Authentication,
@@ -83,7 +83,7 @@ impl Code {
         }
     }
 
-    pub(super) fn number(self) -> i32 {
+    pub(crate) fn number(self) -> i32 {
         match self {
             Self::Internal | Self::Full => -1,
             code => i32::from(code as u16),

@@ -9,8 +9,9 @@ use cuewire::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::call::settings::{DEFAULT_INACTIVITY_S, Mode, Settings, SettingsError};
-use crate::call::{Call, CallType, Caption, Cid, Env, Event, Membership, Participant, Process, Session, Transcript};
-use crate::host::Interim;
+use crate::call::{
+    Call, CallType, Caption, Cid, Env, Event, Interim, Membership, Participant, Process, Session, Transcript,
+};
 use crate::user::Profile;
 
 /// Fields in which nothing is a time: somebody keeps there what they like, or what they name.
@@ -32,7 +33,7 @@ const TIMES: &[&str] = &[
 /// Who the people of a call are.
 pub type Profiles<'a> = &'a dyn Fn(&str) -> Profile;
 
-pub(crate) fn put(object: &mut Value, name: &str, value: Option<Value>) {
+fn put(object: &mut Value, name: &str, value: Option<Value>) {
     if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
         object.insert(name.to_string(), value);
     }
@@ -59,7 +60,7 @@ pub fn for_browser(value: &mut Value) {
 }
 
 /// What is set where nothing is: the devices stay off, and what cuewire does not do is disabled.
-pub(super) fn defaults() -> Value {
+pub(crate) fn defaults() -> Value {
     let layout = || json!({"name": "", "external_app_url": "", "external_css_url": ""});
     json!({
         "audio": {
