@@ -76,6 +76,7 @@ mod outward;
 mod rates;
 mod retry;
 mod secret;
+mod sinks;
 mod sockets;
 mod stages;
 pub mod storage;

@@ -45,6 +45,9 @@ pub enum StorageType {
 }
 
 impl StorageType {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::S3, Self::Gcs, Self::Abs];
+
     /// As clients name it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -37,7 +37,7 @@ fn missing<T>(field: &str, name: &str) -> Result<T, ApiError> {
 
 pub(super) fn described(operation: Operation) -> Described {
     let whole = || {
-        let kinds = [StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name);
+        let kinds = StorageType::ALL.map(StorageType::name);
         schema::object(json!({
             "name": schema::text(), "bucket": schema::text(), "path": schema::text(), "type": one_of(kinds),
         }))
@@ -76,7 +76,7 @@ const AZURE_FIELDS: &[&str] = &[
 fn written(needed: &[&str]) -> Value {
     let texts = |names: &[&str]| names.iter().map(|name| ((*name).to_string(), schema::text())).collect::<Map<_, _>>();
     let mut fields = json!({
-        "storage_type": one_of([StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name)),
+        "storage_type": one_of(StorageType::ALL.map(StorageType::name)),
         "bucket": text_of(1..=MAX_NAME_BYTES), "path": text_of(0..=MAX_PATH_BYTES),
         "aws_s3": request(&["s3_region"], Value::Object(texts(S3_FIELDS))),
         "gcs_credentials": schema::text(),

@@ -3,16 +3,15 @@
 //! In: a body, its signature, a URL. Out: whether it was taken.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use flate2::{Compression, write::GzEncoder};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Client, header};
 use sha2::Sha256;
 
+use super::Parcel;
 use crate::keys::hex;
 use crate::outward::{chain, check_url, client};
-use crate::store::Outgoing;
 
 /// Of an answer so much is read, that its connection can be used again.
 const MOST_ANSWER_BYTES: usize = 16 * 1024;
@@ -34,11 +33,7 @@ impl Webhooks {
     pub(super) async fn deliver(
         &self,
         url: &str,
-        event: &Outgoing,
-        body: String,
-        compressed: bool,
-        attempt: u32,
-        timeout: Duration,
+        Parcel { webhook_id, body, compressed, attempt, timeout, .. }: Parcel<'_>,
     ) -> Result<(), String> {
         let url = check_url(url, self.may_be_private)?;
         let signature = signature(&self.api_secret, body.as_bytes());
@@ -49,12 +44,12 @@ impl Webhooks {
             .header(header::CONTENT_TYPE, "application/json")
             .header("X-Signature", signature)
             .header("X-Api-Key", &self.api_key)
-            .header("X-Webhook-Id", &event.webhook_id)
+            .header("X-Webhook-Id", webhook_id)
             .header("X-Webhook-Attempt", attempt);
         request = if compressed {
             request.header(header::CONTENT_ENCODING, "gzip").body(gzip(body.as_bytes()))
         } else {
-            request.body(body)
+            request.body(body.to_string())
         };
         let mut answer = request.send().await.map_err(|error| chain(&error.without_url()))?;
         let status = answer.status();

@@ -20,10 +20,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
 use super::webhook::gzip;
-use crate::app::Queue;
+use super::{Parcel, Queue};
 use crate::keys::hex;
-use crate::outward::{check_url, public_addresses};
-use crate::store::Outgoing;
+use crate::outward::{chain, check_url, public_addresses};
 
 /// Longest name of a group of messages.
 const MAX_GROUP_CHARS: usize = 128;
@@ -43,24 +42,21 @@ impl Queues {
     pub(super) async fn deliver(
         &self,
         queue: &Queue,
-        event: &Outgoing,
-        body: &str,
-        compressed: bool,
-        timeout: Duration,
+        Parcel { webhook_id, cid, body, compressed, timeout, .. }: Parcel<'_>,
     ) -> Result<(), String> {
         let body = if compressed { STANDARD.encode(gzip(body.as_bytes())) } else { STANDARD.encode(body) };
         let mut message = self.client(queue)?.send_message().queue_url(&queue.url).message_body(body);
         if queue.url.ends_with(".fifo") {
-            let cid = event.cid.to_string();
+            let cid = cid.to_string();
             let group = if cid.len() <= MAX_GROUP_CHARS { cid } else { hex(&Sha256::digest(cid)) };
-            message = message.message_group_id(group).message_deduplication_id(&event.webhook_id);
+            message = message.message_group_id(group).message_deduplication_id(webhook_id);
         }
         match tokio::time::timeout(timeout, message.send()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match (error.code(), error.message()) {
                 (Some(code), Some(message)) => format!("{code}: {message}"),
                 (Some(code), None) => code.to_string(),
-                _ => super::chain(&error),
+                _ => chain(&error),
             }),
             Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
         }
