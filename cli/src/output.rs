@@ -50,7 +50,7 @@ impl Destination {
             (None, Some(dir)) => Place::Dir(dir.clone()),
             (None, None) => Place::Stdout,
         };
-        let is_one_document = matches!(format, Format::Json | Format::Srt | Format::Vtt);
+        let is_one_document = format.is_document();
         let shared = match &place {
             Place::File(file) => Some(file.display().to_string()),
             Place::Stdout if is_one_document => Some("standard output".into()),

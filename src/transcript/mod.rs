@@ -17,6 +17,7 @@ pub mod json;
 pub mod jsonl;
 mod lines;
 pub mod srt;
+mod txt;
 pub mod webvtt;
 mod writer;
 

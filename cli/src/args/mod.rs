@@ -227,7 +227,7 @@ pub(crate) enum ModelCommand {
 impl TranscribeArgs {
     /// Whether captions are divided, and so where their words are decides when cues come and go.
     pub(crate) fn cues_need_word_times(&self) -> bool {
-        matches!(self.format, Format::Srt | Format::Vtt) && self.profile != Profile::None
+        self.format.has_cues() && self.profile != Profile::None
     }
 }
 
