@@ -10,10 +10,10 @@
 //! Time is contiguous: a bad packet between good ones, and a hole in the container's clock, become silence of their
 //! length. Nothing is read ahead but the header, so a file of any length takes the same memory.
 
+mod container;
 mod error;
 mod mp4;
 mod riff;
-mod sniff;
 mod source;
 mod track;
 mod trim;
@@ -25,14 +25,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use symphonia::core::errors::Error;
-use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions, ReadBytes};
-use symphonia::default::formats::{
-    AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
-};
+use symphonia::core::formats::{FormatReader, TrackType};
 
-pub use error::{FORMATS, FileError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE};
-pub use sniff::Container;
+pub use container::{Container, FORMATS};
+pub use error::{FileError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE};
 
 use source::Source;
 use track::{Facts, Shape, Track};
@@ -147,8 +143,8 @@ impl AudioFile {
 
     fn new(name: String, mut source: Source) -> Result<Self, FileError> {
         let unreadable = |source| FileError::Read { name: name.clone(), decoded_frames: 0, sample_rate: 0, source };
-        let Some(container) = sniff::container(&mut source).map_err(unreadable)? else {
-            let found = sniff::describe(&mut source).map_err(unreadable)?;
+        let Some(container) = container::sniff(&mut source).map_err(unreadable)? else {
+            let found = container::describe(&mut source).map_err(unreadable)?;
             return Err(FileError::NotAudio { name, found });
         };
         let mut facts = Facts::default();
@@ -177,8 +173,9 @@ impl AudioFile {
         }
         // The others need no jumps. Those of MPEG and ADTS would guess a length, and those of AIFF and Matroska refuse
         // a file that was cut.
-        source.seekable &= matches!(container, Container::Ogg | Container::Mp4);
-        let mut format = guard(|| demuxer(container, source)).map_err(|error| refused(&name, container, error))?;
+        source.seekable &= container.needs_jumps();
+        let mut format =
+            guard(|| container::demuxer(container, source)).map_err(|error| refused(&name, container, error))?;
         let track = Track::select(&name, container, format.as_mut(), &facts)?;
         let mut file = Self {
             name,
@@ -463,27 +460,6 @@ impl fmt::Debug for AudioFile {
             .field("frames", &self.frames)
             .finish_non_exhaustive()
     }
-}
-
-/// The demuxer of a container. It is chosen here and not by the library's own search, which takes the first two bytes
-/// anywhere in a megabyte that look like a format.
-fn demuxer(container: Container, source: Source) -> Result<Box<dyn FormatReader>, Error> {
-    let mut stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
-    let options = FormatOptions::default();
-    Ok(match container {
-        Container::Wav => Box::new(WavReader::try_new(stream, options)?),
-        Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
-        Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
-        Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
-        Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
-        Container::Mp4 => {
-            // It expects to stand behind the length of the first box.
-            stream.ignore_bytes(4)?;
-            Box::new(IsoMp4Reader::try_new(stream, options)?)
-        }
-        Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
-        Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
-    })
 }
 
 /// Calls the library. Hostile files make it panic in places (0.6.1: a Vorbis codebook with codewords of more than 32

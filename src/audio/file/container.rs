@@ -1,12 +1,24 @@
-//! Which container a file is, told by its first bytes and never by its name.
+//! Which container a file is, told by its first bytes and never by its name, and what reads it.
 //!
-//! In: the head of a [`Source`]. Out: a [`Container`], with the source moved to its first byte; or a description of
-//! what the bytes are instead.
+//! In: the head of a [`Source`]. Out: a [`Container`], with the source moved to its first byte, and its demuxer; or a
+//! description of what the bytes are instead. All that is known of each container is here, but for what [`riff`](super::riff)
+//! and [`mp4`](super::mp4) look up before.
 
 use std::fmt;
 use std::io;
 
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatOptions, FormatReader};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions, ReadBytes};
+use symphonia::default::formats::{
+    AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
+};
+
 use super::source::Source;
+
+/// Formats that are understood, for messages.
+pub const FORMATS: &str = "WAV, AIFF, FLAC, MP3, AAC (ADTS), Ogg (Vorbis, Opus, FLAC), WebM and Matroska (Opus, Vorbis, AAC, MP3, \
+                           FLAC, PCM), MP4 and M4A (AAC-LC, ALAC, Opus, MP3, FLAC)";
 
 /// Containers that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +40,13 @@ pub enum Container {
     Mpeg,
     /// AAC in ADTS frames.
     Adts,
+}
+
+impl Container {
+    /// Whether its demuxer is better off jumping in a file than reading it as a pipe.
+    pub(super) fn needs_jumps(self) -> bool {
+        matches!(self, Self::Ogg | Self::Mp4)
+    }
 }
 
 impl fmt::Display for Container {
@@ -53,7 +72,7 @@ const FRAMES_IN_A_ROW: usize = 4;
 const MAX_LEADING_TAGS: usize = 8;
 
 /// The container that begins at the source's first byte, behind any ID3 tags.
-pub(super) fn container(source: &mut Source) -> io::Result<Option<Container>> {
+pub(super) fn sniff(source: &mut Source) -> io::Result<Option<Container>> {
     for _ in 0..MAX_LEADING_TAGS {
         match id3_len(source.peek(10)?) {
             Some(len) => source.skip_front(len)?,
@@ -82,6 +101,27 @@ pub(super) fn container(source: &mut Source) -> io::Result<Option<Container>> {
         }
     }
     Ok(None)
+}
+
+/// The demuxer of a container. It is chosen here and not by the library's own search, which takes the first two bytes
+/// anywhere in a megabyte that look like a format.
+pub(super) fn demuxer(container: Container, source: Source) -> Result<Box<dyn FormatReader>, Error> {
+    let mut stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
+    let options = FormatOptions::default();
+    Ok(match container {
+        Container::Wav => Box::new(WavReader::try_new(stream, options)?),
+        Container::Aiff => Box::new(AiffReader::try_new(stream, options)?),
+        Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
+        Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
+        Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
+        Container::Mp4 => {
+            // It expects to stand behind the length of the first box.
+            stream.ignore_bytes(4)?;
+            Box::new(IsoMp4Reader::try_new(stream, options)?)
+        }
+        Container::Mpeg => Box::new(MpaReader::try_new(stream, options)?),
+        Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
+    })
 }
 
 /// What the bytes are instead of audio, for a message.
@@ -200,7 +240,7 @@ mod tests {
     use super::*;
 
     fn sniff(bytes: &[u8]) -> Option<Container> {
-        container(&mut Source::pipe(Box::new(io::Cursor::new(bytes.to_vec())))).unwrap()
+        super::sniff(&mut Source::pipe(Box::new(io::Cursor::new(bytes.to_vec())))).unwrap()
     }
 
     #[test]
@@ -249,7 +289,7 @@ mod tests {
             (&[0xff; 70_000], "first bytes"),
         ] {
             let mut source = Source::pipe(Box::new(io::Cursor::new(bytes.to_vec())));
-            assert_eq!(container(&mut source).unwrap(), None);
+            assert_eq!(super::sniff(&mut source).unwrap(), None);
             let found = describe(&mut source).unwrap();
             assert!(found.contains(expected), "{found}");
         }
