@@ -20,7 +20,7 @@ use crate::caption::{CaptionId, Rules, StabilityCount};
 use crate::config::Config;
 use crate::segment::{Boundary, Segmenter};
 use crate::time::{SampleIndex, Timestamp, samples_of_ms};
-use crate::vad::{Lift, Vad, WebRtcVad};
+use crate::vad::{self, Lift, Vad};
 
 mod buffer;
 mod finals;
@@ -84,7 +84,7 @@ impl Session {
     /// A track that has not begun, with WebRTC's voice activity detector.
     #[must_use]
     pub fn new(speaker_id: &str, config: Config) -> Self {
-        let vad = Box::new(WebRtcVad::new(config.vad_mode));
+        let vad = vad::detector(config.vad_mode);
         Self::with_vad(speaker_id, config, vad)
     }
 
