@@ -11,17 +11,18 @@ use cuewire::config::InterimIntervalMs;
 use cuewire::time::{ParseTimestampError, Timestamp};
 use cuewire::transcript::Format;
 
+mod offset;
 mod recognition;
 #[cfg(feature = "serve")]
 mod service;
 
+pub(crate) use offset::Offset;
 pub(crate) use recognition::RecognitionArgs;
 #[cfg(feature = "serve")]
 pub(crate) use service::{BackupArgs, BenchCallsArgs, CallArgs, KeyArgs, KeyCommand, ServeArgs, ServerArgs, TokenArgs};
 
 use crate::Failure;
 use crate::cache::{MAIN, ModelName, Revision};
-use crate::tracks::Offset;
 
 /// Of the commands that caption.
 const EXIT_CODES: &str = "\

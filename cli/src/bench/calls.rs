@@ -17,8 +17,8 @@ use cuewire::time::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
+use super::{Quantiles, tracks};
 use crate::args::BenchCallsArgs;
-use crate::bench::{Quantiles, tracks};
 use crate::client::{Client, Socket, hear, send_frames, send_recording};
 use crate::run::Interrupt;
 use crate::{Failure, INTERRUPTED};

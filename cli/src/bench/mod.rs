@@ -27,6 +27,9 @@ use crate::run::Interrupt;
 use crate::stats::peak_rss_bytes;
 use crate::{Failure, INTERRUPTED, model};
 
+#[cfg(feature = "serve")]
+mod calls;
+
 /// Length of a push.
 const PUSH: Duration = Duration::from_millis(20);
 /// Tracks start within this.
@@ -43,7 +46,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<ExitCode, Failure> {
         BenchCommand::Streams(args) => streams(args),
         BenchCommand::Capacity(args) => capacity(args),
         #[cfg(feature = "serve")]
-        BenchCommand::Calls(args) => crate::bench_calls::run(args),
+        BenchCommand::Calls(args) => calls::run(args),
     }
 }
 
