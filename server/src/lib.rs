@@ -26,12 +26,18 @@
 //! | [`host`] | what is to be brought about, right behind the commit |
 //! | [`events`] | to those who watch |
 //! | [`hooks`] | to webhooks and queues, from the outbox |
-//! | [`ingest`] | from participants' audio to captions: one track of the engine a participant |
+//! | [`ingest`] | participants' audio: by WebSocket, and as RTP |
 //! | [`transcripts`] | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
 //! | [`telemetry`] | what an operator watches |
 //! | [`check`] | what would fail later |
+//!
+//! Each knows what it stands on, and not what stands on it. From the top: `api` takes requests, `ingest` takes audio, and both make
+//! changes through the `host`, which has the `store`, the `stages` (a track of the engine a participant; they tell it what was said),
+//! `events`, the `storage` and the `call`s. `hooks` and `transcripts` alone go both ways with it: it wakes them, and they write
+//! through it what became of a delivery or a file. At the bottom are `wire`, what clients are spoken to in; `sinks`, where events
+//! go that leave the house; `outward`, how others are called.
 //!
 //! # What is durable
 //!

@@ -59,6 +59,37 @@ impl StorageType {
     }
 }
 
+/// An object of a [`StorageConfig`] as it is written: those of its fields that are read, and that are needed; all are text.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) needed: &'static [&'static str],
+    pub(crate) fields: &'static [&'static str],
+}
+
+/// A kind's own fields, of [`S3`] and [`Azure`],
+pub(crate) const PARTS: [Part; 2] = [
+    Part {
+        name: "aws_s3",
+        needed: &["s3_region"],
+        fields: &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"],
+    },
+    Part {
+        name: "azure_blob",
+        needed: &["abs_account_name"],
+        fields: &[
+            "abs_account_name",
+            "abs_client_id",
+            "abs_client_secret",
+            "abs_tenant_id",
+            "abs_account_key",
+            "abs_custom_endpoint_url",
+            "abs_authority_host",
+        ],
+    },
+];
+/// and those that are one text.
+pub(crate) const TEXTS: [&str; 1] = ["gcs_credentials"];
+
 /// How an S3 bucket is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,6 +4,8 @@
 //!
 //! The *default* storage is the disk, or a bucket that the configuration names: its URLs are signed and expire, and its files are
 //! deleted, when somebody asks or when their time is over. An *external* storage is somebody else's: files are put there, once.
+//!
+//! A further kind is a variant of [`StorageType`] with its fields, in `config`, and how it is opened, in `bucket`: all of it here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ mod local;
 
 pub use bucket::{Bucket, Place};
 pub use config::{Azure, S3, StorageConfig, StorageType};
-pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES};
+pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES, PARTS, Part, TEXTS};
 pub use local::{BadSignature, Local, URL_TIME};
 
 /// Storages that platforms may have.
