@@ -232,6 +232,10 @@ impl TranscribeArgs {
     }
 }
 
+fn formats() -> String {
+    format!("What to write: {}", Format::ALL.map(Format::extension).join(", "))
+}
+
 fn start_time(text: &str) -> Result<Timestamp, String> {
     within_range(text.parse().map_err(|error: ParseTimestampError| error.to_string())?)
 }
@@ -279,8 +283,7 @@ pub(crate) struct TranscribeArgs {
     #[arg(long, value_name = "TIME", default_value_t = Timestamp::EPOCH, value_parser = start_time)]
     pub(crate) start_time: Timestamp,
 
-    /// What to write: jsonl, json, srt, vtt or txt
-    #[arg(long, value_name = "FORMAT", default_value_t = Format::Jsonl)]
+    #[arg(long, value_name = "FORMAT", default_value_t = Format::Jsonl, help = formats())]
     pub(crate) format: Format,
 
     /// Whose rules the cues of srt and vtt keep: netflix, bbc, dcmp, cea608, or none (one cue a caption)
