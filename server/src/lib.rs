@@ -24,10 +24,10 @@
 //! | [`call`] | the domain: a state machine without clock, thread, file or socket, which a media server may embed without the rest |
 //! | [`store`] | its state, and the events that it causes: one commit |
 //! | [`host`] | what is to be brought about, right behind the commit |
-//! | [`events`] | to those who watch |
-//! | [`hooks`] | to webhooks and queues, from the outbox |
+//! | `events` | to those who watch |
+//! | `hooks` | to webhooks and queues, from the outbox |
 //! | [`ingest`] | participants' audio: by WebSocket, and as RTP |
-//! | [`transcripts`] | from a run's journal to its file |
+//! | `transcripts` | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
 //! | [`telemetry`] | what an operator watches |
@@ -72,8 +72,8 @@ pub mod certificate;
 pub mod check;
 mod clock;
 mod connections;
-pub mod events;
-pub mod hooks;
+mod events;
+mod hooks;
 pub mod host;
 pub mod ingest;
 pub mod keys;
@@ -88,7 +88,7 @@ mod stages;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
-pub mod transcripts;
+mod transcripts;
 pub mod user;
 mod wire;
 

@@ -21,7 +21,8 @@ pub use fragment::Fragment;
 #[cfg(test)]
 pub(crate) use fragment::testing;
 pub(crate) use rules::Rules;
-pub use stable::{StabilityCount, StablePrefix};
+pub use stable::StabilityCount;
+pub(crate) use stable::StablePrefix;
 pub use word::{Probability, Word};
 
 /// Identifies a caption within its track. Grows in order of time.

@@ -48,7 +48,7 @@ const SWEPT_AT_ONCE: u32 = 200;
 const SWEEPS: u32 = 500;
 
 /// Where all events go that leave the house.
-pub struct Hooks {
+pub(crate) struct Hooks {
     lanes: Mutex<HashMap<String, Arc<Running>>>,
     delivered: Mutex<Vec<(String, Cid, i64)>>,
     pub(crate) sinks: Sinks,
