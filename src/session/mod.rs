@@ -158,7 +158,7 @@ impl Session {
         Accounting { pending, ..self.accounting }
     }
 
-    /// Behind the last sample heard. What a [`DecodeJob::due`] lies ahead of it is the time that is left.
+    /// Behind the last sample heard. What a [`DecodeJob::due`](crate::asr::DecodeJob::due) lies ahead of it is the time that is left.
     #[must_use]
     pub fn end(&self) -> SampleIndex {
         self.buffer.end()

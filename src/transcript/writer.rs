@@ -37,7 +37,7 @@ pub(super) trait Encode: fmt::Debug + Send + Sync {
 /// for a finished transcript, and not needed for one that grows with the call.
 ///
 /// JSONL, JSON and plain text are written at once. SRT and WebVTT hold cues, which depend on what follows: see
-/// [`DisplayCues`] for how long a caption is held back. An SRT, WebVTT or JSON file is whole only after
+/// [`DisplayCues`](crate::caption::cues::DisplayCues) for how long a caption is held back. An SRT, WebVTT or JSON file is whole only after
 /// [`finish`](Self::finish).
 ///
 /// SRT, WebVTT and plain text show text: a fragment without any has no place there.

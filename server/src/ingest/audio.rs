@@ -3,7 +3,7 @@
 //! In: binary frames of samples or Opus packets, text frames that say what they are about. Out: pushes into the participant's
 //! track.
 //!
-//! [`Line`](crate::stages::Line) dates what is pushed; a `time` frame states a time.
+//! The track's line dates what is pushed; a `time` frame states a time.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
