@@ -1,4 +1,6 @@
 //! What no state machine makes itself: the time, and ids.
+//!
+//! In: the system's clock, and its randomness. Out: what is handed to calls as an argument.
 
 use std::time::SystemTime;
 

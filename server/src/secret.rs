@@ -1,4 +1,6 @@
 //! What a server keeps and never shows.
+//!
+//! In: keys and passwords of hooks and storages. Out: the same to who needs them; to a log `…`.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! By how much a speaker's recording begins later than the others.
+//!
+//! In: `SPEAKER=SECONDS`. Out: an [`Offset`], without a float.
 
 use std::str::FromStr;
 

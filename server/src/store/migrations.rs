@@ -1,4 +1,6 @@
 //! What the database looks like, as the steps that led there.
+//!
+//! In: a database of any version. Out: the SQL that makes it one of today's.
 
 /// From an empty database to today's, a step a version: never changed once released.
 pub(super) const MIGRATIONS: &[&str] = &[
