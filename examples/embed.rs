@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use cuewire::asr::whisper::WhisperModel;
 use cuewire::audio::file::AudioFile;
@@ -52,14 +52,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// A participant: pushes the recording as if it were spoken now. The track ends with its sender.
 fn speak(mut recording: AudioFile, mut sender: AudioSender) -> Result<(), Box<dyn Error + Send + Sync>> {
     let start = Instant::now();
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
+    let now = Timestamp::from(SystemTime::now());
     let mut frames = 0;
     while let Some(block) = recording.next_block()? {
         let pcm = Pcm::interleaved(block.sample_rate, block.channels, block.samples)?;
         let since_start = nanos_of_samples(frames, block.sample_rate);
         frames += pcm.frames() as u64;
         thread::sleep(Duration::from_nanos(since_start.unsigned_abs()).saturating_sub(start.elapsed()));
-        sender.push(Timestamp::from_nanos(now + since_start), pcm)?;
+        sender.push(now.plus_nanos(since_start), pcm)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use cuewire::asr::whisper::WhisperModel;
 use cuewire::audio::file::AudioFile;
@@ -55,13 +55,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Pushes the recording as if it were spoken now. A push never waits, so it may be done from a task.
 async fn speak(mut recording: AudioFile, mut sender: AudioSender) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
+    let now = Timestamp::from(SystemTime::now());
     let start = tokio::time::Instant::now();
     let mut frames = 0;
     while let Some(block) = recording.next_block()? {
         let since_start = nanos_of_samples(frames, block.sample_rate);
         frames += (block.samples.len() / block.channels) as u64;
-        let at = Timestamp::from_nanos(now + since_start);
+        let at = now.plus_nanos(since_start);
         sender.push(at, Pcm::interleaved(block.sample_rate, block.channels, block.samples)?)?;
         let over = start + Duration::from_nanos(nanos_of_samples(frames, block.sample_rate).unsigned_abs());
         tokio::time::sleep_until(over).await;

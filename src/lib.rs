@@ -45,6 +45,22 @@
 //! Inside, everything between audio and events is one deterministic state machine a track, [`Session`]; recognition is I/O
 //! that the session asks for and is told the answer of. Who has threads of their own, or wants none, drives it by hand:
 //!
+//! # The parts
+//!
+//! The way of a sample, in the order of the modules that it passes; each knows those above it in this list, and none below:
+//!
+//! | module | |
+//! |---|---|
+//! | [`time`], [`config`] | samples and nanoseconds; the settings of a track, which hold allowed values only |
+//! | [`audio`] | PCM of any shape, its place in time, 16 kHz; recordings, RTP |
+//! | [`vad`] | which 20 ms are speech-like |
+//! | [`segment`] | when captions begin and end |
+//! | [`asr`] | recognition: a job, its answer, and who gives it |
+//! | [`caption`] | what is told of a caption, in which words, and its display cues |
+//! | [`session`] | one track: all of the above, without thread or clock |
+//! | `engine` | many tracks, on threads |
+//! | [`transcript`] | files of final captions, beside sessions and engine |
+//!
 //! # The run loop
 //!
 //! Change something with [`handle_input`](Session::handle_input), then drain [`poll_output`](Session::poll_output)

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,17 @@ pub const fn samples_of_ms(ms: u32) -> u64 {
     ms as u64 * (SAMPLE_RATE as u64 / 1000)
 }
 
+impl From<SystemTime> for Timestamp {
+    /// As the system's clock has it; the nearest there is, where that is beyond the range.
+    fn from(time: SystemTime) -> Self {
+        let nanos = |duration: Duration| i64::try_from(duration.as_nanos());
+        Self(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => nanos(since).unwrap_or(i64::MAX),
+            Err(before) => nanos(before.duration()).map_or(i64::MIN, |nanos| -nanos),
+        })
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Every i64 of nanoseconds lies within jiff's range.
@@ -173,6 +185,16 @@ mod tests {
         for text in ["", "yesterday", "2024-02-30T00:00:00Z", "9999-01-01T00:00:00Z", "2024-02-28T08:18:18"] {
             let error = text.parse::<Timestamp>().unwrap_err().to_string();
             assert!(error.contains("RFC 3339") && error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_systems_time_is_taken_on_both_sides_of_the_epoch() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        for (nanos, expected) in [(0, 0), (1, 1), (i64::MAX as u64, i64::MAX), (u64::MAX, i64::MAX)] {
+            assert_eq!(Timestamp::from(epoch + Duration::from_nanos(nanos)), Timestamp(expected));
+            let before = if nanos > i64::MAX as u64 { i64::MIN } else { -expected };
+            assert_eq!(Timestamp::from(epoch - Duration::from_nanos(nanos)), Timestamp(before));
         }
     }
 

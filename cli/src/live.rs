@@ -35,7 +35,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         rate: args.rate,
         channels,
         format: args.sample_format,
-        start: args.start_time.unwrap_or_else(now),
+        start: args.start_time.unwrap_or_else(|| SystemTime::now().into()),
         frames: 0,
         torn: Vec::new(),
         wake_up: None,
@@ -54,11 +54,6 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         (false, true) => ExitCode::from(FAILED),
         (false, false) => ExitCode::SUCCESS,
     })
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 struct Live {

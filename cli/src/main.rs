@@ -7,8 +7,6 @@ use clap::Parser as _;
 
 mod args;
 mod bench;
-#[cfg(feature = "serve")]
-mod bench_calls;
 mod cache;
 #[cfg(feature = "serve")]
 mod call;

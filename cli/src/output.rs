@@ -9,7 +9,7 @@ use cuewire::time::Timestamp;
 use cuewire::transcript::{Finished, Format, Fragment, TranscriptWriter};
 
 use crate::args::TranscribeArgs;
-use crate::tracks::Input;
+use crate::tracks::{Input, stem};
 
 /// Decides where each input's transcript goes.
 pub(crate) struct Destination {
@@ -50,7 +50,7 @@ impl Destination {
             (None, Some(dir)) => Place::Dir(dir.clone()),
             (None, None) => Place::Stdout,
         };
-        let is_one_document = matches!(format, Format::Json | Format::Srt | Format::Vtt);
+        let is_one_document = format.is_document();
         let shared = match &place {
             Place::File(file) => Some(file.display().to_string()),
             Place::Stdout if is_one_document => Some("standard output".into()),
@@ -194,12 +194,4 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
         io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(error),
     })
-}
-
-/// The file's name without its extension; `stdin` for standard input.
-pub(crate) fn stem(input: &Path) -> String {
-    if input == Path::new("-") {
-        return "stdin".into();
-    }
-    input.file_stem().unwrap_or(input.as_os_str()).to_string_lossy().into_owned()
 }

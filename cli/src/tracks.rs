@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use crate::args::{TranscribeArgs, within_range};
-use crate::output::stem;
 
 /// One recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,39 +16,12 @@ pub(crate) struct Input {
     pub(crate) offset_nanos: i64,
 }
 
-/// `SPEAKER=SECONDS`. Speakers have no `=` in their names: the first one ends them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Offset {
-    speaker_id: String,
-    nanos: i64,
-}
-
-impl FromStr for Offset {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (speaker_id, seconds) =
-            text.split_once('=').ok_or("SPEAKER=SECONDS is expected, for example bob=1.5 or bob=-0.25")?;
-        let nanos = nanos(seconds)
-            .ok_or_else(|| format!("`{seconds:.40}` is no number of seconds: up to nine decimals, up to 31 years"))?;
-        Ok(Self { speaker_id: speaker_id.into(), nanos })
+/// The file's name without its extension; `stdin` for standard input.
+pub(crate) fn stem(input: &Path) -> String {
+    if input == Path::new("-") {
+        return "stdin".into();
     }
-}
-
-/// `1`, `+1.5`, `-0.25`, `.5`, and an `s` behind it, without a float.
-fn nanos(text: &str) -> Option<i64> {
-    let text = text.strip_suffix('s').unwrap_or(text);
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
-    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.len() <= 9;
-    if !is_number(whole) || !is_number(decimals) || (whole.is_empty() && decimals.is_empty()) {
-        return None;
-    }
-    let number = |part: &str| if part.is_empty() { Some(0) } else { part.parse::<i64>().ok() };
-    Some(sign * (number(whole)? * 1_000_000_000 + number(&format!("{decimals:0<9}"))?))
+    input.file_stem().unwrap_or(input.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// The recordings in their order.

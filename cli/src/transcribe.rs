@@ -23,10 +23,11 @@ use cuewire::transcript::{self, Fragment};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::TranscribeArgs;
-use crate::output::{Destination, Sink, WriteError, stem};
+use crate::output::{Destination, Sink, WriteError};
 use crate::recognizer::{Recognizer, Stopped, Track};
 use crate::run::{Interrupt, InterruptibleStdin, drain, warn_of_failure};
 use crate::stats::{CueStats, Stats, peak_rss_bytes};
+use crate::tracks::stem;
 use crate::{FAILED, Failure, INTERRUPTED, complain, model, places, tracks};
 
 pub(crate) fn run(args: &TranscribeArgs) -> Result<ExitCode, Failure> {

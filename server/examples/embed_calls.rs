@@ -10,7 +10,7 @@ use std::io::stdout;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use cuewire::asr::whisper::WhisperModel;
 use cuewire::audio::file::AudioFile;
@@ -68,8 +68,7 @@ struct Host {
 }
 
 fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+    SystemTime::now().into()
 }
 
 fn config_of(recognition: Option<&Recognition>) -> Config {

@@ -2,25 +2,15 @@
 //!
 //! In: what its server writes. Out: the [`Hook`]s, and all of it as clients expect it, without secrets.
 
-use std::fmt;
-
 use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use crate::secret::Secret;
+pub use crate::sinks::{Queue, Target};
+
 /// What the hook is called that the platform's `webhook_url` stands for, and that of its `sqs_url`.
 pub const PLAIN_HOOKS: [&str; 2] = ["webhook", "sqs"];
-
-/// Something that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
 
 /// The settings of the platform.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,32 +42,6 @@ pub struct Hook {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-}
-
-/// Where a hook's events go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// A POST each to this URL.
-    Webhook {
-        /// `https://…` or `http://…`.
-        url: String,
-    },
-    /// A message each into an Amazon SQS queue.
-    Sqs(Queue),
-}
-
-/// A queue, and how to get in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queue {
-    /// Its URL.
-    pub url: String,
-    /// The region; empty: that of the URL.
-    pub region: String,
-    /// The access key's id; empty: of the server's own environment.
-    pub key: String,
-    /// The access key's secret.
-    pub secret: Secret,
 }
 
 impl AppSettings {
@@ -131,12 +95,9 @@ impl Hook {
             "created_at": self.created_at.as_nanos(),
             "updated_at": self.updated_at.as_nanos(),
         });
-        match &self.target {
-            Target::Webhook { url } => (hook["hook_type"], hook["webhook_url"]) = (json!("webhook"), json!(url)),
-            Target::Sqs(queue) => {
-                (hook["hook_type"], hook["sqs_queue_url"]) = (json!("sqs"), json!(queue.url));
-                hook["sqs_region"] = json!(queue.region);
-            }
+        hook["hook_type"] = json!(self.target.kind());
+        for (field, value) in self.target.shown() {
+            hook[field] = json!(value);
         }
         hook
     }

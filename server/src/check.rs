@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::app::{AppSettings, Target};
+use crate::app::AppSettings;
 use crate::certificate::Validity;
-use crate::host::{new_id, now};
+use crate::clock::{new_id, now};
 use crate::storage::{Bucket, StorageConfig};
 use crate::store::{Store, StoreError};
-use crate::{ServerConfig, hooks, keys, telemetry};
+use crate::{ServerConfig, keys, outward, telemetry};
 
 /// Less is free than a day of captions may need; less, and nothing can be written soon.
 const LITTLE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -443,8 +443,8 @@ async fn try_bucket(bucket: &Bucket, is_default: bool) -> Result<String, String>
 
 async fn fetch(url: &str) -> Result<Vec<u8>, String> {
     // Its URL would be told, and with it the signature.
-    let why = |error: reqwest::Error| hooks::chain(&error.without_url());
-    let client = hooks::client(true).build().map_err(why)?;
+    let why = |error: reqwest::Error| outward::chain(&error.without_url());
+    let client = outward::client(true).build().map_err(why)?;
     let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(why)?;
     Ok(answer.bytes().await.map_err(why)?.to_vec())
 }
@@ -454,16 +454,12 @@ async fn names_of_hooks(scene: &mut Scene<'_>) {
     let may_be_private = scene.config.hooks_to_private_addresses;
     let app = scene.app.take().unwrap_or_default();
     for hook in app.hooks.iter().filter(|hook| hook.enabled) {
-        let (url, is_offered) = match &hook.target {
-            Target::Webhook { url } => (url, true),
-            Target::Sqs(queue) => (&queue.url, cfg!(feature = "sqs")),
-        };
         let what = format!("hook {}", hook.id);
-        if !is_offered {
-            scene.error(what, hooks::WITHOUT_SQS);
+        if let Some(why) = hook.target.refused() {
+            scene.error(what, why);
             continue;
         }
-        match tokio::time::timeout(PATIENCE, hooks::leads_to(url, may_be_private)).await {
+        match tokio::time::timeout(PATIENCE, outward::leads_to(hook.target.url(), may_be_private)).await {
             Ok(Ok(address)) => scene.ok(what, format!("leads to {address}")),
             Ok(Err(why)) => scene.error(what, why),
             Err(_) => scene.error(what, format!("its name is not resolved within {} s", PATIENCE.as_secs())),

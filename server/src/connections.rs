@@ -27,7 +27,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::api::http::App;
 use crate::rates::network_of;
 
 /// Longest head; of a longer one hyper says 431, without a body.
@@ -212,18 +211,31 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// How connections are taken.
+pub(crate) struct Terms {
+    pub(crate) places: Arc<Places>,
+    /// Whether many clients come from an address.
+    pub(crate) is_proxy: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    /// What a head, and a handshake, may take.
+    pub(crate) head: Duration,
+    /// After how long a client is gone that takes nothing of what is written.
+    pub(crate) write: Duration,
+    pub(crate) shutdown: CancellationToken,
+}
+
 /// Takes connections until the server shuts down.
-pub(crate) async fn accept(listener: TcpListener, app: Arc<App>, router: axum::Router, tls: Option<TlsAcceptor>) {
+pub(crate) async fn accept(listener: TcpListener, terms: Terms, router: axum::Router, tls: Option<TlsAcceptor>) {
+    let (head, write) = (terms.head, terms.write);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = app.shutdown.cancelled() => return,
+            () = terms.shutdown.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let address = peer.ip();
-                if let Some(place) = app.places.take(address, app.rates.is_proxy(address)).await {
-                    tokio::spawn(serve(stream, place, app.clone(), router.clone(), tls.clone()));
+                if let Some(place) = terms.places.take(address, (terms.is_proxy)(address)).await {
+                    tokio::spawn(serve(stream, place, (head, write), router.clone(), tls.clone()));
                 }
             }
             // Of too many open files, for one: it passes.
@@ -236,10 +248,14 @@ pub(crate) async fn accept(listener: TcpListener, app: Arc<App>, router: axum::R
 }
 
 /// Serves a connection to its end.
-async fn serve(stream: TcpStream, place: Place, app: Arc<App>, router: axum::Router, tls: Option<TlsAcceptor>) {
+async fn serve(
+    stream: TcpStream,
+    place: Place,
+    (head, write): (Duration, Duration),
+    router: axum::Router,
+    tls: Option<TlsAcceptor>,
+) {
     let _open = crate::telemetry::Open::new("http");
-    let limits = app.host.limits();
-    let (head, write) = (Duration::from_secs(limits.head_s.into()), Duration::from_secs(limits.write_s.into()));
     // Small frames of captions are not held back.
     let _ = stream.set_nodelay(true);
     // What is written waits in buffers of a few hundred KiB at most; where none of it is taken for long, all of it is dropped.

@@ -24,14 +24,20 @@
 //! | [`call`] | the domain: a state machine without clock, thread, file or socket, which a media server may embed without the rest |
 //! | [`store`] | its state, and the events that it causes: one commit |
 //! | [`host`] | what is to be brought about, right behind the commit |
-//! | [`events`] | to those who watch |
-//! | [`hooks`] | to webhooks and queues, from the outbox |
-//! | [`ingest`] | from participants' audio to captions: one track of the engine a participant |
-//! | [`transcripts`] | from a run's journal to its file |
+//! | `events` | to those who watch |
+//! | `hooks` | to webhooks and queues, from the outbox |
+//! | [`ingest`] | participants' audio: by WebSocket, and as RTP |
+//! | `transcripts` | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
 //! | [`telemetry`] | what an operator watches |
 //! | [`check`] | what would fail later |
+//!
+//! Each knows what it stands on, and not what stands on it. From the top: `api` takes requests, `ingest` takes audio, and both make
+//! changes through the `host`, which has the `store`, the `stages` (a track of the engine a participant; they tell it what was said),
+//! `events`, the `storage` and the `call`s. `hooks` and `transcripts` alone go both ways with it: it wakes them, and they write
+//! through it what became of a delivery or a file. At the bottom are `wire`, what clients are spoken to in; `sinks`, where events
+//! go that leave the house; `outward`, how others are called.
 //!
 //! # What is durable
 //!
@@ -64,33 +70,39 @@ pub mod backup;
 pub mod call;
 pub mod certificate;
 pub mod check;
+mod clock;
 mod connections;
-pub mod events;
-pub mod hooks;
+mod events;
+mod hooks;
 pub mod host;
 pub mod ingest;
 pub mod keys;
 pub mod limits;
+mod outward;
 mod rates;
 mod retry;
+mod secret;
+mod sinks;
 mod sockets;
+mod stages;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
-mod tls;
-pub mod transcripts;
+mod transcripts;
 pub mod user;
+mod wire;
 
-use api::http::{App, RequestLog, router};
+use api::http::{App, router};
+use api::log::RequestLog;
 use certificate::{Certificate, Current};
-use connections::{Places, accept};
+use connections::{Places, Terms, accept};
 use hooks::Hooks;
 use host::{Host, Stalls};
-use ingest::Stages;
 use ingest::rtp::{Ports, RtpConfig};
 use limits::Limits;
 use rates::Rates;
 use sockets::Sockets;
+use stages::Stages;
 use storage::{Local, StorageConfig, Storages};
 use store::{Store, StoreError, Sync};
 pub use telemetry::Metrics;
@@ -339,7 +351,7 @@ impl Server {
         let (addr, listener) = bind(listen)?;
         let of_metrics =
             config.metrics.map(|metrics| Ok::<_, ServerError>((bind(metrics.listen)?, metrics))).transpose()?;
-        telemetry::describe();
+        telemetry::describe(api::route::TABLE.iter().map(|row| row.name));
 
         let store = Store::open(&data_dir.join("cuewire.db"), config.sync)?;
         // Before anybody can ask: what was given up before this start is no increase.
@@ -365,7 +377,7 @@ impl Server {
             config.hook_max_age_s,
             runtime.handle().clone(),
         );
-        let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", hooks::chain(&error))))?;
+        let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", outward::chain(&error))))?;
         let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
         let limits = config.limits;
         let mut rtp = config.rtp;
@@ -375,7 +387,7 @@ impl Server {
         let first_frames = Places::new(limits.first_frames(), 0);
         let first_s = config.first_participant_timeout_s;
         let host = Host::start(store, stages, transcripts, storages, hooks, stalls, limits, first_s)?;
-        host.stages.hand_on(&host)?;
+        host.stages.hand_on()?;
         host.transcripts.start(&host, runtime.handle());
 
         let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
@@ -388,7 +400,7 @@ impl Server {
             first_frames,
             rates,
             sockets_of_users,
-            bodies: api::http::Bodies::default(),
+            bodies: api::bodies::Bodies::default(),
             document,
             log,
             rtp: Ports::new(rtp),
@@ -396,7 +408,15 @@ impl Server {
             shutdown,
             sockets,
         });
-        runtime.spawn(accept(listener, app.clone(), router(app.clone(), &origins), tls));
+        let (limits, of) = (app.host.limits(), app.clone());
+        let terms = Terms {
+            places: app.places.clone(),
+            is_proxy: Box::new(move |address| of.rates.is_proxy(address)),
+            head: Duration::from_secs(limits.head_s.into()),
+            write: Duration::from_secs(limits.write_s.into()),
+            shutdown: app.shutdown.clone(),
+        };
+        runtime.spawn(accept(listener, terms, router(app.clone(), &origins), tls));
         let in_use = certificate.as_ref().map(Current::in_use);
         if let Some(certificate) = certificate {
             runtime.spawn(certificate.watch(app.shutdown.clone()));
@@ -406,7 +426,7 @@ impl Server {
             runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
         }
         runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
-        runtime.spawn(telemetry::keep_current(Arc::downgrade(&app.host), data_dir, in_use, app.shutdown.clone()));
+        runtime.spawn(host::keep_current(Arc::downgrade(&app.host), data_dir, in_use, app.shutdown.clone()));
         let metrics_addr = of_metrics.map(|((addr, listener), metrics)| {
             runtime.spawn(telemetry::serve(listener, metrics, app.shutdown.clone()));
             addr

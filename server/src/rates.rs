@@ -19,10 +19,10 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::api::error::{ApiError, Code};
-use crate::api::token::Token;
-use crate::host::now;
+use crate::clock::now;
 use crate::limits::Limits;
+use crate::wire::error::{ApiError, Code};
+use crate::wire::token::Token;
 
 /// What clients read of their limit.
 pub(crate) const HEADERS: [&str; 3] = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::api::error::{ApiError, Code};
 use crate::rates::limited;
+use crate::wire::error::{ApiError, Code};
 
 /// Those of all users.
 pub(crate) struct Sockets {

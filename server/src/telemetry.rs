@@ -8,19 +8,18 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cuewire::time::Timestamp;
 use metrics::Unit::{Bytes, Count, Seconds};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::route::TABLE;
-use crate::certificate::InUse;
-use crate::host::{Host, now};
+use crate::clock::now;
 
 const BUILD_INFO: &str = "cuewire_build_info";
 const REQUESTS: &str = "cuewire_requests_total";
@@ -55,7 +54,7 @@ const START_TIME: &str = "process_start_time_seconds";
 /// Upper bounds of what lasts, in seconds: from a commit to a decode of a long caption.
 const BUCKETS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0];
 /// How often it is looked what there is.
-const EVERY: Duration = Duration::from_secs(5);
+pub(crate) const EVERY: Duration = Duration::from_secs(5);
 /// Scrapes at a time; a further one waits.
 const MOST_SCRAPES: usize = 8;
 /// A scrape has asked, and has its answer, within this.
@@ -107,7 +106,7 @@ impl Metrics {
 }
 
 /// Says once what the metrics mean, and has those there from the start whose first increase is news.
-pub(crate) fn describe() {
+pub(crate) fn describe(operations: impl Iterator<Item = &'static str>) {
     describe_gauge!(BUILD_INFO, Count, "1; the label says which version runs");
     describe_counter!(REQUESTS, Count, "Requests that were answered, handshakes of WebSockets among them");
     describe_histogram!(REQUEST, Seconds, "From a request's head to its answer; of WebSockets to their greeting");
@@ -142,8 +141,8 @@ pub(crate) fn describe() {
     for name in [EVENTS_SENT, SLOW_WATCHERS, COMMIT_FAILURES] {
         counter!(name).increment(0);
     }
-    for row in TABLE {
-        counter!(REQUESTS, "operation" => row.name, "status" => "500").increment(0);
+    for operation in operations {
+        counter!(REQUESTS, "operation" => operation, "status" => "500").increment(0);
     }
     for kind in ["http", "watch", "audio"] {
         gauge!(CONNECTIONS, "kind" => kind).increment(0.0);
@@ -213,48 +212,39 @@ pub(crate) fn given_up(deliveries: i64) {
     counter!(DEAD_LETTERS).absolute(deliveries.unsigned_abs());
 }
 
-/// Tells what there is, again and again.
-pub(crate) async fn keep_current(
-    host: Weak<Host>,
-    data_dir: PathBuf,
-    certificate: Option<InUse>,
-    stop: CancellationToken,
-) {
-    let mut every = tokio::time::interval(EVERY);
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        let Some(host) = host.upgrade() else { return };
-        gauge!(CALLS).set(host.calls_in_session() as f64);
-        gauge!(PARTICIPANTS).set(host.stages.participants() as f64);
-        gauge!(UNWRITTEN).set(host.unwritten.captions() as f64);
-        if let Some(expires_at) = certificate.as_ref().and_then(InUse::expires_at) {
-            gauge!(CERTIFICATE_EXPIRES).set(expires_at.as_nanos() as f64 / 1e9);
-        }
-        let data_dir = data_dir.clone();
-        // A panic there is a fault of this module's; nothing else depends on it.
-        let _ = tokio::task::spawn_blocking(move || {
-            look_at_disk(&data_dir);
-            look_at_process();
-        })
-        .await;
-        let backlog = tokio::select! {
-            backlog = host.read(|change| Ok(change.store.backlog()?)) => backlog,
-            () = stop.cancelled() => return,
-        };
-        // Where the database does not say, its own log does.
-        let Ok(backlog) = backlog else { continue };
-        let age = |since: Option<cuewire::time::Timestamp>| {
-            since.map_or(0.0, |since| now().nanos_since(since).max(0) as f64 / 1e9)
-        };
-        gauge!(DELIVERIES_WAITING).set(backlog.deliveries as f64);
-        gauge!(DELIVERY_AGE).set(age(backlog.oldest_event));
-        gauge!(UPLOADS_WAITING).set(backlog.uploads as f64);
-        gauge!(UPLOAD_AGE).set(age(backlog.oldest_run_end));
-        given_up(backlog.dead_letters);
+/// What there is at present.
+pub(crate) struct Present {
+    pub(crate) calls: usize,
+    pub(crate) participants: usize,
+    /// Captions that wait in memory.
+    pub(crate) unwritten: usize,
+    /// When the certificate expires that is in use.
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Tells what there is.
+pub(crate) fn present(now: Present) {
+    gauge!(CALLS).set(now.calls as f64);
+    gauge!(PARTICIPANTS).set(now.participants as f64);
+    gauge!(UNWRITTEN).set(now.unwritten as f64);
+    if let Some(expires_at) = now.expires_at {
+        gauge!(CERTIFICATE_EXPIRES).set(expires_at.as_nanos() as f64 / 1e9);
     }
+}
+
+/// So many deliveries and uploads wait, and the oldest of each since when.
+pub(crate) fn waiting(deliveries: (i64, Option<Timestamp>), uploads: (i64, Option<Timestamp>)) {
+    let age = |since: Option<Timestamp>| since.map_or(0.0, |since| now().nanos_since(since).max(0) as f64 / 1e9);
+    gauge!(DELIVERIES_WAITING).set(deliveries.0 as f64);
+    gauge!(DELIVERY_AGE).set(age(deliveries.1));
+    gauge!(UPLOADS_WAITING).set(uploads.0 as f64);
+    gauge!(UPLOAD_AGE).set(age(uploads.1));
+}
+
+/// Looks at the disk of a folder, and at this process; blocks.
+pub(crate) fn look(data_dir: &Path) {
+    look_at_disk(data_dir);
+    look_at_process();
 }
 
 fn look_at_disk(data_dir: &Path) {

@@ -17,13 +17,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::error::{ApiError, Code};
 use crate::call::Cid;
-use crate::host::{Host, now};
+use crate::clock::now;
+use crate::host::Host;
 use crate::retry::{Seldom, backoff, jitter};
 use crate::storage::{Bucket, Place, URL_TIME};
 use crate::store::StoredTranscript;
 use crate::telemetry;
+use crate::wire::error::{ApiError, Code};
 
 /// How often it is looked for files whose time is over, and for what nobody said is to be finished.
 const LOOKED_EVERY: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ const URL_WITHIN: Duration = Duration::from_secs(20);
 const CONTENT_TYPE: &str = "application/jsonl";
 
 /// Finishes transcripts.
-pub struct Transcripts {
+pub(crate) struct Transcripts {
     /// Nanoseconds that a file is kept on default storage.
     kept_nanos: i64,
     /// Behind a run's end its upload has failed after this.
@@ -59,7 +60,7 @@ pub struct Transcripts {
 impl Transcripts {
     /// Each file is kept for so many days, and is to be stored within so many seconds.
     #[must_use]
-    pub fn new(kept_days: u32, give_up_s: u32) -> Self {
+    pub(crate) fn new(kept_days: u32, give_up_s: u32) -> Self {
         Self {
             kept_nanos: i64::from(kept_days) * 24 * 3600 * 1_000_000_000,
             give_up: Duration::from_secs(give_up_s.into()),
@@ -355,7 +356,7 @@ pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: D
     let turns = Arc::new(Semaphore::new(SIGNED_AT_ONCE));
     for (n, file) in files.iter().enumerate() {
         let (Some(name), Some(place)) = (&file.storage, &file.place) else {
-            urls[n] = host.storages.local.url(file, now());
+            urls[n] = host.storages.local.url(&file.egress_id, &file.filename, now());
             continue;
         };
         if file.is_external {
@@ -429,7 +430,7 @@ pub(crate) async fn delete(host: &Arc<Host>, transcript: &StoredTranscript) -> R
 
 /// A run's place in a URL or a list.
 #[must_use]
-pub fn find<'a>(files: &'a [StoredTranscript], session: &str, filename: &str) -> Option<&'a StoredTranscript> {
+pub(crate) fn find<'a>(files: &'a [StoredTranscript], session: &str, filename: &str) -> Option<&'a StoredTranscript> {
     files.iter().find(|file| file.session_id == session && file.filename == filename)
 }
 

@@ -6,7 +6,6 @@ use cuewire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::api::render::put;
 use crate::call::User;
 
 /// Somebody, as the host keeps them.
@@ -64,8 +63,11 @@ impl Profile {
             "shadow_banned": false,
             "blocked_user_ids": [],
         });
-        put(&mut user, "name", self.name.as_ref().map(|name| json!(name)));
-        put(&mut user, "image", self.image.as_ref().map(|image| json!(image)));
+        for (field, value) in [("name", &self.name), ("image", &self.image)] {
+            if let Some(value) = value {
+                user[field] = json!(value);
+            }
+        }
         user
     }
 

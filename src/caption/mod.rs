@@ -12,12 +12,17 @@ use crate::config::Language;
 use crate::time::Timestamp;
 
 pub mod cues;
+mod fragment;
 mod rules;
 mod stable;
 mod word;
 
+pub use fragment::Fragment;
+#[cfg(test)]
+pub(crate) use fragment::testing;
 pub(crate) use rules::Rules;
-pub use stable::{StabilityCount, StablePrefix};
+pub use stable::StabilityCount;
+pub(crate) use stable::StablePrefix;
 pub use word::{Probability, Word};
 
 /// Identifies a caption within its track. Grows in order of time.

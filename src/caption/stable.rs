@@ -17,7 +17,7 @@ const HELD_BACK: usize = 2;
 
 /// The stable words of one open caption.
 #[derive(Clone, Debug, Default)]
-pub struct StablePrefix {
+pub(crate) struct StablePrefix {
     stability: Stability,
     stable: Vec<String>,
     /// The hypotheses before, as many as must agree.
@@ -35,14 +35,13 @@ pub struct StabilityCount {
 
 impl StablePrefix {
     /// Of a caption of which nothing was heard yet.
-    #[must_use]
-    pub fn new(stability: Stability) -> Self {
+    pub(crate) fn new(stability: Stability) -> Self {
         Self { stability, ..Self::default() }
     }
 
     /// Takes the next hypothesis; returns the text to show and how many characters at its start are stable. Its last
     /// `undecided` words may still become others, whatever the recogniser says: they are not stable.
-    pub fn advance(&mut self, hypothesis: &str, undecided: usize) -> (String, usize) {
+    pub(crate) fn advance(&mut self, hypothesis: &str, undecided: usize) -> (String, usize) {
         let words = words(hypothesis);
         let (before, held_back) = match self.stability {
             Stability::Low => (0, HELD_BACK),
@@ -68,8 +67,7 @@ impl StablePrefix {
     }
 
     /// How many words are stable, and how many of them the final's text has not at the same place.
-    #[must_use]
-    pub fn compared_with(&self, final_text: &str) -> StabilityCount {
+    pub(crate) fn compared_with(&self, final_text: &str) -> StabilityCount {
         let words = words(final_text);
         let changed = self.stable.iter().enumerate().filter(|(place, word)| words.get(*place) != Some(word)).count();
         StabilityCount { stable_words: self.stable.len() as u64, changed_by_final: changed as u64 }

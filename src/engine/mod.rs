@@ -96,6 +96,7 @@ use crate::config::Config;
 use crate::time::Timestamp;
 
 mod event;
+mod hear;
 mod load;
 mod model;
 mod pipeline;
@@ -252,9 +253,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let utc = Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
-        Self { start: Instant::now(), utc }
+        Self { start: Instant::now(), utc: SystemTime::now().into() }
     }
 
     /// Since it started.

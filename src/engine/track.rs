@@ -8,6 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::event::{EngineEvent, Ledger, OverloadLevel, TrackId, TrackReport};
+#[cfg(feature = "opus")]
+use super::hear::Rtp;
+use super::hear::{hear_parts, hear_silence};
 use super::load::Work;
 use super::pipeline::Command;
 use super::ring::{AudioReceiver, Pushed, Shared, Span};
@@ -15,9 +18,8 @@ use super::telemetry::{self, CaptionSpan, DecodeSpan, Meter};
 use super::workers::{Answer, Job};
 use super::{Core, EngineError, ModelId, Priority, Tag, TrackConfig};
 use crate::asr::{Cancel, DecodeError, DecodeJob, FeatureCache, JobId, JobKind};
-use crate::audio::Pcm;
 #[cfg(feature = "opus")]
-use crate::audio::rtp::{Piece, RtpFormat, RtpReceiver};
+use crate::audio::rtp::{RtpFormat, RtpReceiver};
 use crate::caption::{CaptionEvent, CaptionId};
 use crate::session::{Input, InputError, Output, Session};
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
@@ -26,8 +28,6 @@ use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
 const PRIORITY_STEP: Duration = Duration::from_secs(1);
 /// By how much a track's own finals that wait do.
 const FAIRNESS_STEP: Duration = Duration::from_millis(500);
-/// Silence that is heard in place of a muted push, at a time.
-static SILENCE: [f32; 4096] = [0.0; 4096];
 
 pub(super) struct Track {
     id: TrackId,
@@ -69,16 +69,6 @@ pub(super) struct Track {
     abandoned: bool,
     report: TrackReport,
     meter: Meter,
-}
-
-/// What turns packets into sound.
-#[cfg(feature = "opus")]
-struct Rtp {
-    receiver: RtpReceiver,
-    /// The time of the last packet, and when it came.
-    packet: Option<(Timestamp, Instant)>,
-    /// Whether it was muted.
-    muted: bool,
 }
 
 struct Asked {
@@ -514,68 +504,6 @@ impl Track {
 
 fn nanos_since(instant: Instant) -> i64 {
     i64::try_from(instant.elapsed().as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Hears samples in two parts, each dated by its own first sample.
-fn hear_parts(
-    session: &mut Session,
-    heard_to: &mut Timestamp,
-    mut at: Timestamp,
-    rate: u32,
-    parts: [&[f32]; 2],
-) -> Result<(), InputError> {
-    for part in parts {
-        // The push's rate was checked.
-        if let Ok(pcm) = Pcm::mono(rate, part) {
-            session.handle_input(Input::Audio { at, pcm })?;
-            at = at.plus_nanos(nanos_of_samples(part.len() as u64, rate));
-            *heard_to = at;
-        }
-    }
-    Ok(())
-}
-
-fn hear_silence(
-    session: &mut Session,
-    heard_to: &mut Timestamp,
-    at: Timestamp,
-    rate: u32,
-    frames: usize,
-) -> Result<(), InputError> {
-    let mut heard = 0;
-    while heard < frames {
-        let part = &SILENCE[..SILENCE.len().min(frames - heard)];
-        let part_at = at.plus_nanos(nanos_of_samples(heard as u64, rate));
-        hear_parts(session, heard_to, part_at, rate, [part, &[]])?;
-        heard += part.len();
-    }
-    Ok(())
-}
-
-#[cfg(feature = "opus")]
-impl Rtp {
-    /// Hears what is held: what comes next has nothing to do with it.
-    fn end_stream(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
-        self.receiver.flush();
-        let heard = self.hear(session, heard_to);
-        self.receiver.restart();
-        heard
-    }
-
-    /// Hears all that is to be had of the packets so far.
-    fn hear(&mut self, session: &mut Session, heard_to: &mut Timestamp) -> Result<(), InputError> {
-        let mut heard = Ok(());
-        while let Some(Piece { at, pcm }) = self.receiver.poll_output() {
-            *heard_to = at.plus_nanos(nanos_of_samples(pcm.frames() as u64, pcm.rate()));
-            let piece = if self.muted {
-                hear_silence(session, heard_to, at, pcm.rate(), pcm.frames())
-            } else {
-                session.handle_input(Input::Audio { at, pcm })
-            };
-            heard = heard.and(piece);
-        }
-        heard
-    }
 }
 
 #[cfg(test)]

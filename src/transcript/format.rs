@@ -1,7 +1,19 @@
 //! The formats of a transcript, by name and file extension.
+//!
+//! In: a name. Out: a [`Format`], and what makes it of fragments. A further format is a variant here, with its arms, and a file
+//! beside this one that implements [`Encode`]; `txt` is the shortest.
 
 use std::fmt;
 use std::str::FromStr;
+
+use super::json::Document;
+use super::jsonl::Jsonl;
+use super::srt::Srt;
+use super::txt::Txt;
+use super::webvtt::WebVtt;
+use super::writer::Encode;
+use crate::caption::cues::{DisplayCues, Profile};
+use crate::time::Timestamp;
 
 /// How a transcript is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +44,28 @@ impl Format {
             Self::Srt => "srt",
             Self::Vtt => "vtt",
             Self::Txt => "txt",
+        }
+    }
+
+    /// Whether it has display cues: text in lines that come and go.
+    #[must_use]
+    pub const fn has_cues(self) -> bool {
+        matches!(self, Self::Srt | Self::Vtt)
+    }
+
+    /// Whether a file is one document, so that two of them, one behind the other, are none. Those of other formats are lines.
+    #[must_use]
+    pub const fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::Srt | Self::Vtt)
+    }
+
+    pub(super) fn encoder(self, profile: Profile, origin: Timestamp) -> Box<dyn Encode> {
+        match self {
+            Self::Jsonl => Box::new(Jsonl),
+            Self::Json => Box::new(Document::default()),
+            Self::Srt => Box::new(Srt::new(DisplayCues::new(profile, origin))),
+            Self::Vtt => Box::new(WebVtt::new(DisplayCues::new(profile, origin))),
+            Self::Txt => Box::new(Txt),
         }
     }
 }

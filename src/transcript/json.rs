@@ -23,10 +23,12 @@
 //! | `speakers` | every `speaker_id`, once, in the order of their bytes |
 
 use std::collections::BTreeSet;
+use std::io;
 
 use serde::Serialize;
 
 use super::Fragment;
+use super::writer::Encode;
 use crate::caption::{Probability, Word};
 use crate::config::Language;
 use crate::time::Timestamp;
@@ -58,9 +60,8 @@ pub(super) struct Document {
 
 const BEGIN: &str = "{\"captions\":[";
 
-impl Document {
-    /// Appends a caption to `out`.
-    pub(super) fn write_caption(&mut self, out: &mut String, fragment: &Fragment) -> serde_json::Result<()> {
+impl Encode for Document {
+    fn push(&mut self, fragment: &Fragment, out: &mut String) -> io::Result<()> {
         let Fragment { start_time, stop_time, speaker_id, text, language, language_probability, translated, words } =
             fragment;
         let (start_time, stop_time, language) = (*start_time, *stop_time, *language);
@@ -79,8 +80,8 @@ impl Document {
         Ok(())
     }
 
-    /// Appends the end of the object, or all of one without captions.
-    pub(super) fn write_end(&self, out: &mut String) -> serde_json::Result<()> {
+    /// The end of the object, or all of one without captions.
+    fn finish(&mut self, out: &mut String) -> io::Result<()> {
         let languages = serde_json::to_string(&self.languages)?;
         let speakers = serde_json::to_string(&self.speakers)?;
         out.push_str(if self.begun { "\n" } else { BEGIN });

@@ -25,6 +25,7 @@ use std::io::{self, BufRead, Write};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Line, Lines};
+use super::writer::Encode;
 use super::{Fragment, ReadError};
 use crate::time::Timestamp;
 
@@ -55,6 +56,19 @@ struct SpeechLineRead {
     stop_time: Timestamp,
     speaker_id: String,
     text: String,
+}
+
+/// Holds nothing back.
+#[derive(Debug)]
+pub(super) struct Jsonl;
+
+impl Encode for Jsonl {
+    fn push(&mut self, fragment: &Fragment, out: &mut String) -> io::Result<()> {
+        let mut line = Vec::new();
+        write_fragment(&mut line, fragment)?;
+        out.push_str(&String::from_utf8_lossy(&line));
+        Ok(())
+    }
 }
 
 /// Writes `fragment` as one line, in one `write_all`.
@@ -136,8 +150,8 @@ fn describe(error: &serde_json::Error) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{any_fragment, fragment};
     use super::*;
+    use crate::caption::testing::{any_fragment, fragment};
 
     const ALICE: &str = concat!(
         r#"{"type":"speech","start_time":"2024-02-28T08:18:18.061031795Z","#,

@@ -16,14 +16,15 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
 use super::cue::{Block, Blocks, write_span};
+use super::writer::Encode;
 use super::{Cue, Fragment, ReadError};
-use crate::caption::cues::DisplayCue;
+use crate::caption::cues::{CueCounts, DisplayCue, DisplayCues};
 
 /// The fragment as SRT can hold it: a `-->` in its text would be taken for the times of a cue.
-pub(super) fn without_arrows(fragment: &Fragment) -> Cow<'_, Fragment> {
+fn without_arrows(fragment: &Fragment) -> Cow<'_, Fragment> {
     if !fragment.text.contains("-->") {
         return Cow::Borrowed(fragment);
     }
@@ -36,7 +37,7 @@ pub(super) fn without_arrows(fragment: &Fragment) -> Cow<'_, Fragment> {
 }
 
 /// Appends a cue to `out`.
-pub(super) fn write_cue(out: &mut String, number: u64, cue: &DisplayCue) -> fmt::Result {
+fn write_cue(out: &mut String, number: u64, cue: &DisplayCue) -> fmt::Result {
     writeln!(out, "{number}")?;
     write_span(out, (cue.start_ms, cue.end_ms), ',')?;
     for line in &cue.lines {
@@ -44,6 +45,44 @@ pub(super) fn write_cue(out: &mut String, number: u64, cue: &DisplayCue) -> fmt:
     }
     out.push('\n');
     Ok(())
+}
+
+/// Cues with their numbers.
+#[derive(Debug)]
+pub(super) struct Srt {
+    cues: DisplayCues,
+    /// The number of the last cue.
+    number: u64,
+}
+
+impl Srt {
+    pub(super) fn new(cues: DisplayCues) -> Self {
+        Self { cues, number: 0 }
+    }
+
+    fn write(&mut self, out: &mut String) -> io::Result<()> {
+        while let Some(cue) = self.cues.poll() {
+            self.number += 1;
+            write_cue(out, self.number, &cue).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+impl Encode for Srt {
+    fn push(&mut self, fragment: &Fragment, out: &mut String) -> io::Result<()> {
+        self.cues.push(&without_arrows(fragment));
+        self.write(out)
+    }
+
+    fn finish(&mut self, out: &mut String) -> io::Result<()> {
+        self.cues.finish();
+        self.write(out)
+    }
+
+    fn cues(&self) -> Option<CueCounts> {
+        Some(self.cues.counts())
+    }
 }
 
 /// Reads the cues of an SRT file.

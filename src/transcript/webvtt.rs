@@ -1,6 +1,6 @@
 //! Transcripts as WebVTT: cues with voice tags.
 //!
-//! In: [`Fragment`](super::Fragment)s, or a file. Out: cues as text, or [`Cue`]s and what is wrong between them.
+//! In: [`Fragment`]s, or a file. Out: cues as text, or [`Cue`]s and what is wrong between them.
 //!
 //! ```text
 //! WEBVTT
@@ -18,20 +18,69 @@
 //! lost.
 //!
 //! WebVTT wants cues in the order of their starts: give the writer fragments in
-//! [`Fragment::transcript_order`](super::Fragment::transcript_order).
+//! [`Fragment::transcript_order`].
 
 use std::fmt::{self, Write};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
 use super::cue::{Block, Blocks, CueTime, write_plain, write_span};
-use super::{Cue, ReadError};
-use crate::caption::cues::DisplayCue;
+use super::writer::Encode;
+use super::{Cue, Fragment, ReadError};
+use crate::caption::cues::{CueCounts, DisplayCue, DisplayCues};
 
 /// The signature, and the blank line behind it.
-pub(super) const HEADER: &str = "WEBVTT\n\n";
+const HEADER: &str = "WEBVTT\n\n";
+
+/// Cues in voices, their words marked.
+#[derive(Debug)]
+pub(super) struct WebVtt {
+    cues: DisplayCues,
+    /// Whether words are marked where they begin.
+    marks: bool,
+}
+
+impl WebVtt {
+    pub(super) fn new(cues: DisplayCues) -> Self {
+        Self { cues, marks: true }
+    }
+
+    fn write(&mut self, out: &mut String) -> io::Result<()> {
+        while let Some(mut cue) = self.cues.poll() {
+            if !self.marks {
+                cue.stamps.clear();
+            }
+            write_cue(out, &cue).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+impl Encode for WebVtt {
+    fn header(&self) -> &'static str {
+        HEADER
+    }
+
+    fn push(&mut self, fragment: &Fragment, out: &mut String) -> io::Result<()> {
+        self.cues.push(fragment);
+        self.write(out)
+    }
+
+    fn finish(&mut self, out: &mut String) -> io::Result<()> {
+        self.cues.finish();
+        self.write(out)
+    }
+
+    fn leave_out_word_marks(&mut self) {
+        self.marks = false;
+    }
+
+    fn cues(&self) -> Option<CueCounts> {
+        Some(self.cues.counts())
+    }
+}
 
 /// Appends a cue to `out`.
-pub(super) fn write_cue(out: &mut String, cue: &DisplayCue) -> fmt::Result {
+fn write_cue(out: &mut String, cue: &DisplayCue) -> fmt::Result {
     write_span(out, (cue.start_ms, cue.end_ms), '.')?;
     let mut speaker = String::new();
     write_plain(&mut speaker, &cue.speaker_id);

@@ -5,42 +5,48 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::cue::write_plain;
-use super::{Format, Fragment, json, jsonl, srt, webvtt};
-use crate::caption::cues::{CueCounts, DisplayCues, Profile};
+use super::{Format, Fragment};
+use crate::caption::cues::{CueCounts, Profile};
 use crate::time::Timestamp;
+
+/// What makes one format of [`Fragment`]s. Text is appended to `out`, and written before the next is asked for.
+pub(super) trait Encode: fmt::Debug + Send + Sync {
+    /// What the file begins with, whatever follows.
+    fn header(&self) -> &'static str {
+        ""
+    }
+
+    /// Takes the next fragment. Says of it, and of those before, what is known by now.
+    fn push(&mut self, fragment: &Fragment, out: &mut String) -> io::Result<()>;
+
+    /// There are no more: says what was held back, and what the file ends with.
+    fn finish(&mut self, _out: &mut String) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Marks no words, where it would.
+    fn leave_out_word_marks(&mut self) {}
+
+    /// What its cues could not keep, where it has cues.
+    fn cues(&self) -> Option<CueCounts> {
+        None
+    }
+}
 
 /// Writes fragments in the order in which they come, each in one `write_all`: a buffer around the [`Write`] is of use
 /// for a finished transcript, and not needed for one that grows with the call.
 ///
 /// JSONL, JSON and plain text are written at once. SRT and WebVTT hold cues, which depend on what follows: see
-/// [`DisplayCues`] for how long a caption is held back. An SRT, WebVTT or JSON file is whole only after
+/// [`DisplayCues`](crate::caption::cues::DisplayCues) for how long a caption is held back. An SRT, WebVTT or JSON file is whole only after
 /// [`finish`](Self::finish).
 ///
 /// SRT, WebVTT and plain text show text: a fragment without any has no place there.
 #[derive(Debug)]
 pub struct TranscriptWriter<W: Write> {
     writer: W,
-    kind: Kind,
+    format: Box<dyn Encode>,
     /// What waits for the next call: the header, at first.
     pending: String,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Jsonl,
-    Json(json::Document),
-    Srt {
-        cues: DisplayCues,
-        /// The number of the last cue.
-        number: u64,
-    },
-    Vtt {
-        cues: DisplayCues,
-        /// Whether words are marked where they begin.
-        marks: bool,
-    },
-    Txt,
 }
 
 /// A transcript is written to its end.
@@ -56,26 +62,15 @@ impl<W: Write> TranscriptWriter<W> {
     /// A writer of `format`. The times of SRT and WebVTT are those since `origin`, the start of the recording, and their
     /// cues are those of `profile`; the other formats use neither. Writes nothing yet.
     pub fn new(writer: W, format: Format, profile: Profile, origin: Timestamp) -> Self {
-        let mut pending = String::new();
-        let kind = match format {
-            Format::Jsonl => Kind::Jsonl,
-            Format::Json => Kind::Json(json::Document::default()),
-            Format::Srt => Kind::Srt { cues: DisplayCues::new(profile, origin), number: 0 },
-            Format::Vtt => {
-                pending.push_str(webvtt::HEADER);
-                Kind::Vtt { cues: DisplayCues::new(profile, origin), marks: true }
-            }
-            Format::Txt => Kind::Txt,
-        };
-        Self { writer, kind, pending }
+        let format = format.encoder(profile, origin);
+        let pending = format.header().to_string();
+        Self { writer, format, pending }
     }
 
     /// Without WebVTT's marks where words begin: the times of words decide about cues, and are not shown.
     #[must_use]
     pub fn without_word_marks(mut self) -> Self {
-        if let Kind::Vtt { marks, .. } = &mut self.kind {
-            *marks = false;
-        }
+        self.format.leave_out_word_marks();
         self
     }
 
@@ -84,18 +79,7 @@ impl<W: Write> TranscriptWriter<W> {
     /// # Errors
     /// Those of the [`Write`]. How much of the fragment was written is then unknown: give up the file.
     pub fn write(&mut self, fragment: &Fragment) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Jsonl => return jsonl::write_fragment(&mut self.writer, fragment),
-            Kind::Json(document) => document.write_caption(&mut self.pending, fragment)?,
-            Kind::Srt { cues, .. } => cues.push(&srt::without_arrows(fragment)),
-            Kind::Vtt { cues, .. } => cues.push(fragment),
-            Kind::Txt => {
-                write_plain(&mut self.pending, &fragment.text);
-                if !self.pending.is_empty() {
-                    self.pending.push('\n');
-                }
-            }
-        }
+        self.format.push(fragment, &mut self.pending)?;
         self.write_pending()
     }
 
@@ -105,46 +89,16 @@ impl<W: Write> TranscriptWriter<W> {
     /// # Errors
     /// Those of the [`Write`].
     pub fn finish(mut self) -> io::Result<Finished<W>> {
-        match &mut self.kind {
-            Kind::Json(document) => document.write_end(&mut self.pending)?,
-            Kind::Srt { cues, .. } | Kind::Vtt { cues, .. } => cues.finish(),
-            Kind::Jsonl | Kind::Txt => {}
-        }
+        self.format.finish(&mut self.pending)?;
         self.write_pending()?;
         self.writer.flush()?;
-        let cues = match self.kind {
-            Kind::Srt { cues, .. } | Kind::Vtt { cues, .. } => Some(cues.counts()),
-            Kind::Jsonl | Kind::Json(_) | Kind::Txt => None,
-        };
-        Ok(Finished { writer: self.writer, cues })
+        Ok(Finished { writer: self.writer, cues: self.format.cues() })
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
-        self.take_cues().map_err(io::Error::other)?;
         if !self.pending.is_empty() {
             self.writer.write_all(self.pending.as_bytes())?;
             self.pending.clear();
-        }
-        Ok(())
-    }
-
-    fn take_cues(&mut self) -> fmt::Result {
-        match &mut self.kind {
-            Kind::Srt { cues, number } => {
-                while let Some(cue) = cues.poll() {
-                    *number += 1;
-                    srt::write_cue(&mut self.pending, *number, &cue)?;
-                }
-            }
-            Kind::Vtt { cues, marks } => {
-                while let Some(mut cue) = cues.poll() {
-                    if !*marks {
-                        cue.stamps.clear();
-                    }
-                    webvtt::write_cue(&mut self.pending, &cue)?;
-                }
-            }
-            Kind::Jsonl | Kind::Json(_) | Kind::Txt => {}
         }
         Ok(())
     }
@@ -154,10 +108,10 @@ impl<W: Write> TranscriptWriter<W> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{any_fragment, fragment, words};
-    use super::super::{Cue, ReadError};
+    use super::super::{Cue, ReadError, srt, webvtt};
     use super::*;
     use crate::caption::cues::ms_since;
+    use crate::caption::testing::{any_fragment, fragment, words};
 
     fn written(format: Format, origin: Timestamp, fragments: &[Fragment]) -> String {
         let mut writer = TranscriptWriter::new(Vec::new(), format, Profile::None, origin);

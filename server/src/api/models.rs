@@ -1,4 +1,4 @@
-//! The components of the document: what [`super::render`] and others render, and what several requests hold.
+//! The components of the document: what [`crate::wire::render`] and others render, and what several requests hold.
 //!
 //! In: the constants and the defaults that the code itself goes by. Out: a schema by each name.
 
@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 use cuewire::config::{Language, MaxSpeechCaptionMs, SilenceDurationMs};
 use serde_json::{Map, Value, json};
 
-use super::error::Code;
-use super::render;
 use super::schema::{
     any_object, component, flag, integer, kinds, list, list_of_most, map, object, one_of, request, text, text_of, time,
     with,
@@ -16,6 +14,8 @@ use super::schema::{
 use crate::app;
 use crate::call::MAX_ID_CHARS;
 use crate::call::settings::{MAX_INACTIVITY_S, Mode};
+use crate::wire::error::Code;
+use crate::wire::render;
 
 /// Bytes of users' ids.
 pub(super) const USER_ID_BYTES: std::ops::RangeInclusive<usize> = 1..=255;

@@ -12,18 +12,20 @@ use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::error::{ApiError, Code};
-use super::http::{App, Who, check_nesting, identify, log, text};
-use super::render::for_browser;
+use super::bodies::check_nesting;
+use super::http::{App, identify, text};
+use super::log::{Who, log};
 use super::route::Operation;
-use super::token::{Token, UserToken};
 use crate::call::Cid;
+use crate::clock::{new_id, now};
 use crate::connections::Place;
 use crate::events::{CloseCode, Inbox};
-use crate::host::{new_id, now};
 use crate::ingest::audio::{self, Format};
 use crate::rates::Messages;
 use crate::sockets::Socket;
+use crate::wire::error::{ApiError, Code};
+use crate::wire::render::for_browser;
+use crate::wire::token::{Token, UserToken, expiry};
 
 /// A client says who it is within this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -62,17 +64,6 @@ struct Details {
     image: Option<String>,
     language: Option<String>,
     custom: Option<Map<String, Value>>,
-}
-
-/// When the token expires; never, where it does not.
-pub(crate) async fn expiry(at: Option<Timestamp>) {
-    match at {
-        Some(at) => {
-            let left = at.nanos_since(now()).max(0).unsigned_abs();
-            tokio::time::sleep(Duration::from_nanos(left)).await;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 async fn send(socket: &mut WebSocket, message: Message) -> bool {

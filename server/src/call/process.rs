@@ -157,6 +157,27 @@ pub struct Caption {
     pub service: Option<String>,
 }
 
+/// What is known of a caption that is still open: no part of a call, and told to those who watch.
+#[derive(Clone, Debug)]
+pub enum Interim {
+    /// What was said so far.
+    Text {
+        /// As it would be shown.
+        caption: Caption,
+        /// Counts from 1.
+        revision: u32,
+        /// Characters that no later interim changes.
+        stable_chars: usize,
+    },
+    /// It comes to nothing.
+    Retracted {
+        /// The caption.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+}
+
 impl Call {
     pub(super) fn start(
         &mut self,

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::token::UserToken;
 use crate::call::Cid;
 use crate::telemetry;
+use crate::wire::token::UserToken;
 
 /// Events that wait for one connection.
 const MAX_WAITING: usize = 256;
@@ -21,7 +21,7 @@ const MAX_WAITING_WITH_INTERIMS: usize = 64;
 
 /// Close codes, as clients act on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseCode {
+pub(crate) enum CloseCode {
     /// Come back: the server restarts, or the client reads too slowly.
     Restart = 1012,
     /// Come back with another token: this one has expired, or does no longer do.
@@ -30,36 +30,36 @@ pub enum CloseCode {
 
 /// Who is told.
 #[derive(Clone, Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     /// Of which connection.
-    pub connection: String,
+    pub(crate) connection: String,
     /// Whose it is.
-    pub token: UserToken,
+    pub(crate) token: UserToken,
 }
 
 /// A connection's end.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     /// Names the connection.
-    pub connection: String,
+    pub(crate) connection: String,
     /// What it is told.
-    pub events: mpsc::Receiver<Utf8Bytes>,
+    pub(crate) events: mpsc::Receiver<Utf8Bytes>,
     /// Why it is to be closed; gone without a word where the hub is.
-    pub close: oneshot::Receiver<CloseCode>,
+    pub(crate) close: oneshot::Receiver<CloseCode>,
 }
 
 /// Text for two kinds of connections.
 #[derive(Clone, Debug)]
-pub struct Text {
+pub(crate) struct Text {
     /// For those that did not ask for interims; `None`: not for them.
-    pub plain: Option<Utf8Bytes>,
+    pub(crate) plain: Option<Utf8Bytes>,
     /// For those that did.
-    pub detailed: Utf8Bytes,
+    pub(crate) detailed: Utf8Bytes,
 }
 
 /// All connections, and what they watch.
 #[derive(Debug, Default)]
-pub struct Hub(Mutex<State>);
+pub(crate) struct Hub(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -83,7 +83,7 @@ impl Hub {
     }
 
     /// A new connection of somebody, with an id that nobody can guess.
-    pub fn connect(&self, connection: String, token: UserToken, interims: bool) -> Inbox {
+    pub(crate) fn connect(&self, connection: String, token: UserToken, interims: bool) -> Inbox {
         let (events, receiver) = mpsc::channel(MAX_WAITING);
         let (close, closed) = oneshot::channel();
         let entry = Connection { token, interims, events: Some(events), close: Some(close), watched: BTreeSet::new() };
@@ -92,12 +92,12 @@ impl Hub {
     }
 
     /// It is gone. Gives the calls that it watched.
-    pub fn disconnect(&self, connection: &str) -> BTreeSet<Cid> {
+    pub(crate) fn disconnect(&self, connection: &str) -> BTreeSet<Cid> {
         self.lock().remove(connection)
     }
 
     /// Whose connection this is.
-    pub fn user_of(&self, connection: &str) -> Option<String> {
+    pub(crate) fn user_of(&self, connection: &str) -> Option<String> {
         let state = self.lock();
         state
             .connections
@@ -107,7 +107,7 @@ impl Hub {
     }
 
     /// From now on a connection is told of a call; whether it is there.
-    pub fn watch(&self, connection: &str, cid: &Cid) -> bool {
+    pub(crate) fn watch(&self, connection: &str, cid: &Cid) -> bool {
         let mut state = self.lock();
         let State { connections, watchers } = &mut *state;
         let Some(entry) = connections.get_mut(connection).filter(|entry| entry.events.is_some()) else { return false };
@@ -117,40 +117,40 @@ impl Hub {
     }
 
     /// Who watches a call, or only who wants its interims.
-    pub fn watchers(&self, cid: &Cid, of_interims: bool) -> Vec<Watcher> {
+    pub(crate) fn watchers(&self, cid: &Cid, of_interims: bool) -> Vec<Watcher> {
         let state = self.lock();
         let watchers = state.watchers.get(cid).into_iter().flatten();
         watchers.filter_map(|connection| state.watcher(connection, of_interims)).collect()
     }
 
     /// Whether anybody who watches a call asked for interims.
-    pub fn wants_interims(&self, cid: &Cid) -> bool {
+    pub(crate) fn wants_interims(&self, cid: &Cid) -> bool {
         let state = self.lock();
         let mut watchers = state.watchers.get(cid).into_iter().flatten();
         watchers.any(|connection| state.watcher(connection, true).is_some())
     }
 
     /// The connections of these users, whatever they watch.
-    pub fn of_users(&self, is_one: impl Fn(&str) -> bool) -> Vec<Watcher> {
+    pub(crate) fn of_users(&self, is_one: impl Fn(&str) -> bool) -> Vec<Watcher> {
         let state = self.lock();
         let theirs = state.connections.iter().filter(|(_, entry)| is_one(&entry.token.user_id));
         theirs.filter_map(|(connection, _)| state.watcher(connection, false)).collect()
     }
 
     /// The calls that somebody's connections watch.
-    pub fn watched_by(&self, user_id: &str) -> BTreeSet<Cid> {
+    pub(crate) fn watched_by(&self, user_id: &str) -> BTreeSet<Cid> {
         let state = self.lock();
         let theirs = state.connections.values().filter(|entry| entry.token.user_id == user_id);
         theirs.flat_map(|entry| entry.watched.iter().cloned()).collect()
     }
 
     /// The calls of a type that are watched.
-    pub fn watched_of(&self, call_type: &str) -> Vec<Cid> {
+    pub(crate) fn watched_of(&self, call_type: &str) -> Vec<Cid> {
         self.lock().watchers.keys().filter(|cid| cid.call_type() == call_type).cloned().collect()
     }
 
     /// Tells these connections. Never waits.
-    pub fn send<'a>(&self, connections: impl IntoIterator<Item = &'a str>, text: &Text) {
+    pub(crate) fn send<'a>(&self, connections: impl IntoIterator<Item = &'a str>, text: &Text) {
         let mut state = self.lock();
         let (mut told, mut slow) = (0, Vec::new());
         for connection in connections {
@@ -168,7 +168,7 @@ impl Hub {
     }
 
     /// Tells these connections of something that the next such thing makes up for. Never waits.
-    pub fn send_interim<'a>(&self, connections: impl IntoIterator<Item = &'a str>, text: &Utf8Bytes) {
+    pub(crate) fn send_interim<'a>(&self, connections: impl IntoIterator<Item = &'a str>, text: &Utf8Bytes) {
         let state = self.lock();
         let entries = connections.into_iter().filter_map(|connection| state.connections.get(connection));
         for entry in entries.filter(|entry| entry.interims) {
@@ -181,12 +181,12 @@ impl Hub {
     }
 
     /// Closes a connection: it is told nothing more.
-    pub fn close(&self, connection: &str, code: CloseCode) {
+    pub(crate) fn close(&self, connection: &str, code: CloseCode) {
         self.lock().close(connection, code);
     }
 
     /// Closes all.
-    pub fn close_all(&self) {
+    pub(crate) fn close_all(&self) {
         let mut state = self.lock();
         let all: Vec<_> = state.connections.keys().cloned().collect();
         all.iter().for_each(|connection| state.close(connection, CloseCode::Restart));

@@ -19,26 +19,20 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::render;
-use crate::app::{AppSettings, Hook, Queue, Target};
+use crate::app::{AppSettings, Hook};
 use crate::call::Cid;
-use crate::host::{Host, now};
+use crate::clock::now;
+use crate::host::Host;
 use crate::retry::{Seldom, jitter};
+use crate::sinks::{Parcel, Sinks};
 use crate::store::{DeadLetter, Outgoing, Store, StoreError};
 use crate::telemetry;
+use crate::wire::render;
 
 mod lane;
-#[cfg(feature = "sqs")]
-mod sqs;
-mod webhook;
-
-pub(crate) use webhook::{chain, check_url, client, leads_to};
 
 use lane::{Lane, MOST_OF_A_CALL, Next};
-use webhook::Webhooks;
 
-/// Why there are no queues.
-pub(crate) const WITHOUT_SQS: &str = "this server was built without SQS: build it with the feature `sqs`";
 /// Calls that one hook is told of side by side.
 const MOST_AT_ONCE: usize = 16;
 /// How often it is written what was delivered.
@@ -54,12 +48,10 @@ const SWEPT_AT_ONCE: u32 = 200;
 const SWEEPS: u32 = 500;
 
 /// Where all events go that leave the house.
-pub struct Hooks {
+pub(crate) struct Hooks {
     lanes: Mutex<HashMap<String, Arc<Running>>>,
     delivered: Mutex<Vec<(String, Cid, i64)>>,
-    webhooks: Webhooks,
-    #[cfg(feature = "sqs")]
-    queues: sqs::Queues,
+    pub(crate) sinks: Sinks,
     /// Nanoseconds after which an event is too old.
     max_age_nanos: i64,
     started: Instant,
@@ -103,9 +95,7 @@ impl Hooks {
         Ok(Self {
             lanes: Mutex::default(),
             delivered: Mutex::default(),
-            webhooks: Webhooks::new(api_key, api_secret, may_be_private)?,
-            #[cfg(feature = "sqs")]
-            queues: sqs::Queues::new(may_be_private),
+            sinks: Sinks::new(api_key, api_secret, may_be_private)?,
             max_age_nanos: i64::from(max_age_s) * 1_000_000_000,
             started: Instant::now(),
             runtime,
@@ -241,29 +231,8 @@ impl Hooks {
     async fn deliver(&self, hook: &Hook, compressed: bool, event: &Outgoing, attempt: u32) -> Result<(), String> {
         let body = if hook.rfc3339 { for_humans(&event.event) } else { event.event.clone() };
         let timeout = Duration::from_millis(hook.timeout_ms.into());
-        match &hook.target {
-            Target::Webhook { url } => self.webhooks.deliver(url, event, body, compressed, attempt, timeout).await,
-            Target::Sqs(queue) => self.send(queue, event, &body, compressed, timeout).await,
-        }
-    }
-
-    /// Sends an event into a queue; else why not.
-    #[cfg(feature = "sqs")]
-    pub(crate) async fn send(
-        &self,
-        queue: &Queue,
-        event: &Outgoing,
-        body: &str,
-        compressed: bool,
-        timeout: Duration,
-    ) -> Result<(), String> {
-        self.queues.deliver(queue, event, body, compressed, timeout).await
-    }
-
-    #[cfg(not(feature = "sqs"))]
-    #[allow(clippy::unused_async, reason = "with the feature it is")]
-    pub(crate) async fn send(&self, _: &Queue, _: &Outgoing, _: &str, _: bool, _: Duration) -> Result<(), String> {
-        Err(WITHOUT_SQS.into())
+        let Outgoing { webhook_id, cid, .. } = event;
+        self.sinks.deliver(&hook.target, Parcel { webhook_id, cid, body: &body, compressed, attempt, timeout }).await
     }
 }
 

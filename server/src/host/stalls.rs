@@ -9,15 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use cuewire::time::Timestamp;
 use serde_json::json;
 
 use super::unwritten::Must;
 use super::{Change, Host, Post};
-use crate::api::error::ApiError;
-use crate::api::render;
 use crate::call::{Call, Cid};
 use crate::events::Text;
+use crate::wire::error::ApiError;
+use crate::wire::render;
 
 /// Tracks, and calls, of which this is so for longer than half of the event's time.
 const METRIC: &str = "cuewire_stalled_captions";
@@ -36,33 +35,7 @@ impl Stalls {
     }
 }
 
-/// What somebody said is no caption, and will be none.
-#[derive(Clone, Debug)]
-pub(crate) struct Missed {
-    pub(crate) speaker_id: String,
-    pub(crate) start_time: Timestamp,
-    pub(crate) end_time: Timestamp,
-    /// As the engine has it: `overload`, `decode_failed`, `abandoned`.
-    pub(crate) reason: String,
-}
-
 impl Host {
-    /// What somebody said was given up.
-    pub(crate) fn missed(self: &Arc<Self>, cid: Cid, missed: Missed) {
-        self.must(Must::new(move |change| {
-            let Some(call) = change.store.call(&cid)?.filter(|call| call.runs().is_any()) else { return Ok(()) };
-            let Missed { speaker_id, start_time, end_time, reason } = &missed;
-            let mut event = json!({
-                "type": "call.captions_gap", "call_cid": cid.to_string(), "created_at": change.now.as_nanos(),
-                "speaker_id": speaker_id, "start_time": start_time.as_nanos(), "end_time": end_time.as_nanos(),
-                "reason": reason,
-            });
-            change.put_event(&cid, &event)?;
-            render::for_browser(&mut event);
-            change.post(&call, event.to_string().into())
-        }));
-    }
-
     /// Looks whether captions are missing.
     pub(super) fn look_for_stalls(self: &Arc<Self>) {
         let Stalls { told_after, told } = &self.stalls;
@@ -120,7 +93,7 @@ impl Host {
 }
 
 impl Change<'_> {
-    fn post(&mut self, call: &Call, text: Utf8Bytes) -> Result<(), ApiError> {
+    pub(super) fn post(&mut self, call: &Call, text: Utf8Bytes) -> Result<(), ApiError> {
         let connections = self.readers(call, false)?;
         let text = Text { plain: Some(text.clone()), detailed: text };
         self.outcome.posts.push(Post { connections, text, is_interim: false });

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Change, Host, Outcome, report};
-use crate::api::error::{ApiError, Code};
 use crate::call::{Cid, Input};
+use crate::wire::error::{ApiError, Code};
 
 /// Captions that wait.
 const MOST_CAPTIONS: usize = 20_000;

@@ -3,11 +3,7 @@
 //! In: binary frames of samples or Opus packets, text frames that say what they are about. Out: pushes into the participant's
 //! track.
 //!
-//! # Time
-//!
-//! The first samples are dated by their arrival, and those behind by their count: so neither jitter nor a sender that is faster
-//! than its clock makes holes. Where arrival runs half a second ahead of the count, the sender paused, and arrival dates what
-//! follows. A `time` frame dates what follows whatever was before.
+//! The track's line dates what is pushed; a `time` frame states a time.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,22 +11,19 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use cuewire::audio::rtp::{RtpFormat, RtpPacket};
 use cuewire::audio::{Pcm, Samples, check_rate};
-use cuewire::engine::{AudioSender, PushError};
-use cuewire::time::{Timestamp, nanos_of_samples};
+use cuewire::engine::PushError;
+use cuewire::time::nanos_of_samples;
 use serde_json::{Value, json};
 
-use super::{Closed, Seated};
-use crate::api::error::{ApiError, Code};
-use crate::api::time_of;
-use crate::api::token::UserToken;
 use crate::call::{Cid, Command};
-use crate::host::{Change, Host, now};
+use crate::clock::now;
+use crate::host::{Change, Host};
 use crate::rates::Messages;
+use crate::stages::{Closed, Seated};
+use crate::wire::error::{ApiError, Code};
+use crate::wire::time_of;
+use crate::wire::token::UserToken;
 
-/// Arrival this much ahead of the count of samples is a pause of the sender's.
-const PAUSE_NANOS: i64 = 500_000_000;
-/// A date that goes back by less is a mistake, as the engine has it: the audio follows what was there.
-const RESTART_NANOS: i64 = 10_000_000_000;
 /// Audio that may come at once;
 const BURST: Duration = Duration::from_secs(2);
 /// beyond it a sender is held to this many times real time,
@@ -102,74 +95,6 @@ impl Format {
         // That there may be so many channels.
         Pcm::new(sample_rate, channels, Samples::I16(&[])).map_err(input)?;
         Ok(Self { encoding, sample_rate, channels })
-    }
-}
-
-/// Where a participant's audio goes, whichever of their connections it comes by.
-pub struct Line {
-    sender: AudioSender,
-    dating: Dating,
-    /// Packets of Opus so far.
-    packets: u16,
-}
-
-impl Line {
-    /// Of a track.
-    #[must_use]
-    pub fn new(sender: AudioSender) -> Self {
-        Self { sender, dating: Dating::default(), packets: 0 }
-    }
-
-    /// When audio begins that comes by another connection than what was heard before, and is dated `at`: the track refuses times
-    /// that go back by a little.
-    pub(super) fn not_before(&self, at: Timestamp) -> Timestamp {
-        self.dating.end.filter(|end| (1..RESTART_NANOS).contains(&end.nanos_since(at))).unwrap_or(at)
-    }
-
-    /// Pushes a packet of RTP, behind which the track ends about then; of one that holds no audio, where it did.
-    pub(super) fn push_rtp(
-        &mut self,
-        format: RtpFormat,
-        packet: RtpPacket<'_>,
-        end: Option<Timestamp>,
-    ) -> Result<(), PushError> {
-        self.sender.push_rtp(format, packet)?;
-        self.dating.end = end.map(|end| self.not_before(end)).or(self.dating.end);
-        Ok(())
-    }
-}
-
-/// Dates frames.
-#[derive(Default)]
-struct Dating {
-    /// Where the last frame ended.
-    end: Option<Timestamp>,
-    /// When the next one begins, where the sender said so.
-    said: Option<Timestamp>,
-    /// By how much the sender's clock is behind ours: other than nothing once they said a time.
-    lag_nanos: i64,
-}
-
-impl Dating {
-    /// Of a frame that lasts so long, and came now.
-    fn date(&mut self, now: Timestamp, nanos: i64) -> Timestamp {
-        let arrived = now.plus_nanos(-nanos);
-        let at = match (self.said.take(), self.end) {
-            (Some(said), end) => {
-                // The track refuses times that go back by a little.
-                let goes_back = |end: &Timestamp| (1..RESTART_NANOS).contains(&end.nanos_since(said));
-                let at = end.filter(goes_back).unwrap_or(said);
-                self.lag_nanos = arrived.nanos_since(at);
-                at
-            }
-            (None, None) => arrived,
-            (None, Some(end)) => {
-                let arrived = arrived.plus_nanos(-self.lag_nanos);
-                if arrived.nanos_since(end) < PAUSE_NANOS { end } else { arrived }
-            }
-        };
-        self.end = Some(at.plus_nanos(nanos));
-        at
     }
 }
 
@@ -262,7 +187,7 @@ pub(crate) async fn serve(
             };
             // Who is sent away by a restart has not left: they may return.
             if ending.code != RESTARTING {
-                host.stages.leave(&host, &cid, &user_id, connection);
+                host.stages.leave(&cid, &user_id, connection);
             }
             ending
         }
@@ -365,13 +290,12 @@ async fn hear(
                         pace.hear(Instant::now(), Duration::from_nanos(nanos.unsigned_abs()));
                         let (at, sequence) = {
                             let mut line = line();
-                            line.packets = line.packets.wrapping_add(1);
-                            (line.dating.date(now(), nanos), line.packets)
+                            (line.date(now(), nanos), line.next_packet())
                         };
                         // By the date, so that a pause is one: no packet is missing.
                         let timestamp = (i128::from(at.as_nanos()) * i128::from(RTP_RATE) / 1_000_000_000) as u32;
                         let packet = RtpPacket { at, ssrc: 0, sequence, timestamp, payload: &bytes };
-                        push(|| line().sender.push_opus(packet)).await
+                        push(|| line().push_opus(packet)).await
                     }
                     Encoding::Linear16 | Encoding::Float32 => {
                         let pcm = match read(&bytes, format, &mut samples) {
@@ -380,8 +304,8 @@ async fn hear(
                         };
                         let nanos = nanos_of_samples(pcm.frames() as u64, pcm.rate());
                         pace.hear(Instant::now(), Duration::from_nanos(nanos.unsigned_abs()));
-                        let at = line().dating.date(now(), nanos);
-                        push(|| line().sender.push(at, pcm)).await
+                        let at = line().date(now(), nanos);
+                        push(|| line().push(at, pcm)).await
                     }
                 };
                 match pushed {
@@ -395,7 +319,7 @@ async fn hear(
                 let said: Value = serde_json::from_str(&text).unwrap_or_default();
                 match said["type"].as_str() {
                     Some("time") => match time_of(&said["at"]) {
-                        Some(at) => line().dating.said = Some(at),
+                        Some(at) => line().say(at),
                         None => return Ending::new(1007, "`at` of a time frame is no time"),
                     },
                     Some("mute") => {
@@ -469,37 +393,6 @@ mod tests {
             let error = parse(&[(field, value)]).unwrap_err();
             assert!(error.contains(part), "{field}={value}: {error}");
         }
-    }
-
-    #[test]
-    fn samples_are_dated_by_their_count_and_by_arrival_behind_a_pause() {
-        let mut dating = Dating::default();
-        let ms = |ms: i64| Timestamp::from_nanos(ms * 1_000_000);
-        let date = |dating: &mut Dating, now_ms| dating.date(ms(now_ms), 20_000_000).as_nanos() / 1_000_000;
-        for (now_ms, at_ms, why) in [
-            (1_020, 1_000, "the first"),
-            (1_039, 1_020, "early"),
-            (1_400, 1_040, "late, by jitter"),
-            (1_401, 1_060, "with a burst behind it"),
-            (1_600, 1_580, "behind a pause"),
-            (1_601, 1_600, "faster than its clock"),
-            (1_602, 1_620, "which another connection goes on with"),
-        ] {
-            assert_eq!(date(&mut dating, now_ms), at_ms, "{why}");
-        }
-        dating.said = Some(ms(500_000));
-        for (now_ms, at_ms, why) in [
-            (1_640, 500_000, "as the sender says"),
-            (1_660, 500_020, "and on from there"),
-            (3_700, 502_060, "a pause, by the sender's clock"),
-        ] {
-            assert_eq!(date(&mut dating, now_ms), at_ms, "{why}");
-        }
-        dating.said = Some(ms(502_000));
-        assert_eq!(date(&mut dating, 3_720), 502_080, "back by a little: a mistake");
-        dating.said = Some(ms(400_000));
-        assert_eq!(date(&mut dating, 3_740), 400_000, "back by much: another clock");
-        assert_eq!(date(&mut dating, 3_760), 400_020);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use object_store::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::config::{StorageConfig, StorageType};
-use crate::hooks::{chain, check_url, client};
+use crate::outward::{chain, check_url, client};
 use crate::retry::Seldom;
 
 /// One request, and all attempts of one operation: what fails is tried again by who asked.
@@ -98,7 +98,7 @@ impl Bucket {
     /// What makes no sense, or is not allowed.
     pub fn open(config: &StorageConfig, may_be_private: bool) -> Result<Self, String> {
         config.check()?;
-        crate::tls::install();
+        crate::outward::install_tls();
         let urls = config.urls();
         for url in urls.iter().filter(|_| !may_be_private) {
             check_url(url, false).map_err(|why| format!("the storage's URL `{url:.100}`: {why}"))?;
@@ -349,7 +349,7 @@ mod tests {
         let s3 = S3 {
             s3_region: "eu-west-1".into(),
             s3_api_key: "AKIA".into(),
-            s3_secret: crate::app::Secret("secret".into()),
+            s3_secret: crate::secret::Secret("secret".into()),
             s3_custom_endpoint_url: endpoint.into(),
         };
         StorageConfig {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::Secret;
+use crate::secret::Secret;
 
 /// Longest name of a bucket, a region, an account; longest path in a bucket.
 pub(crate) const MAX_NAME_BYTES: usize = 255;
@@ -45,6 +45,9 @@ pub enum StorageType {
 }
 
 impl StorageType {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::S3, Self::Gcs, Self::Abs];
+
     /// As clients name it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -55,6 +58,37 @@ impl StorageType {
         }
     }
 }
+
+/// An object of a [`StorageConfig`] as it is written: those of its fields that are read, and that are needed; all are text.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) needed: &'static [&'static str],
+    pub(crate) fields: &'static [&'static str],
+}
+
+/// A kind's own fields, of [`S3`] and [`Azure`],
+pub(crate) const PARTS: [Part; 2] = [
+    Part {
+        name: "aws_s3",
+        needed: &["s3_region"],
+        fields: &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"],
+    },
+    Part {
+        name: "azure_blob",
+        needed: &["abs_account_name"],
+        fields: &[
+            "abs_account_name",
+            "abs_client_id",
+            "abs_client_secret",
+            "abs_tenant_id",
+            "abs_account_key",
+            "abs_custom_endpoint_url",
+            "abs_authority_host",
+        ],
+    },
+];
+/// and those that are one text.
+pub(crate) const TEXTS: [&str; 1] = ["gcs_credentials"];
 
 /// How an S3 bucket is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,12 +4,12 @@
 //!
 //! The *default* storage is the disk, or a bucket that the configuration names: its URLs are signed and expire, and its files are
 //! deleted, when somebody asks or when their time is over. An *external* storage is somebody else's: files are put there, once.
+//!
+//! A further kind is a variant of [`StorageType`] with its fields, in `config`, and how it is opened, in `bucket`: all of it here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-
-use crate::store::{Store, StoreError};
 
 mod bucket;
 mod config;
@@ -17,7 +17,7 @@ mod local;
 
 pub use bucket::{Bucket, Place};
 pub use config::{Azure, S3, StorageConfig, StorageType};
-pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES};
+pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES, PARTS, Part, TEXTS};
 pub use local::{BadSignature, Local, URL_TIME};
 
 /// Storages that platforms may have.
@@ -69,25 +69,10 @@ impl Storages {
         self.configured.contains_key(name)
     }
 
-    /// How a storage is reached.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn config(&self, store: &Store, name: &str) -> Result<Option<StorageConfig>, StoreError> {
-        match self.configured.get(name) {
-            Some(config) => Ok(Some(config.clone())),
-            None => store.storage(name),
-        }
-    }
-
-    /// All, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn all(&self, store: &Store) -> Result<BTreeMap<String, StorageConfig>, StoreError> {
-        let mut all: BTreeMap<_, _> = store.storages()?.into_iter().collect();
-        all.extend(self.configured.clone());
-        Ok(all)
+    /// Those that the configuration names.
+    #[must_use]
+    pub fn configured(&self) -> &BTreeMap<String, StorageConfig> {
+        &self.configured
     }
 
     /// A bucket, opened once as long as it is reached in the same way.

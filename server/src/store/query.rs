@@ -230,7 +230,7 @@ fn place(name: &str, kind: Kind, wanted: &Value, values: &mut Vec<SqlValue>) -> 
             Some(number) => SqlValue::Integer(number),
             None => SqlValue::Real(number.as_f64().unwrap_or_default()),
         },
-        (Kind::Time, wanted) => match crate::api::time_of(wanted) {
+        (Kind::Time, wanted) => match crate::wire::time_of(wanted) {
             Some(time) => SqlValue::Text(time.to_string()),
             None => return error(format!("`{name}` is compared with {wanted}: allowed is a time, as RFC 3339")),
         },

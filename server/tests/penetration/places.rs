@@ -103,7 +103,7 @@ fn no_name_leads_out_of_its_place() {
 #[test]
 fn a_transcript_is_fetched_by_its_own_url_and_no_other() {
     let service = Service::start();
-    let (session_id, filename) = world(&service);
+    let (_, filename) = world(&service);
     let list = service.ok("GET", &format!("/api/v2{C}/transcriptions"), "", &json!({}));
     let url = list["transcriptions"][0]["url"].as_str().unwrap().to_string();
     assert_eq!(service.fetch(&url, None).0, 200);
@@ -114,20 +114,8 @@ fn a_transcript_is_fetched_by_its_own_url_and_no_other() {
     let signature = signature.trim_start_matches("signature=");
     let signed = |path: &str| format!("{path}?{query}");
     // As this server signs, and as another one does.
-    let transcript = StoredTranscript {
-        cid: Cid::new("locked", "a").unwrap(),
-        egress_id: egress.to_string(),
-        session_id,
-        start_time: now(),
-        end_time: now(),
-        filename: filename.clone(),
-        storage: None,
-        is_external: false,
-        place: None,
-        has_failed: false,
-    };
     let folder = tempfile::tempdir().unwrap();
-    let made = |key: [u8; 64], at| Local::new(folder.path().into(), key, "").unwrap().url(&transcript, at);
+    let made = |key: [u8; 64], at| Local::new(folder.path().into(), key, "").unwrap().url(egress, &filename, at);
     let key = cuewire_server::keys::url_key(service.folder.path()).unwrap();
     assert_eq!(target(&service, "GET", &made(key, now())).0, 200, "the same key makes a URL that does");
     for path in [

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 
-use super::Container;
+use super::{Container, FORMATS};
 
 /// Lowest sample rate that is read, in Hz.
 pub const MIN_SAMPLE_RATE: u32 = 8_000;
@@ -13,10 +13,6 @@ pub const MIN_SAMPLE_RATE: u32 = 8_000;
 pub const MAX_SAMPLE_RATE: u32 = 192_000;
 /// Most channels that are read.
 pub const MAX_CHANNELS: usize = 64;
-
-/// Formats that are understood, for messages.
-pub const FORMATS: &str = "WAV, AIFF, FLAC, MP3, AAC (ADTS), Ogg (Vorbis, Opus, FLAC), WebM and Matroska (Opus, Vorbis, AAC, MP3, \
-                           FLAC, PCM), MP4 and M4A (AAC-LC, ALAC, Opus, MP3, FLAC)";
 
 /// Why an audio file gives no audio, or no more of it.
 ///

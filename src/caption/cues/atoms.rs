@@ -12,9 +12,9 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 use super::phrases::{Break, Phrases, behind_punctuation};
+use crate::caption::Fragment;
 use crate::script::{is_dictionary, is_unspaced};
 use crate::time::Timestamp;
-use crate::transcript::Fragment;
 
 /// A piece of text that is never divided.
 #[derive(Clone, Debug, PartialEq, Eq)]

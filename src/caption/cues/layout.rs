@@ -309,9 +309,9 @@ mod tests {
     use super::super::Profile;
     use super::super::atoms::atoms;
     use super::*;
+    use crate::caption::testing::fragment;
     use crate::caption::{Probability, Word};
     use crate::time::Timestamp;
-    use crate::transcript::testing::fragment;
 
     impl Layout<'_> {
         /// The fewest lines, filled from the first on.

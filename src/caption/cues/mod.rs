@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Serialize;
 
+use crate::caption::Fragment;
 use crate::time::Timestamp;
-use crate::transcript::Fragment;
 
 mod atoms;
 mod layout;

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::caption::testing::{any_fragment, fragment};
 use crate::caption::{Probability, Word};
-use crate::transcript::testing::{any_fragment, fragment};
 
 fn shown(profile: Profile, fragments: &[Fragment]) -> (Vec<DisplayCue>, CueCounts) {
     let mut cues = DisplayCues::new(profile, Timestamp::EPOCH);

@@ -10,15 +10,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Operation, flag, input, page, read, short, texts};
-use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
 use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
-use crate::hooks::{WITHOUT_SQS, check_url};
-use crate::host::{Change, Host, new_id, now};
+use crate::clock::{new_id, now};
+use crate::host::{Change, Host};
 use crate::limits::Limits;
-use crate::store::Outgoing;
+use crate::outward::check_url;
+use crate::sinks::{Fields, Parcel, WITHOUT_SQS};
+use crate::wire::error::ApiError;
 
 /// Types of events in one filter, and the longest.
 const MOST_EVENT_TYPES: usize = 200;
@@ -43,11 +44,8 @@ struct Written {
     event_types: Option<Vec<String>>,
     rfc3339: Option<bool>,
     timeout_ms: Option<u32>,
-    webhook_url: Option<String>,
-    sqs_queue_url: Option<String>,
-    sqs_region: Option<String>,
-    sqs_key: Option<String>,
-    sqs_secret: Option<String>,
+    #[serde(flatten)]
+    target: Fields,
 }
 
 pub(super) fn described(operation: Operation, limits: &Limits) -> Described {
@@ -90,15 +88,14 @@ fn written(limits: &Limits) -> Value {
         "type": "integer", "anyOf": [{"const": 0}, {"minimum": least, "maximum": most}],
         "description": format!("{least} – {most}; 0 stands for {default}"),
     });
-    let hook = request(
-        &["hook_type"],
-        json!({
-            "id": text_of(0..=MAX_HOOK_ID_BYTES), "hook_type": one_of(["webhook", "sqs"]), "enabled": schema::flag(),
-            "event_types": event_types(), "rfc3339": schema::flag(), "timeout_ms": timeout, "webhook_url": schema::text(),
-            "sqs_queue_url": schema::text(), "sqs_region": schema::text(), "sqs_key": schema::text(),
-            "sqs_secret": schema::text(),
-        }),
-    );
+    let mut fields = json!({
+        "id": text_of(0..=MAX_HOOK_ID_BYTES), "hook_type": one_of(Target::KINDS), "enabled": schema::flag(),
+        "event_types": event_types(), "rfc3339": schema::flag(), "timeout_ms": timeout,
+    });
+    for name in Fields::NAMES {
+        fields[name] = schema::text();
+    }
+    let hook = request(&["hook_type"], fields);
     request(
         &[],
         json!({
@@ -146,13 +143,13 @@ pub(super) fn update_app(
         return input(format!("{} hooks: allowed are {most}", app.hooks.len()));
     }
     for hook in &app.hooks {
-        let (Target::Webhook { url } | Target::Sqs(Queue { url, .. })) = &hook.target;
+        let url = hook.target.url();
         // Those that are there already were checked, with what was allowed then.
         if !before.hooks.contains(hook) {
             check_url(url, private).or_else(|why| input(format!("the hook `{}`: {why}", short(url))))?;
         }
-        if matches!(hook.target, Target::Sqs(_)) && !cfg!(feature = "sqs") {
-            return input(WITHOUT_SQS);
+        if let Some(why) = hook.target.refused() {
+            return input(why);
         }
     }
     keep(&mut app, body);
@@ -210,9 +207,7 @@ fn update_plain(app: &mut AppSettings, body: &Map<String, Value>, now: Timestamp
         };
         of(sqs, Some(Target::Sqs(queue)), None);
     }
-    app.hooks.retain(
-        |hook| !matches!(&hook.target, Target::Webhook { url } | Target::Sqs(Queue { url, .. }) if url.is_empty()),
-    );
+    app.hooks.retain(|hook| !hook.target.url().is_empty());
     // It waits for a URL, the first or the next.
     match app.hook(webhook) {
         Some(_) => app.kept.remove(FILTER),
@@ -241,16 +236,13 @@ fn checked_types(event_types: Vec<String>) -> Result<Vec<String>, ApiError> {
 /// A hook as it is written, in place of the one `before` that has its id, or, where it says none, its type and URL and was not
 /// taken `so_far`: what waits for that one is not lost.
 fn hook_of(before: &AppSettings, so_far: &AppSettings, written: Written, now: Timestamp) -> Result<Hook, ApiError> {
-    let url = |target: &Target| match target {
-        Target::Webhook { url } => ("webhook", url.clone()),
-        Target::Sqs(queue) => ("sqs", queue.url.clone()),
-    };
-    let of_written = written.webhook_url.as_ref().filter(|_| written.hook_type == "webhook");
-    let of_written = of_written.or(written.sqs_queue_url.as_ref().filter(|_| written.hook_type == "sqs")).cloned();
+    let kind = written.hook_type.as_str();
+    let url = written.target.url(kind).map(str::to_string);
     let is_same = |hook: &&Hook| {
         !PLAIN_HOOKS.contains(&&*hook.id)
             && so_far.hook(&hook.id).is_none()
-            && Some(url(&hook.target)) == of_written.clone().map(|url| (&*written.hook_type, url))
+            && hook.target.kind() == kind
+            && Some(hook.target.url()) == url.as_deref()
     };
     let id = written.id.clone().filter(|id| !id.is_empty());
     let id = id.or_else(|| before.hooks.iter().find(is_same).map(|hook| hook.id.clone()));
@@ -259,29 +251,7 @@ fn hook_of(before: &AppSettings, so_far: &AppSettings, written: Written, now: Ti
         return input(format!("the id `{}`: allowed are 1 – {most} bytes, and not {taken}", short(id)));
     }
     let known = id.as_deref().and_then(|id| before.hook(id));
-    let target = match written.hook_type.as_str() {
-        "webhook" => match written.webhook_url {
-            Some(url) if !url.is_empty() => Target::Webhook { url },
-            _ => return input("webhook_url is missing"),
-        },
-        "sqs" => {
-            let Some(url) = written.sqs_queue_url.filter(|url| !url.is_empty()) else {
-                return input("sqs_queue_url is missing");
-            };
-            // What is never given back is not sent back either.
-            let kept = match known.map(|hook| &hook.target) {
-                Some(Target::Sqs(queue)) => queue.clone(),
-                _ => Queue::default(),
-            };
-            Target::Sqs(Queue {
-                url,
-                region: written.sqs_region.unwrap_or(kept.region),
-                key: written.sqs_key.filter(|key| !key.is_empty()).unwrap_or(kept.key),
-                secret: written.sqs_secret.filter(|key| !key.is_empty()).map_or(kept.secret, Secret),
-            })
-        }
-        other => return input(format!("hook_type is `{}`: allowed are webhook, sqs", short(other))),
-    };
+    let target = Target::written(kind, written.target, known.map(|hook| &hook.target)).or_else(input)?;
     let timeout_ms = written.timeout_ms.filter(|ms| *ms != 0).unwrap_or(TIMEOUT_MS.2);
     if !(TIMEOUT_MS.0..=TIMEOUT_MS.1).contains(&timeout_ms) {
         return input(format!("timeout_ms is {timeout_ms}: allowed are {} – {}", TIMEOUT_MS.0, TIMEOUT_MS.1));
@@ -336,12 +306,11 @@ pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, privat
     if let Err(why) = check_url(&queue.url, private) {
         return answer(format!("the queue `{}`: {why}", short(&queue.url)));
     }
-    let at = now();
-    let event_type = "cuewire.check".to_string();
-    let event = json!({"type": event_type, "created_at": at.as_nanos()}).to_string();
+    let event = json!({"type": "cuewire.check", "created_at": now().as_nanos()}).to_string();
     let cid = Cid::new("cuewire", "check")?;
-    let message = Outgoing { number: 0, webhook_id: new_id(), cid, at, event_type, event: event.clone() };
-    match host.hooks.send(&queue, &message, &event, false, CHECK_TIME).await {
+    let parcel =
+        Parcel { webhook_id: &new_id(), cid: &cid, body: &event, compressed: false, attempt: 1, timeout: CHECK_TIME };
+    match host.hooks.sinks.deliver(&Target::Sqs(queue), parcel).await {
         Ok(()) => Ok(json!({"status": "ok"})),
         Err(why) => answer(why),
     }

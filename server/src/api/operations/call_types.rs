@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{input, known_storage, object, settings};
-use crate::api::error::ApiError;
 use crate::api::http::text;
 use crate::api::models::{self, id};
-use crate::api::render;
 use crate::api::route::Operation;
 use crate::api::schema::{self, Described, any_object, component, list, map, request, with};
 use crate::call::grants::Grants;
 use crate::call::{CallType, Cid};
 use crate::host::Change;
+use crate::wire::error::ApiError;
+use crate::wire::render;
 
 pub(super) fn described(operation: Operation) -> Described {
     let written = || {

@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiError, App, Code, Operation, check_user_id, input, read, short};
 use crate::api::models::user_id;
-use crate::api::request::carrier;
 use crate::api::schema::{self, Described, integer, one_of, request, text};
-use crate::api::token::{Token, UserToken};
 use crate::call::Cid;
 use crate::ingest::rtp::{Agreed, Speaker, serve};
+use crate::wire::request::carrier;
+use crate::wire::token::{Token, UserToken};
 
 /// What RFC 3551, 6 says of the payload types of which it says something.
 const STATIC: [(u8, RtpCodec, u32, usize); 4] = [

@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::app::CHECK_TIME;
 use super::{input, read, short};
-use crate::api::error::{ApiError, Code};
 use crate::api::http::text;
 use crate::api::models::id;
 use crate::api::route::Operation;
 use crate::api::schema::{self, Described, component, map, one_of, request, text_of};
 use crate::call::Cid;
-use crate::host::{Change, Host, new_id};
-use crate::storage::{MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, StorageConfig, StorageType};
+use crate::clock::new_id;
+use crate::host::{Change, Host};
+use crate::storage::{MAX_NAME_BYTES, MAX_PATH_BYTES, MOST_STORAGES, PARTS, Part, StorageConfig, StorageType, TEXTS};
+use crate::wire::error::{ApiError, Code};
 
 /// The storage that a field names; `None` where it names none.
 pub(super) fn known_storage(
@@ -36,7 +37,7 @@ fn missing<T>(field: &str, name: &str) -> Result<T, ApiError> {
 
 pub(super) fn described(operation: Operation) -> Described {
     let whole = || {
-        let kinds = [StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name);
+        let kinds = StorageType::ALL.map(StorageType::name);
         schema::object(json!({
             "name": schema::text(), "bucket": schema::text(), "path": schema::text(), "type": one_of(kinds),
         }))
@@ -59,28 +60,19 @@ pub(super) fn described(operation: Operation) -> Described {
     }
 }
 
-/// The fields of [`S3`](crate::storage::S3) and [`Azure`](crate::storage::Azure) that are read.
-const S3_FIELDS: &[&str] = &["s3_region", "s3_api_key", "s3_secret", "s3_custom_endpoint_url"];
-const AZURE_FIELDS: &[&str] = &[
-    "abs_account_name",
-    "abs_client_id",
-    "abs_client_secret",
-    "abs_tenant_id",
-    "abs_account_key",
-    "abs_custom_endpoint_url",
-    "abs_authority_host",
-];
-
 /// How a storage is reached, as it is written.
 fn written(needed: &[&str]) -> Value {
     let texts = |names: &[&str]| names.iter().map(|name| ((*name).to_string(), schema::text())).collect::<Map<_, _>>();
     let mut fields = json!({
-        "storage_type": one_of([StorageType::S3, StorageType::Gcs, StorageType::Abs].map(StorageType::name)),
+        "storage_type": one_of(StorageType::ALL.map(StorageType::name)),
         "bucket": text_of(1..=MAX_NAME_BYTES), "path": text_of(0..=MAX_PATH_BYTES),
-        "aws_s3": request(&["s3_region"], Value::Object(texts(S3_FIELDS))),
-        "gcs_credentials": schema::text(),
-        "azure_blob": request(&["abs_account_name"], Value::Object(texts(AZURE_FIELDS))),
     });
+    for name in TEXTS {
+        fields[name] = schema::text();
+    }
+    for Part { name, needed, fields: names } in PARTS {
+        fields[name] = request(needed, Value::Object(texts(names)));
+    }
     let needed: Vec<_> = needed.iter().copied().chain(["storage_type", "bucket"]).collect();
     if needed.contains(&"name") {
         fields["name"] = id();
@@ -93,8 +85,9 @@ fn config_of(mut body: Map<String, Value>) -> Result<StorageConfig, ApiError> {
     fn only(fields: &mut Map<String, Value>, names: &[&str]) {
         fields.retain(|name, value| names.contains(&name.as_str()) && !value.is_null());
     }
-    only(&mut body, &["storage_type", "bucket", "path", "aws_s3", "gcs_credentials", "azure_blob"]);
-    for (name, fields) in [("aws_s3", S3_FIELDS), ("azure_blob", AZURE_FIELDS)] {
+    let parts = PARTS.iter().map(|part| part.name);
+    only(&mut body, &["storage_type", "bucket", "path"].into_iter().chain(TEXTS).chain(parts).collect::<Vec<_>>());
+    for Part { name, fields, .. } in PARTS {
         if let Some(Value::Object(part)) = body.get_mut(name) {
             only(part, fields);
         }

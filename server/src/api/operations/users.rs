@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::described::paged;
 use super::{MAX_OFFSET, MOST_ENTRIES, Operation, check_user_id, input, object, page, read, short, sorts};
-use crate::api::error::{ApiError, Code};
 use crate::api::models::{id, user_id};
 use crate::api::schema::{self, Described, any_object, component, integer, list, map, request, text};
 use crate::call::grants::Capability;
 use crate::host::Change;
 use crate::store::{Query, USER_FIELDS};
 use crate::user::Profile;
+use crate::wire::error::{ApiError, Code};
 
 /// Roles that are there from the start: those of the default grants.
 const ROLES: [&str; 6] = ["admin", "anonymous", "call_member", "guest", "host", "user"];

@@ -17,13 +17,13 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::audio::{self, push};
-use super::{Closed, Seated};
-use crate::api::error::{ApiError, Code};
-use crate::api::socket::expiry;
-use crate::api::token::UserToken;
 use crate::call::Cid;
 use crate::call::settings::DEFAULT_INACTIVITY_S;
-use crate::host::{Host, now};
+use crate::clock::now;
+use crate::host::Host;
+use crate::stages::{Closed, Seated};
+use crate::wire::error::{ApiError, Code};
+use crate::wire::token::{UserToken, expiry};
 
 mod clock;
 mod gate;
@@ -293,7 +293,7 @@ pub(crate) async fn serve(
     };
     let ended = port.hear(&host, &bound, &speaker, unused, &shutdown).await;
     if let Some(seated) = port.seated.filter(|_| ended != Ended::ShuttingDown) {
-        host.stages.leave(&host, &speaker.cid, &speaker.token.user_id, seated.connection);
+        host.stages.leave(&speaker.cid, &speaker.token.user_id, seated.connection);
     }
     tracing::info!(
         "the RTP port {} of {} in {} is given back: {ended:?}",
