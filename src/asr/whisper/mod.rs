@@ -54,7 +54,6 @@ mod load;
 pub mod mel;
 mod model;
 mod tail;
-mod team;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -62,6 +61,7 @@ mod vocabulary;
 mod weights;
 mod words;
 
+pub use super::team::{Assistant, Task};
 pub use config::WhisperConfig;
 pub use convert::{Quantization, convert};
 pub use cpu::CpuForward;
@@ -75,6 +75,5 @@ pub use load::{Lack, lack};
 pub use model::{ModelInfo, UnsupportedLanguage, UnsupportedTask, WhisperModel};
 #[doc(hidden)]
 pub use tail::TailShape;
-pub use team::{Assistant, Task};
 pub use vocabulary::VocabularyTooLong;
 pub use weights::Precision;
