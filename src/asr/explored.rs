@@ -92,7 +92,9 @@ fn a_helpers_panic_reaches_the_owner_who_has_waited() {
         }
         // It is as good as new.
         let sum = AtomicUsize::new(0);
-        team.run(3, |(), i| drop(sum.fetch_add(i, Ordering::SeqCst)));
+        team.run(3, |(), i| {
+            sum.fetch_add(i, Ordering::SeqCst);
+        });
         assert_eq!(sum.load(Ordering::SeqCst), 3);
         idle.join();
     });
