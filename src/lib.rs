@@ -138,6 +138,10 @@
 //! With `default-features = false` the core remains: everything above but these, with [`asr::ScriptedDecoder`] or a
 //! decoder of your own behind [`asr::Decoder`].
 
+// Helpers of integration tests call it by its name.
+#[cfg(all(test, any(shuttle, pthread_sync)))]
+extern crate self as cuewire;
+
 pub mod asr;
 pub mod audio;
 pub mod caption;
@@ -151,6 +155,7 @@ mod script;
 pub mod segment;
 pub mod session;
 mod sounds;
+mod sync;
 pub mod time;
 pub mod transcript;
 pub mod vad;

@@ -5,15 +5,23 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Language, LanguageSetting, Task, Vocabulary};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::time::SampleIndex;
 
+#[cfg(all(test, shuttle, feature = "engine"))]
+mod explored;
 mod features;
 mod scripted;
+#[cfg(any(feature = "whisper", shuttle, pthread_sync))]
+#[cfg_attr(
+    not(feature = "whisper"),
+    allow(dead_code, unreachable_pub, reason = "what is public and what is used, is so with Whisper")
+)]
+pub(crate) mod team;
 #[cfg(feature = "whisper")]
 pub mod whisper;
 

@@ -3,13 +3,13 @@
 //! In: what decodes took, and the queue. Out: what a job will cost, the step of the ladder, the jobs to be given up, and
 //! how many more tracks fit.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::OverloadLevel;
 use super::workers::{Job, Workers};
 use super::{ModelId, Tag, telemetry};
 use crate::asr::JobKind;
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::time::SAMPLE_RATE;
 
 /// How often the queue is looked through.

@@ -83,24 +83,28 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-
-use crossbeam_channel::{Sender, unbounded};
 
 #[cfg(feature = "opus")]
 use crate::audio::rtp::{ReceiveError, ReorderWindow};
 use crate::config::Config;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::channel::{Sender, unbounded};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard, now};
 use crate::time::Timestamp;
 
 mod event;
+#[cfg(all(test, shuttle))]
+mod explored;
 mod hear;
 mod load;
 mod model;
 mod pipeline;
 mod ring;
+#[cfg(all(test, pthread_sync))]
+mod stressed;
 mod subscribe;
 mod telemetry;
 mod track;
@@ -253,12 +257,12 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self { start: Instant::now(), utc: SystemTime::now().into() }
+        Self { start: now(), utc: SystemTime::now().into() }
     }
 
     /// Since it started.
     fn nanos(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(now().duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn utc(&self, instant: Instant) -> Timestamp {
@@ -293,7 +297,7 @@ impl Core {
 /// When so much time will have passed. Who waits for ever gives a duration that no instant has room for.
 fn after(patience: Duration) -> Instant {
     const AGES: Duration = Duration::from_secs(1 << 32);
-    Instant::now() + patience.min(AGES)
+    now() + patience.min(AGES)
 }
 
 fn pipeline_of(track: TrackId, pipelines: usize) -> usize {
@@ -343,7 +347,7 @@ impl Engine {
         let mut engine = Self { core, next_track: AtomicU64::new(0), pipelines: Vec::new() };
         for (i, messages) in receivers.into_iter().enumerate() {
             let (core, hook) = (engine.core.clone(), hook.clone());
-            let thread = std::thread::Builder::new().name(format!("cuewire-pipeline-{i}"));
+            let thread = thread::Builder::new().name(format!("cuewire-pipeline-{i}"));
             let thread = thread.spawn(move || {
                 workers::call(hook.as_ref(), ThreadRole::Pipeline(i));
                 Pipeline::new(core, messages).run()
@@ -477,7 +481,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         if !self.pipelines.is_empty() {
-            self.stop(Instant::now());
+            self.stop(now());
         }
     }
 }

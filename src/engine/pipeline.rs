@@ -8,14 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::ring::Span;
 use super::track::Track;
 use super::workers::{Answer, message};
 use super::{Core, EngineEvent, ModelId, Tag, TrackId, TrackReport, telemetry};
 use crate::asr::DecodeError;
 use crate::config::Config;
+use crate::sync::channel::{Receiver, RecvTimeoutError};
+use crate::sync::now;
 
 /// How often the rings are looked at: a quarter of the usual packet.
 const POLL: Duration = Duration::from_millis(5);
@@ -69,7 +69,7 @@ impl Pipeline {
             } else {
                 self.messages.recv_timeout(POLL)
             };
-            let start = Instant::now();
+            let start = now();
             self.tracks.values_mut().for_each(Track::look);
             match first {
                 Ok(message) => self.handle(message),
@@ -85,7 +85,7 @@ impl Pipeline {
             if self.finish.is_some_and(|deadline| deadline <= start) {
                 self.each(|track, core| track.abandon(core));
             }
-            self.core.load.pipeline_was_busy(start.elapsed());
+            self.core.load.pipeline_was_busy(now().duration_since(start));
         }
         self.reports
     }

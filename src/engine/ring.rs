@@ -6,16 +6,15 @@
 //! a push is there whole or not at all. Nobody is woken: the pipeline looks every few milliseconds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use crossbeam_channel::Sender;
-use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::TrackId;
 use super::pipeline::Message;
 use crate::audio::Pcm;
 #[cfg(feature = "opus")]
 use crate::audio::rtp::{MAX_PAYLOAD_BYTES, RtpFormat, RtpPacket};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::channel::Sender;
+use crate::sync::ring::{Consumer, Producer, RingBuffer};
 use crate::time::{Timestamp, nanos_of_samples};
 
 /// Mono samples that a ring holds: 2 s at 48 kHz. A push may have as many frames.

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::Stream;
 
 use super::{EngineEvent, after, telemetry};
+use crate::sync::{Condvar, Mutex, MutexGuard, now};
 
 /// Events that wait for one subscriber.
 pub const MAX_WAITING_EVENTS: usize = 4096;
@@ -123,7 +124,7 @@ impl Subscription {
         let deadline = after(patience);
         let mut state = self.0.lock();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             match state.pop() {
                 Err(NoEvent::Yet) if !left.is_zero() => {
                     state = self.0.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -185,7 +186,7 @@ impl Subscribers {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(shuttle, pthread_sync))))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;

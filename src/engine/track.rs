@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::event::{EngineEvent, Ledger, OverloadLevel, TrackId, TrackReport};
@@ -22,6 +21,8 @@ use crate::asr::{Cancel, DecodeError, DecodeJob, FeatureCache, JobId, JobKind};
 use crate::audio::rtp::{RtpFormat, RtpReceiver};
 use crate::caption::{CaptionEvent, CaptionId};
 use crate::session::{Input, InputError, Output, Session};
+use crate::sync::atomic::Ordering;
+use crate::sync::now;
 use crate::time::{SAMPLE_RATE, SampleIndex, Timestamp, nanos_of_samples};
 
 /// By how much a priority moves what is due.
@@ -134,7 +135,7 @@ impl Track {
             marked: 0,
             unfinished: None,
             heard_to: Timestamp::EPOCH,
-            heard_at: Instant::now(),
+            heard_at: now(),
             wake_up: None,
             left_out: false,
             abandoned: false,
@@ -200,7 +201,7 @@ impl Track {
                         // A decoder of its rate could be made before.
                         let _ = rtp.receiver.change_format(format);
                     }
-                    rtp.packet = Some((packet.at, Instant::now()));
+                    rtp.packet = Some((packet.at, now()));
                     rtp.muted = muted;
                     // The ring takes no payload that is too long, and the receiver is drained.
                     let _ = rtp.receiver.handle_packet(packet);
@@ -213,7 +214,7 @@ impl Track {
         self.pushes += 1;
         // Padding, or a packet that waits for another, is no audio: a stream that has stalled has so all the same.
         if self.heard_to != before {
-            self.heard_at = Instant::now();
+            self.heard_at = now();
         }
         self.was_heard(heard, core);
         true
@@ -362,7 +363,7 @@ impl Track {
                     }
                 }
                 Output::Closed { id, heard_from, end_time } => {
-                    let now = core.clock.utc(Instant::now());
+                    let now = core.clock.utc(now());
                     let speech_end = now.plus_nanos(-self.heard_to.nanos_since(end_time).max(0));
                     self.closed.push_back(Closed { id, heard_from, end_time, speech_end, silence_reached: now });
                 }
@@ -428,7 +429,7 @@ impl Track {
             let _ = self.session.handle_input(Input::Decoded { job: id, result: Err(error) });
             return;
         }
-        let now = Instant::now();
+        let now = now();
         let left = nanos_of_samples(job.due.since(self.session.end()), SAMPLE_RATE);
         let due = now + Duration::from_nanos(left.unsigned_abs());
         let waiting = self.asked.values().filter(|asked| asked.work.kind == JobKind::Final).count();
@@ -491,7 +492,7 @@ impl Track {
             queued: utc(decode.queued),
             decode_start: utc(decode.started),
             decode_end: utc(decode.ended),
-            emitted: utc(Instant::now()),
+            emitted: utc(now()),
             model: decode.model,
         });
         telemetry::said(&event, ledger.as_ref());
@@ -503,10 +504,10 @@ impl Track {
 }
 
 fn nanos_since(instant: Instant) -> i64 {
-    i64::try_from(instant.elapsed().as_nanos()).unwrap_or(i64::MAX)
+    i64::try_from(now().duration_since(instant).as_nanos()).unwrap_or(i64::MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(shuttle, pthread_sync))))]
 mod tests {
     use super::super::{Engine, EngineConfig, Idle, ring};
     use super::*;

@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, TryRecvError, select, unbounded};
 
 use super::model::{ModelId, Models};
 use super::telemetry::DecodeSpan;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::channel::{Either, Receiver, Sender, TryRecvError, either, unbounded};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard, now};
 
 /// A job on its way to a worker.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl<T> Job<T> {
     #[must_use]
     pub fn new(tag: T, job: DecodeJob) -> Self {
         let (cancel, model) = (Cancel::new(), ModelId::default());
-        Self { tag, job, cancel, model, deadline: Instant::now(), cost: Duration::ZERO, span: DecodeSpan::default() }
+        Self { tag, job, cancel, model, deadline: now(), cost: Duration::ZERO, span: DecodeSpan::default() }
     }
 }
 
@@ -69,24 +69,24 @@ pub struct Answer<T> {
 /// Workers that wait for a job. They may take a share of another's decode, which changes nothing in its answer.
 #[derive(Clone)]
 pub struct Idle {
-    #[cfg(feature = "whisper")]
+    #[cfg(any(feature = "whisper", shuttle, pthread_sync))]
     tasks: Sender<Task>,
 }
 
-#[cfg(feature = "whisper")]
-use crate::asr::whisper::Task;
+#[cfg(any(feature = "whisper", shuttle, pthread_sync))]
+use crate::asr::team::{Assistant, Task};
 
-#[cfg(feature = "whisper")]
+#[cfg(any(feature = "whisper", shuttle, pthread_sync))]
 impl Idle {
     fn channel() -> (Self, Receiver<Task>) {
         // Without room: a task is taken by a worker that waits at this moment, or by none.
-        let (tasks, help) = crossbeam_channel::bounded(0);
+        let (tasks, help) = crate::sync::channel::bounded(0);
         (Self { tasks }, help)
     }
 }
 
-#[cfg(feature = "whisper")]
-impl crate::asr::whisper::Assistant for Idle {
+#[cfg(any(feature = "whisper", shuttle, pthread_sync))]
+impl Assistant for Idle {
     fn offer(&self, task: Task) {
         // Nobody waits: its owner does all of it.
         drop(self.tasks.try_send(task));
@@ -94,18 +94,18 @@ impl crate::asr::whisper::Assistant for Idle {
 }
 
 /// Without Whisper nobody asks for help.
-#[cfg(not(feature = "whisper"))]
+#[cfg(not(any(feature = "whisper", shuttle, pthread_sync)))]
 struct Task;
 
-#[cfg(not(feature = "whisper"))]
+#[cfg(not(any(feature = "whisper", shuttle, pthread_sync)))]
 impl Task {
     fn run(self) {}
 }
 
-#[cfg(not(feature = "whisper"))]
+#[cfg(not(any(feature = "whisper", shuttle, pthread_sync)))]
 impl Idle {
     fn channel() -> (Self, Receiver<Task>) {
-        (Self {}, crossbeam_channel::never())
+        (Self {}, crate::sync::channel::never())
     }
 }
 
@@ -165,7 +165,7 @@ impl<T> Queue<T> {
 
     /// Adds the time since `start` to what the workers have done.
     fn was_busy(&self, start: Instant) -> Instant {
-        let now = Instant::now();
+        let now = now();
         let nanos = u64::try_from(now.duration_since(start).as_nanos()).unwrap_or(u64::MAX);
         self.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
         now
@@ -208,7 +208,7 @@ impl<T: Send + 'static> Workers<T> {
                     models: models.clone(),
                     decoders: BTreeMap::new(),
                 };
-                std::thread::Builder::new().name(format!("cuewire-decode-{i}")).spawn(move || {
+                thread::Builder::new().name(format!("cuewire-decode-{i}")).spawn(move || {
                     call(hook.as_ref(), ThreadRole::Decode(i));
                     worker.work(&on_answer);
                 })
@@ -283,13 +283,12 @@ impl<T> Worker<T> {
             match self.wake_ups.try_recv() {
                 Ok(()) => {}
                 Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => select! {
-                    recv(self.wake_ups) -> token => if token.is_err() {
-                        return;
-                    },
-                    recv(self.help) -> task => {
+                Err(TryRecvError::Empty) => match either(&self.wake_ups, &self.help) {
+                    Either::First(Ok(())) => {}
+                    Either::First(Err(_)) => return,
+                    Either::Second(task) => {
                         if let Ok(task) = task {
-                            let start = Instant::now();
+                            let start = now();
                             task.run();
                             self.queue.was_busy(start);
                         }
@@ -298,7 +297,7 @@ impl<T> Worker<T> {
                 },
             }
             let Some((_, job)) = self.queue.jobs().pop_first() else { continue };
-            let started = Instant::now();
+            let started = now();
             let result = job.span.within(|| match self.decode(&job) {
                 Err(DecodeError::Failed(_)) => self.decode(&job),
                 result => result,
@@ -334,7 +333,7 @@ pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(shuttle, pthread_sync))))]
 mod tests {
     use crossbeam_channel::bounded;
 

@@ -8,8 +8,9 @@ use super::decoder::Scratch;
 use super::encoder::{Encoder, Input};
 use super::forward::{CrossAttention, Forward, Step};
 use super::kernels::{Floats, Level};
+use super::linear::Work;
 use super::model::WhisperModel;
-use super::team::{Assistant, Team};
+use crate::asr::team::{Assistant, Team};
 use crate::asr::{Cancel, DecodeError};
 
 /// Positions of the longest caption, 10 s with all its margins and some room.
@@ -36,7 +37,7 @@ pub(super) struct Segment {
 pub struct CpuForward {
     pub(super) model: Arc<WhisperModel>,
     pub(super) level: Level,
-    pub(super) team: Team,
+    pub(super) team: Team<Work>,
     pub(super) encoder: Encoder,
     pub(super) segments: Vec<Segment>,
     pub(super) scratch: Scratch,

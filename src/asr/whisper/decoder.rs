@@ -10,9 +10,9 @@
 use super::cpu::{CpuForward, Segment};
 use super::forward::{CrossAttention, Step};
 use super::kernels::{Finish, Floats, Keys, LANES, OnWeights, attend, product_into};
-use super::team::Parts;
 use super::weights::FeedForward;
 use crate::asr::DecodeError;
+use crate::asr::team::Parts;
 
 /// Tiles of logits that one thread computes before it asks for more: 100 kB to 1 MB of weights.
 const TILES: usize = 128;

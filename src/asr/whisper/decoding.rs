@@ -16,9 +16,9 @@ use super::guards::{Guards, looped};
 use super::kernels::{self, Level};
 use super::mel::{HOP, LogMel};
 use super::model::WhisperModel;
-use super::team::Assistant;
 use super::vocabulary::leaks;
 use super::words::Alignment;
+use crate::asr::team::Assistant;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, HeardWord, Hypothesis, JobKind, Suppression};
 use crate::config::{Language, LanguageSetting, Task};
 

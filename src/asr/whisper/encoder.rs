@@ -13,7 +13,7 @@ use super::kernels::{Finish, Floats, Keys, LANES, Level, attend};
 use super::linear::Work;
 use super::model::WhisperModel;
 use super::tail::Tail;
-use super::team::{Parts, Team};
+use crate::asr::team::{Parts, Team};
 use crate::asr::{Cancel, DecodeError};
 
 /// Most rows of a part: their widest activations stay in the second-level cache, and a layer's weights, which may not,
@@ -59,7 +59,7 @@ impl Encoder {
         &mut self,
         model: &WhisperModel,
         level: Level,
-        team: &mut Team,
+        team: &mut Team<Work>,
         mel: &[f32],
         positions: usize,
     ) -> &[f32] {
@@ -101,7 +101,7 @@ impl Encoder {
         &mut self,
         model: &WhisperModel,
         level: Level,
-        team: &mut Team,
+        team: &mut Team<Work>,
         input: Input<'_>,
         tail: Option<(&Tail, &[f32])>,
         cross: &mut Floats,

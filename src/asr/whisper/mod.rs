@@ -56,7 +56,6 @@ mod load;
 pub mod mel;
 mod model;
 mod tail;
-mod team;
 #[doc(hidden)]
 pub mod testing;
 mod tokenizer;
@@ -64,6 +63,7 @@ mod vocabulary;
 mod weights;
 mod words;
 
+pub use super::team::{Assistant, Task};
 pub use config::WhisperConfig;
 pub use convert::{Quantization, convert};
 pub use cpu::CpuForward;
@@ -77,6 +77,5 @@ pub use load::{Lack, lack};
 pub use model::{ModelInfo, UnsupportedLanguage, UnsupportedTask, WhisperModel};
 #[doc(hidden)]
 pub use tail::TailShape;
-pub use team::{Assistant, Task};
 pub use vocabulary::VocabularyTooLong;
 pub use weights::Precision;

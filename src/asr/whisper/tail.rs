@@ -15,7 +15,7 @@ use super::encoder::{Encoder, Input};
 use super::kernels::{Activations, Floats, Keys, LANES, Layout, Level};
 use super::mel;
 use super::model::WhisperModel;
-use super::team::Team;
+use crate::asr::team::Team;
 use crate::asr::{Cancel, DecodeError};
 
 /// What is kept of the silence. The defaults are what the sweep in docs/performance.md chose.

@@ -9,10 +9,10 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use super::linear::Work;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Knows threads that may be idle.
 pub trait Assistant: Send + Sync {
@@ -104,27 +104,27 @@ impl Drop for Closing<'_> {
 }
 
 /// A decoder's scratch, one for each of the two threads, and who may help.
-pub(crate) struct Team {
+pub(crate) struct Team<W> {
     assistant: Option<Arc<dyn Assistant>>,
     shared: Arc<Shared>,
-    pub(crate) work: [Work; 2],
+    pub(crate) work: [W; 2],
 }
 
-impl Team {
+impl<W: Default + Send> Team<W> {
     pub(crate) fn new(assistant: Option<Arc<dyn Assistant>>) -> Self {
         let shared = Arc::new(Shared { state: Mutex::new(State::Closed), left: Condvar::new() });
-        Self { assistant, shared, work: <[Work; 2]>::default() }
+        Self { assistant, shared, work: <[W; 2]>::default() }
     }
 
     /// Calls `part` for all of `0 .. parts`, in any order.
-    pub(crate) fn run(&mut self, parts: usize, part: impl Fn(&mut Work, usize) + Sync) {
+    pub(crate) fn run(&mut self, parts: usize, part: impl Fn(&mut W, usize) + Sync) {
         let [mine, other] = &mut self.work;
         let Some(assistant) = self.assistant.as_ref().filter(|_| parts > 1) else {
             (0..parts).for_each(|i| part(mine, i));
             return;
         };
         let next = AtomicUsize::new(0);
-        let take = |work: &mut Work| {
+        let take = |work: &mut W| {
             while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < parts) {
                 part(work, i);
             }
@@ -177,7 +177,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(shuttle, pthread_sync))))]
 mod tests {
     use super::*;
 
@@ -200,7 +200,7 @@ mod tests {
         fn offer(&self, _: Task) {}
     }
 
-    fn teams() -> Vec<Team> {
+    fn teams() -> Vec<Team<()>> {
         let late = std::time::Duration::from_millis(20);
         let assistants: [Option<Arc<dyn Assistant>>; 4] =
             [None, Some(Arc::new(Nobody)), Some(Arc::new(Idle(late))), Some(Arc::new(Idle(std::time::Duration::ZERO)))];
