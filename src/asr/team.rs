@@ -177,7 +177,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-#[cfg(all(test, not(any(shuttle, pthread_sync))))]
+#[cfg(test)]
+#[cfg(not(any(shuttle, pthread_sync)))]
 mod tests {
     use super::*;
 

@@ -96,14 +96,16 @@ use crate::sync::{Mutex, MutexGuard, now};
 use crate::time::Timestamp;
 
 mod event;
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod explored;
 mod hear;
 mod load;
 mod model;
 mod pipeline;
 mod ring;
-#[cfg(all(test, pthread_sync))]
+#[cfg(test)]
+#[cfg(pthread_sync)]
 mod stressed;
 mod subscribe;
 mod telemetry;

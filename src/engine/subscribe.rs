@@ -186,7 +186,8 @@ impl Subscribers {
     }
 }
 
-#[cfg(all(test, not(any(shuttle, pthread_sync))))]
+#[cfg(test)]
+#[cfg(not(any(shuttle, pthread_sync)))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;

@@ -507,7 +507,8 @@ fn nanos_since(instant: Instant) -> i64 {
     i64::try_from(now().duration_since(instant).as_nanos()).unwrap_or(i64::MAX)
 }
 
-#[cfg(all(test, not(any(shuttle, pthread_sync))))]
+#[cfg(test)]
+#[cfg(not(any(shuttle, pthread_sync)))]
 mod tests {
     use super::super::{Engine, EngineConfig, Idle, ring};
     use super::*;

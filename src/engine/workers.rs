@@ -333,7 +333,8 @@ pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
-#[cfg(all(test, not(any(shuttle, pthread_sync))))]
+#[cfg(test)]
+#[cfg(not(any(shuttle, pthread_sync)))]
 mod tests {
     use crossbeam_channel::bounded;
 
