@@ -66,6 +66,9 @@ pub mod certificate;
 pub mod check;
 mod connections;
 pub mod events;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hooks;
 pub mod host;
 pub mod ingest;
