@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::store::{Store, StoreError};
 
 mod bucket;
+mod client;
 mod config;
 mod local;
 
