@@ -55,7 +55,7 @@ pub fn socket(data: &[u8]) {
         check(&said);
     }
     world.is_well();
-    if dice.0.len() % 16 == 0 {
+    if dice.0.len().is_multiple_of(16) {
         greets(&world);
     }
 }

@@ -191,11 +191,11 @@ impl Rules {
         assert!(cause.added.is_empty() && cause.changed.is_empty() && cause.removed.is_empty());
         assert!(cause.writes_to.is_none() && !cause.shows && cause.stored.is_none(), "a caption or a file is lost");
         assert!(!cause.is_restarted || self.running.is_empty() || has_heard, "new tracks are not heard");
-        let is_left = |run: &&Told| match run.stopped {
+        let is_left = |run: &Told| match run.stopped {
             Some((_, mark)) => cause.has_failed || mark.zip(cause.passed).is_some_and(|(mark, passed)| mark <= passed),
             None => cause.has_failed,
         };
-        assert!(self.runs.iter().find(is_left).is_none(), "a run does not end: {:?}", self.runs);
+        assert!(!self.runs.iter().any(is_left), "a run does not end: {:?}", self.runs);
     }
 
     fn is_as_it_says(&self, call: &Call) {
