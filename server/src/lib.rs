@@ -73,6 +73,9 @@ pub mod check;
 mod clock;
 mod connections;
 mod events;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hooks;
 pub mod host;
 pub mod ingest;

@@ -155,6 +155,23 @@ fn what_a_call_and_a_user_keep_is_bounded_however_it_is_written() {
 }
 
 #[test]
+fn what_is_answered_all_at_once_has_a_bound() {
+    let service = Service::start_with(|config| config.sync = cuewire_server::store::Sync::Never);
+    for (path, list, most, there) in [("calltypes", "call_types", 100, 4), ("roles", "roles", 250, 6)] {
+        let path = format!("/api/v2/{}{path}", if list == "roles" { "" } else { "video/" });
+        let roles = if list == "roles" { most } else { most - there };
+        (0..roles).for_each(|i| drop(service.ok("POST", &path, "", &json!({"name": format!("one-{i}")}))));
+        let (code, why) = service.refused("POST", &path, "", &json!({"name": "more"}));
+        assert!(code == 4 && why.contains(&format!("{most} ")), "{why}");
+        let all = service.ok("GET", &path, "", &json!({}))[list].clone();
+        let count = all.as_array().map(Vec::len).or(all.as_object().map(serde_json::Map::len));
+        assert_eq!(count, Some(roles + there), "{path}");
+    }
+    service.ok("DELETE", "/api/v2/video/calltypes/one-7", "", &json!({}));
+    service.ok("POST", "/api/v2/video/calltypes", "", &json!({"name": "more"}));
+}
+
+#[test]
 fn a_page_of_large_calls_is_cut_short_and_the_next_one_goes_on_behind_it() {
     let service = limited(|_| ());
     let custom = json!({"text": "x".repeat(400 * 1024)});

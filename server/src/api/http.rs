@@ -140,6 +140,14 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let operation = parsed.as_ref().and_then(|path| path.operation(&parts.method));
     let name = operation.as_ref().map_or("unknown", |(operation, _)| operation.name());
     tracing::Span::current().record("operation", name);
+    let within = Duration::from_secs(app.host.limits().body_s.into());
+    let body = if takes_no_body(&operation) {
+        // As of one that is too long: what is left unread when a connection is closed costs the answer.
+        let _ = read(body, 0, within, None).await;
+        Body::empty()
+    } else {
+        body
+    };
     match &operation {
         Some((Operation::Health, _)) => return plain(StatusCode::OK, "ok\n"),
         Some((Operation::Readiness, _)) => {
@@ -185,7 +193,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             Ok(Admitted::Caller(..)) => (limits.body_bytes as usize, Some(&app.bodies)),
             Err(_) => (0, None),
         };
-        let body = read(body, most, Duration::from_secs(limits.body_s.into()), bodies).await;
+        let body = read(body, most, within, bodies).await;
         let (token, operation, names) = match admitted? {
             Admitted::Reporter => return body.map(|_| (Operation::CallClientEvent.row().status(), json!({}))),
             Admitted::Caller(token, operation, names) => (token, operation, names),
@@ -226,6 +234,13 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
         serving.until_written(&mut response);
     }
     response
+}
+
+/// Whether nobody looks at a body: the request is answered before it is known who asks, or by a WebSocket.
+fn takes_no_body(operation: &Option<(Operation, Vec<&str>)>) -> bool {
+    use Operation::{Audio, Connect, DownloadTranscript, Health, OpenApi, ProbeTranscript, Readiness};
+    let of = operation.as_ref().map(|(operation, _)| *operation);
+    matches!(of, Some(Health | Readiness | OpenApi | DownloadTranscript | ProbeTranscript | Connect | Audio))
 }
 
 /// Who may ask.

@@ -117,10 +117,14 @@ impl Call {
         }
         if let Some(known) = session.participants.get_mut(&user.id) {
             // Their second connection, or they come back: their stay goes on.
-            known.away = false;
+            let is_back = std::mem::take(&mut known.away);
             known.token_role.clone_from(token_role);
             if session.participants.values().all(|participant| !participant.away) {
                 session.waiting = None;
+            }
+            if is_back {
+                // What was set meanwhile to start by itself had nobody to start with.
+                self.start_automatic(env);
             }
             return Ok(());
         }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3Key, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as GcsKey};
 use object_store::path::Path;
 use object_store::signer::Signer;
@@ -18,12 +17,13 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::client::Connector;
 use super::config::{StorageConfig, StorageType};
-use crate::outward::{chain, check_url, client};
+use crate::outward::{chain, check_url};
 use crate::retry::Seldom;
 
 /// One request, and all attempts of one operation: what fails is tried again by who asked.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_RETRIES: usize = 1;
 /// Of what a storage says, characters that are logged.
@@ -47,18 +47,6 @@ const GCS_CREDENTIALS: [GcsKey; 4] =
     [GcsKey::ServiceAccount, GcsKey::ServiceAccountKey, GcsKey::ApplicationCredentials, GcsKey::BearerToken];
 /// What stays as it is in a URL's path.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-
-/// Connects to addresses that the whole net has, and follows no redirect.
-#[derive(Debug)]
-struct PublicOnly;
-
-impl HttpConnector for PublicOnly {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = client(false).timeout(REQUEST_TIMEOUT).build();
-        let client = client.map_err(|error| Error::Generic { store: "HTTP", source: Box::new(error) })?;
-        Ok(HttpClient::new(client))
-    }
-}
 
 /// Where a file is, whatever is set of its storage later on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +120,8 @@ impl Bucket {
                     .with_region(&s3.s3_region)
                     .with_conditional_put(S3ConditionalPut::ETagMatch)
                     .with_client_options(options().with_allow_http(endpoint.starts_with("http://")))
-                    .with_retry(retry);
+                    .with_retry(retry)
+                    .with_http_connector(Connector { is_guarded });
                 let base_url = if endpoint.is_empty() && bucket.contains('.') {
                     // Amazon's certificate is for one name below its own.
                     format!("https://s3.{}.amazonaws.com/{bucket}", s3.s3_region)
@@ -143,9 +132,6 @@ impl Bucket {
                     builder = builder.with_endpoint(&endpoint);
                     format!("{endpoint}/{bucket}")
                 };
-                if is_guarded {
-                    builder = builder.with_http_connector(PublicOnly);
-                }
                 let files = Arc::new(builder.build().map_err(text)?);
                 (files.clone(), files, base_url)
             }
@@ -159,10 +145,8 @@ impl Bucket {
                     .with_bucket_name(bucket)
                     .with_base_url(&base_url)
                     .with_client_options(options().with_allow_http(base_url.starts_with("http://")))
-                    .with_retry(retry);
-                if is_guarded {
-                    builder = builder.with_http_connector(PublicOnly);
-                }
+                    .with_retry(retry)
+                    .with_http_connector(Connector { is_guarded });
                 // Its text would have the key in it.
                 let broken = |error: Error| match error {
                     Error::Generic { .. } => "gcs_credentials: not a service account's key, as JSON".to_string(),
@@ -179,7 +163,8 @@ impl Bucket {
                     .with_account(&azure.abs_account_name)
                     .with_container_name(bucket)
                     .with_client_options(options().with_allow_http(is_plain))
-                    .with_retry(retry);
+                    .with_retry(retry)
+                    .with_http_connector(Connector { is_guarded });
                 builder = if azure.abs_account_key.0.is_empty() {
                     builder.with_client_secret_authorization(
                         azure.abs_client_id,
@@ -198,9 +183,6 @@ impl Bucket {
                     builder = builder.with_endpoint(endpoint.clone());
                     format!("{endpoint}/{bucket}")
                 };
-                if is_guarded {
-                    builder = builder.with_http_connector(PublicOnly);
-                }
                 let files = Arc::new(builder.build().map_err(text)?);
                 (files.clone(), files, base_url)
             }

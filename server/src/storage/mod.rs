@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 mod bucket;
+mod client;
 mod config;
 mod local;
 

@@ -182,6 +182,18 @@ impl Store {
         self.transcripts(condition, params![cid.call_type(), cid.id()])
     }
 
+    /// The latest files of a call whose runs started since then, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn latest_files_of(&self, cid: &Cid, since: Timestamp, most: u32) -> Result<Vec<StoredTranscript>, StoreError> {
+        let condition = "type = ?1 AND id = ?2 AND start_time >= ?3 AND filename IS NOT NULL
+             ORDER BY start_time DESC, egress_id DESC LIMIT ?4";
+        let mut files = self.transcripts(condition, params![cid.call_type(), cid.id(), since.as_nanos(), most])?;
+        files.reverse();
+        Ok(files)
+    }
+
     /// A run's file, where there is one.
     ///
     /// # Errors
@@ -212,5 +224,31 @@ impl Store {
         let mut query = self.connection.prepare_cached(&sql)?;
         let rows = query.query_map(params, transcript)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::Sync;
+
+    #[test]
+    fn of_many_files_the_latest_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("x.db"), Sync::Never).unwrap();
+        let cid = Cid::new("default", "a").unwrap();
+        for i in 0..5 {
+            let sql =
+                "INSERT INTO transcripts (egress_id, type, id, session_id, start_time, end_time, filename, is_external)
+                       VALUES (?1, 'default', 'a', 's', ?2, ?2, 'f', 0)";
+            store.execute(sql, params![format!("run-{i}"), i]).unwrap();
+        }
+        let listed = |since, most| {
+            let files = store.latest_files_of(&cid, Timestamp::from_nanos(since), most).unwrap();
+            files.into_iter().map(|file| file.egress_id).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(0, 2), ["run-3", "run-4"]);
+        assert_eq!(listed(4, 2), ["run-4"]);
     }
 }

@@ -215,6 +215,20 @@ fn requests_that_are_two_or_none_are_answered_once() {
     }
 }
 
+#[test]
+fn a_body_that_nobody_wants_costs_nobody_their_answer() {
+    let service = Service::start();
+    let body = vec![b'x'; 4 << 20];
+    for path in ["/openapi.json", "/healthz", "/readyz", "/transcripts/x/y", "/video/connect", C] {
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = raw(&service, &[head.as_bytes(), &body].concat());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: no answer"));
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        assert_eq!(length, body.len().to_string(), "{path} breaks off");
+    }
+}
+
 /// A frame of a client's, as RFC 6455 has it.
 fn frame(first: u8, masked: bool, length: u64, payload: &[u8]) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };

@@ -17,6 +17,9 @@ use crate::host::Change;
 use crate::wire::error::ApiError;
 use crate::wire::render;
 
+/// Call types that there may be: all of them are in one answer.
+pub(crate) const MOST_CALL_TYPES: usize = 100;
+
 pub(super) fn described(operation: Operation) -> Described {
     let written = || {
         request(
@@ -67,6 +70,9 @@ pub(super) fn call_types(
         Operation::CreateCallType => {
             if change.store.call_type(&name)?.is_some() {
                 return input(format!("the call type {name} is there already"));
+            }
+            if change.store.call_types()?.len() >= MOST_CALL_TYPES {
+                return input(format!("{MOST_CALL_TYPES} call types are the most there may be: delete one"));
             }
             CallType::new(&name, now)
         }

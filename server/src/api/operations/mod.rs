@@ -50,6 +50,8 @@ const MOST_ENTRIES: usize = 1000;
 pub(super) const MOST_SORTS: usize = 8;
 /// Captions in one page, where nothing else is asked for, and at most.
 const CAPTIONS_PAGE: (i64, i64) = (100, 1000);
+/// Of a call's transcripts so many are listed, the latest: clients know no pages of them.
+const MOST_FILES: u32 = 1000;
 /// Longest text of a caption from elsewhere.
 const MAX_CAPTION_BYTES: usize = 16 * 1024;
 /// Longest name of its language, and of where it comes from.
@@ -238,8 +240,7 @@ pub(super) async fn answer(
                 change.command(&cid, &actor, Command::ListTranscriptions)?;
                 // A call that was deleted and made anew has nothing to do with what was said in the old one.
                 let since = change.call(&cid)?.created_at();
-                let files = change.store.files_of(&cid)?.into_iter().filter(|file| file.start_time >= since);
-                Ok(files.collect::<Vec<_>>())
+                Ok(change.store.latest_files_of(&cid, since, MOST_FILES)?)
             });
             let files = files.await?;
             let urls = urls(&host, &files, URLS_WITHIN).await;

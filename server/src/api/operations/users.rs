@@ -21,6 +21,9 @@ use crate::wire::error::{ApiError, Code};
 /// Roles that are there from the start: those of the default grants.
 const ROLES: [&str; 6] = ["admin", "anonymous", "call_member", "guest", "host", "user"];
 
+/// Roles that are remembered beside them: all of them are in one answer.
+const MOST_ROLES: usize = 250;
+
 /// Somebody, as a server tells of them.
 pub(super) fn user_request(needed: &[&str]) -> Value {
     request(
@@ -204,7 +207,11 @@ pub(super) fn create_role(change: &Change<'_>, body: &Map<String, Value>) -> Res
     if name.is_empty() || name.len() > 64 || !name.chars().all(is_plain) {
         return input(format!("name is `{}`: allowed are 1 – 64 letters, digits, `_` and `-`", short(name)));
     }
-    if ROLES.contains(&name) || !change.store.put_role(name, change.now)? {
+    let is_there = ROLES.contains(&name);
+    if !is_there && change.store.roles()?.len() >= MOST_ROLES {
+        return input(format!("{MOST_ROLES} roles are the most there may be"));
+    }
+    if is_there || !change.store.put_role(name, change.now)? {
         return input(format!("the role {name} is there already"));
     }
     Ok(json!({"role": role(name, true, change.now)}))

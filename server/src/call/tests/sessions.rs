@@ -251,6 +251,20 @@ fn a_restart_suspends_sessions_and_those_who_return_go_on() {
         &["20 alice: join", "39 leave alice", "40 tick", "69 tick", "70 tick"],
         &["left alice", "left bob", "hear nothing #1", "session_ended", "close file 0 – 70"],
     );
+    check(
+        "what was set meanwhile to start by itself starts with the first who returns",
+        World::new(),
+        &["0 alice: join", "1 restart", &format!("2 update {AUTO}"), "3 alice: join", "4 alice: join"],
+        &[
+            "session_started",
+            "joined alice",
+            "updated",
+            "hear en #1",
+            "open file",
+            "transcription_started",
+            "captions_started",
+        ],
+    );
     let mut world = World::new();
     ["0 alice: join", "0 start captions", "5 stop captions", "6 restart"].iter().for_each(|step| world.step(step));
     assert_eq!(world.said.last().unwrap(), "captions_stopped", "no caption is open any more");
