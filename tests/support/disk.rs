@@ -6,29 +6,37 @@ use std::process::{Command, Stdio};
 
 /// A file system in memory, gone with this.
 pub(crate) struct Disk {
-    folder: tempfile::TempDir,
-    is_mounted: bool,
+    at: PathBuf,
+    /// Where nobody else has one.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Disk {
     /// One of so many KiB; `None`, loudly, where nothing may be mounted.
     pub(crate) fn of_kib(kib: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
+        let mut disk = Self::over(folder.path(), kib)?;
+        disk._folder = Some(folder);
+        Some(disk)
+    }
+
+    /// The same over a folder that is there, whose files are hidden as long.
+    pub(crate) fn over(folder: &Path, kib: u32) -> Option<Self> {
         let size = format!("size={kib}k");
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &size, "cuewire-test"])
-            .arg(folder.path())
+            .arg(folder)
             .stderr(Stdio::null())
             .status();
         if !mount.is_ok_and(|status| status.success()) {
             eprintln!("!!!! SKIPPED: nothing may be mounted here (`mount -t tmpfs` needs root): no small disk to fill");
             return None;
         }
-        Some(Self { folder, is_mounted: true })
+        Some(Self { at: folder.to_path_buf(), _folder: None })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.at
     }
 
     pub(crate) fn may_be_written(&self, may: bool) {
@@ -49,9 +57,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.is_mounted {
-            // Whoever still has a file open there keeps it until they are done.
-            let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
-        }
+        // Whoever still has a file open there keeps it until they are done.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }
