@@ -15,12 +15,14 @@ use cuewire::time::{Timestamp, nanos_of_samples};
 
 use crate::args::{LiveArgs, SampleFormat};
 use crate::recognizer::{Recognizer, Stopped, Track};
+use crate::record::Record;
 use crate::run::{Interrupt, drain, stdin_blocks, warn_of_failure};
 use crate::{FAILED, Failure, INTERRUPTED, complain, model};
 
 pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
     // The shape is checked before the model is loaded.
     let (channels, speakers) = args.shape()?;
+    let record = args.output.as_deref().map(|path| Record::open(path, args.sync)).transpose()?;
     let interrupt = Interrupt::listen()?;
     let model = model::load(args.recognition.model.as_deref())?;
     model.check_language(args.recognition.language)?;
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         torn: Vec::new(),
         wake_up: None,
         last_audio: Instant::now(),
+        record,
         nobody_reads: false,
         failed: false,
     };
@@ -47,6 +50,9 @@ pub(crate) fn run(args: &LiveArgs) -> Result<ExitCode, Failure> {
         Ok(None) => {}
         Ok(Some(error)) => live.fail(&format!("cannot read standard input any further: {error}")),
         Err(Failure(error)) => live.fail(&error),
+    }
+    if let Some(Err(error)) = live.record.take().map(Record::finish) {
+        live.fail(&error);
     }
     live.recognizer.cancel_all();
     Ok(match (interrupt.is_asked(), live.failed) {
@@ -72,6 +78,7 @@ struct Live {
     /// When the first of the sessions wants a tick, in the stream's time.
     wake_up: Option<Timestamp>,
     last_audio: Instant,
+    record: Option<Record>,
     /// Standard output is closed: there is nothing more to do.
     nobody_reads: bool,
     failed: bool,
@@ -176,17 +183,19 @@ impl Live {
     }
 
     fn drain(&mut self) -> Result<(), Failure> {
-        let Self { tracks, recognizer, nobody_reads, .. } = self;
+        let Self { tracks, recognizer, nobody_reads, record, .. } = self;
         let mut written = Ok(());
         self.wake_up = None;
         for (channel, session) in tracks.iter_mut().enumerate() {
             let due = drain(session, Track { recording: 0, channel }, recognizer, |event| {
+                record.iter_mut().for_each(|record| record.take(&event));
                 if written.is_ok() && !*nobody_reads {
                     written = print(&event);
                 }
             });
             self.wake_up = self.wake_up.into_iter().chain(due).min();
         }
+        record.iter_mut().for_each(Record::write);
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -21,6 +21,7 @@ mod model;
 mod output;
 mod places;
 mod recognizer;
+mod record;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;

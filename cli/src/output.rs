@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use cuewire::caption::cues::{CueCounts, Profile};
 use cuewire::time::Timestamp;
-use cuewire::transcript::{Finished, Format, Fragment, TranscriptWriter};
+use cuewire::transcript::{Finished, Format, Fragment, Sync, TranscriptWriter};
 
 use crate::args::TranscribeArgs;
 use crate::tracks::{Input, stem};
@@ -19,6 +20,7 @@ pub(crate) struct Destination {
     origin: Timestamp,
     merged: bool,
     word_marks: bool,
+    sync: Sync,
 }
 
 enum Place {
@@ -32,6 +34,9 @@ pub(crate) struct Sink {
     name: String,
     writer: TranscriptWriter<Box<dyn Write>>,
     part: Option<Part>,
+    sync: Sync,
+    /// What is synced, where it is a file, and when it was.
+    file: Option<(File, Instant)>,
 }
 
 /// Why a transcript cannot be written any further.
@@ -70,6 +75,7 @@ impl Destination {
                 origin: args.start_time.plus_nanos(earliest_nanos),
                 merged: args.merge,
                 word_marks: args.word_times,
+                sync: args.sync,
             }),
         }
     }
@@ -118,29 +124,52 @@ impl Destination {
     pub(crate) fn open(&self, input: &Path) -> Result<Sink, WriteError> {
         let target = self.target(input);
         let name = target.as_ref().map_or_else(|| "standard output".into(), |path| path.display().to_string());
-        let (part, writer): (_, Box<dyn Write>) = match target {
-            None => (None, Box::new(io::stdout())),
+        let (part, file) = match target {
+            None => (None, None),
             // Where no file can be made beside it, the file itself may still be written.
             Some(path) => match self.merged.then(|| Part::create(&path)).flatten() {
-                Some((part, file)) => (Some(part), Box::new(file)),
-                None => (None, Box::new(File::create(path).map_err(|error| failure(&name, &error))?)),
+                Some((part, file)) => (Some(part), Some(file)),
+                None => (None, Some(File::create(path).map_err(|error| failure(&name, &error))?)),
             },
         };
+        // Pipes and devices are not synced.
+        let is_file = |file: &&File| file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let synced = file.as_ref().filter(is_file).map(File::try_clone).transpose();
+        let synced = synced.map_err(|error| failure(&name, &error))?.map(|file| (file, Instant::now()));
+        let writer: Box<dyn Write> = file.map_or_else(|| Box::new(io::stdout()) as _, |file| Box::new(file) as _);
         let writer = TranscriptWriter::new(writer, self.format, self.profile, self.origin);
         let writer = if self.word_marks { writer } else { writer.without_word_marks() };
-        Ok(Sink { name, writer, part })
+        Ok(Sink { name, writer, part, sync: self.sync, file: synced })
     }
 }
 
 impl Sink {
     pub(crate) fn write(&mut self, fragment: &Fragment) -> Result<(), WriteError> {
-        self.writer.write(fragment).map_err(|error| failure(&self.name, &error))
+        self.writer.write(fragment).and_then(|()| self.sync()).map_err(|error| failure(&self.name, &error))
+    }
+
+    /// Syncs, where the policy says that it is time to.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some((file, synced)) = &mut self.file else { return Ok(()) };
+        let is_due = match self.sync {
+            Sync::Each => true,
+            Sync::Second => synced.elapsed() >= Duration::from_secs(1),
+            Sync::Never => false,
+        };
+        if is_due {
+            file.sync_data()?;
+            *synced = Instant::now();
+        }
+        Ok(())
     }
 
     /// Writes what is left; what became of the cues.
     pub(crate) fn finish(self) -> Result<Option<CueCounts>, WriteError> {
-        let Self { name, writer, part } = self;
+        let Self { name, writer, part, sync, file } = self;
         let cues = writer.finish().map(|Finished { cues, .. }| cues).map_err(|error| failure(&name, &error))?;
+        if let Some((file, _)) = file.filter(|_| sync != Sync::Never) {
+            file.sync_all().map_err(|error| failure(&name, &error))?;
+        }
         part.map_or(Ok(()), |part| part.replace()).map_err(|error| failure(&name, &error))?;
         Ok(cues)
     }

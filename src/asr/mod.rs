@@ -135,6 +135,28 @@ pub struct Hypothesis {
     pub temperature_tenths: u8,
 }
 
+/// Longest text of a hypothesis, in bytes, and most of its tokens and words: many times what is said in 30 s, small enough to hold
+/// and to be shown. An answer with more is no answer.
+pub const MAX_TEXT_BYTES: usize = 1 << 16;
+
+impl Hypothesis {
+    /// The same, where it can be an answer: a decoder may be anybody's, and what it says is kept and shown.
+    pub(crate) fn checked(self) -> Result<Self, DecodeError> {
+        let of_words: usize = self.words.iter().map(|word| word.text.len()).sum();
+        for (what, count) in [
+            ("bytes of text", self.text.len()),
+            ("bytes of words", of_words),
+            ("words", self.words.len()),
+            ("tokens", self.tokens.len()),
+        ] {
+            if count > MAX_TEXT_BYTES {
+                return Err(DecodeError::Failed(format!("it answered {count} {what}: allowed are {MAX_TEXT_BYTES}")));
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// A word of a hypothesis, and where in the job's audio it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeardWord {

@@ -450,7 +450,8 @@ impl Engine {
     }
 
     /// Ends all tracks, waits for what is open to become final, but no longer than `patience`, and stops the threads.
-    /// What is not final by then is a gap with the reason `abandoned`. Gives what became of the tracks that were there.
+    /// What is not final by then is a gap with the reason `abandoned`. Gives what became of the tracks that were there. A decoder
+    /// that does not stop when it is called off takes two seconds more, and then its thread is left behind.
     pub fn shutdown(mut self, patience: Duration) -> Vec<(TrackId, TrackReport)> {
         self.stop(after(patience))
     }

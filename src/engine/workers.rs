@@ -122,6 +122,9 @@ pub enum ThreadRole {
 /// Called on each new thread before anything else: the place to set its priority and affinity.
 pub type ThreadHook = Arc<dyn Fn(ThreadRole) + Send + Sync>;
 
+/// How long a decoder that is called off has until its thread is left behind.
+const LEFT_AFTER: Duration = Duration::from_secs(2);
+
 /// One that panics costs no thread.
 pub(super) fn call(hook: Option<&ThreadHook>, role: ThreadRole) {
     if let Some(hook) = hook {
@@ -256,11 +259,16 @@ impl<T: Send + 'static> Workers<T> {
 }
 
 impl<T> Drop for Workers<T> {
-    /// Forgets what waits, without an answer, and waits for what is in progress: set its [`Cancel`] first.
+    /// Forgets what waits, without an answer, and waits for what is in progress: set its [`Cancel`] first. A decoder that does
+    /// not look at it for two seconds is left behind, with its thread: it may never end.
     fn drop(&mut self) {
         self.queue.jobs().clear();
         self.tokens = None;
-        for thread in self.threads.drain(..) {
+        let deadline = Instant::now() + LEFT_AFTER;
+        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
             // A decoder's panic was answered as a failed job.
             let _ = thread.join();
         }
@@ -315,7 +323,8 @@ impl<T> Worker<T> {
             return Err(DecodeError::Invalid(format!("{model} is not loaded")));
         };
         let (decoders, idle) = (&mut self.decoders, &self.idle);
-        let decode = || decoders.entry(*model).or_insert_with(|| maker.decoder(idle)).decode(job, cancel);
+        let decoder = || decoders.entry(*model).or_insert_with(|| maker.decoder(idle));
+        let decode = || decoder().decode(job, cancel).and_then(Hypothesis::checked);
         // What a panic leaves behind is thrown away with the decoder.
         catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
             self.decoders.remove(model);

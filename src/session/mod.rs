@@ -269,6 +269,7 @@ impl Session {
         if job.0 >= self.next_job {
             return Err(InputError::UnknownJob(job));
         }
+        let result = result.and_then(Hypothesis::checked);
         let is_asked = |awaited: &Awaited| match awaited {
             Awaited::Caption(caption) => {
                 caption.job.id == job && matches!(caption.state, FinalState::Asked | FinalState::AskedAgain(_))

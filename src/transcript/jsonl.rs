@@ -76,11 +76,16 @@ impl Encode for Jsonl {
 /// # Errors
 /// Those of `writer`.
 pub fn write_fragment(writer: &mut impl Write, fragment: &Fragment) -> io::Result<()> {
+    writer.write_all(&line(fragment)?)
+}
+
+/// The line of a fragment, with its end.
+pub(super) fn line(fragment: &Fragment) -> io::Result<Vec<u8>> {
     let Fragment { start_time, stop_time, speaker_id, text, .. } = fragment;
     let line = SpeechLine { kind: SPEECH, start_time: *start_time, stop_time: *stop_time, speaker_id, text };
     let mut bytes = serde_json::to_vec(&line)?;
     bytes.push(b'\n');
-    writer.write_all(&bytes)
+    Ok(bytes)
 }
 
 /// Reads the fragments of a transcript, in the order of its lines.
@@ -115,12 +120,10 @@ impl<R: BufRead> Iterator for Reader<R> {
 }
 
 /// The fragment in a line; `None` where it is blank or of another type.
-fn fragment(line: &Line<'_>) -> Result<Option<Fragment>, ReadError> {
-    // A file that grew before a power failure, and whose data did not reach the disk, ends in zeros.
-    let zeros = if line.ended { 0 } else { line.bytes.iter().rev().take_while(|&&byte| byte == 0).count() };
-    let bytes = &line.bytes[..line.bytes.len() - zeros];
+pub(super) fn fragment(line: &Line<'_>) -> Result<Option<Fragment>, ReadError> {
+    let bytes = line.without_zeros();
     match bytes.trim_ascii_start().first() {
-        None if zeros == 0 => return Ok(None),
+        None if bytes.len() == line.bytes.len() => return Ok(None),
         None | Some(b'{') => {}
         Some(_) => return Err(ReadError::malformed(line.number, "a JSON object is expected")),
     }

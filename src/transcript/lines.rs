@@ -64,6 +64,12 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// The line without the zeros that a loss of power leaves where a file had grown and its data was not there yet.
+    pub(super) fn without_zeros(&self) -> &'a [u8] {
+        let zeros = if self.ended { 0 } else { self.bytes.iter().rev().take_while(|&&byte| byte == 0).count() };
+        &self.bytes[..self.bytes.len() - zeros]
+    }
+
     /// The line as text.
     pub(super) fn text(&self) -> Result<&'a str, ReadError> {
         std::str::from_utf8(self.bytes).map_err(|_| ReadError::malformed(self.number, "is not UTF-8"))
@@ -112,6 +118,11 @@ impl<R: BufRead> Lines<R> {
             return Err(ReadError::TooLong { line: self.number });
         }
         Ok(Some(Line { number: self.number, bytes, offset, ended }))
+    }
+
+    /// Bytes of the input before the next line.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn counted(&mut self, read: io::Result<usize>) -> Result<usize, ReadError> {

@@ -1,7 +1,7 @@
 //! Transcripts: what was said, by whom and when, and the files that say so.
 //!
 //! In: [`Fragment`]s, or a transcript through [`BufRead`](std::io::BufRead). Out: JSONL, JSON, SRT, WebVTT or plain text
-//! through [`Write`](std::io::Write), or what was read. Knows no file and no thread, and holds a caption a speaker.
+//! through [`Write`](std::io::Write), or what was read. Knows no thread, no file but a [`Journal`]'s, and holds a caption a speaker.
 //!
 //! | module | one fragment is | times | speaker |
 //! |---|---|---|---|
@@ -13,6 +13,7 @@
 
 mod cue;
 mod format;
+mod journal;
 pub mod json;
 pub mod jsonl;
 mod lines;
@@ -24,6 +25,7 @@ mod writer;
 pub use crate::caption::Fragment;
 pub use cue::Cue;
 pub use format::{Format, UnknownFormat};
+pub use journal::{Journal, JournalError, Recovered, Sync, UnknownSync};
 pub use lines::{MAX_LINE_BYTES, ReadError};
 pub use writer::{Finished, TranscriptWriter};
 

@@ -9,7 +9,7 @@ use cuewire::audio::{MAX_CHANNELS, Pcm};
 use cuewire::caption::cues::Profile;
 use cuewire::config::InterimIntervalMs;
 use cuewire::time::{ParseTimestampError, Timestamp};
-use cuewire::transcript::Format;
+use cuewire::transcript::{Format, Sync};
 
 mod offset;
 mod recognition;
@@ -119,10 +119,14 @@ With --tracks N, N people are captioned at the same time: track 1 is the first c
 first two), and so on. Their events come as they happen, each with its `speaker_id`; an `id` counts one speaker's captions.
 ffmpeg's amerge puts the channels of several inputs into one stream, which ends with the shortest.
 
+With --output FILE each final is in FILE.journal before it is printed, and FILE is written behind the last, in order of time.
+Who is killed meanwhile loses no caption that was printed: the same command goes on with the journal. While the disk is full
+captions are printed all the same, and written once there is room.
+
 Examples:
   ffmpeg -i rtmp://host/live -vn -f s16le -ar 48000 -ac 1 - | cuewire live --rate 48000 --channels 1
   arecord -q -f S16_LE -r 16000 -c 1 | cuewire live --rate 16000 --channels 1 --language auto
-  arecord -q -f S16_LE -r 48000 -c 2 | cuewire live --rate 48000 --tracks 2
+  arecord -q -f S16_LE -r 48000 -c 2 | cuewire live --rate 48000 --tracks 2 --output meeting.jsonl
   ffmpeg -i rtsp://host/alice -i rtsp://host/bob -filter_complex amerge=inputs=2 -f s16le -ar 48000 - |
     cuewire live --rate 48000 --tracks 2 --speaker-id alice --speaker-id bob";
 
@@ -298,6 +302,11 @@ pub(crate) struct TranscribeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
 
+    /// When a transcript in a file is on disk, so that it survives a loss of power: each (with each caption), second (about
+    /// once a second, and at its end), never (when the system likes)
+    #[arg(long, value_name = "WHEN", default_value_t = Sync::Second)]
+    pub(crate) sync: Sync,
+
     /// Write figures about the run to this file, as JSON; also which rules cues could not keep
     #[arg(long, value_name = "FILE")]
     pub(crate) stats: Option<PathBuf>,
@@ -340,6 +349,15 @@ pub(crate) struct LiveArgs {
     /// When the stream began, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = start_time)]
     pub(crate) start_time: Option<Timestamp>,
+
+    /// Write the transcript to this file too, as JSONL, which must not be there: see below
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// With --output: when a caption is on disk, so that it survives a loss of power: each (before it is printed), second
+    /// (about once a second), never (when the system likes)
+    #[arg(long, value_name = "WHEN", default_value_t, requires = "output")]
+    pub(crate) sync: Sync,
 }
 
 impl LiveArgs {
