@@ -116,7 +116,7 @@ fn nothing_acknowledged_is_lost_or_there_twice_when_the_writer_is_killed_200_tim
     for time in 0..200u64 {
         let sync = Sync::ALL[(time % 3) as usize];
         let said = killed(child("write", &path, sync), Duration::from_micros(drawn.below(20_000)));
-        let last = said.lines().filter(|line| said.ends_with('\n') || !said.ends_with(line)).last();
+        let last = said.lines().filter(|line| said.ends_with('\n') || !said.ends_with(line)).next_back();
         let acknowledged = last.map_or(before, |line| {
             line.strip_prefix("acknowledged ").and_then(|number| number.parse::<u64>().ok()).expect(line) + 1
         });
