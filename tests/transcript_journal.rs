@@ -116,7 +116,7 @@ fn nothing_acknowledged_is_lost_or_there_twice_when_the_writer_is_killed_200_tim
     for time in 0..200u64 {
         let sync = Sync::ALL[(time % 3) as usize];
         let said = killed(child("write", &path, sync), Duration::from_micros(drawn.below(20_000)));
-        let last = said.lines().filter(|line| said.ends_with('\n') || !said.ends_with(line)).next_back();
+        let last = said.lines().rfind(|line| said.ends_with('\n') || !said.ends_with(*line));
         let acknowledged = last.map_or(before, |line| {
             line.strip_prefix("acknowledged ").and_then(|number| number.parse::<u64>().ok()).expect(line) + 1
         });
@@ -276,7 +276,7 @@ fn a_file_that_may_not_grow_ends_in_a_whole_line_and_says_why() {
     limited.envs(write.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let said = String::from_utf8(limited.output().unwrap().stderr).unwrap();
     // The error has the word too.
-    let (acknowledged, error) = (said.matches("acknowledged ").count() as u64 - 1, said.lines().last().unwrap());
+    let (acknowledged, error) = (said.matches("acknowledged ").count() as u64 - 1, said.lines().next_back().unwrap());
     assert!(error.contains(path.to_str().unwrap()) && error.contains("make room"), "{said}");
     assert!(acknowledged > 0 && whole_lines(&path) == fragments(acknowledged), "{said}");
     let (mut journal, recovered) = Journal::open(&path, Sync::Each).unwrap();

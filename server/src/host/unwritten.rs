@@ -206,3 +206,26 @@ impl Host {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_so_many_captions_wait_and_the_calls_that_lost_one_are_known() {
+        let mut state = State::default();
+        let caption = |call: &str| {
+            let mut must = Must::new(|_| Ok(()));
+            must.caption_of = Some(Cid::new("default", call).unwrap());
+            must
+        };
+        (0..MOST_CAPTIONS).for_each(|_| state.push(caption("whole")));
+        assert!(state.broken.is_empty());
+        state.push(caption("broken"));
+        // What is no caption waits all the same: that somebody has left is not given up.
+        state.push(Must::new(|_| Ok(())));
+        assert_eq!((state.captions, state.waiting.len()), (MOST_CAPTIONS, MOST_CAPTIONS + 1));
+        assert_eq!(state.broken, BTreeSet::from([Cid::new("default", "broken").unwrap()]));
+    }
+}

@@ -279,8 +279,9 @@ mod tests {
     fn writes_until_it_dies() {
         use std::io::Write as _;
         let Some(path) = std::env::var_os("CUEWIRE_TEST_DATABASE") else { return };
+        let from: usize = std::env::var("CUEWIRE_TEST_FROM").unwrap().parse().unwrap();
         let writer = Writer::start(Store::open(path.as_ref(), Sync::Each).unwrap()).unwrap();
-        for i in 0.. {
+        for i in from.. {
             let said = writer.run(put(format!("type-{i:05}"))).unwrap();
             if said.is_ok() {
                 // Past the test's own capture.
@@ -290,35 +291,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_is_there_after_kill_9() {
+    fn what_was_answered_is_there_after_each_of_200_kill_9() {
         use std::io::{BufRead as _, BufReader};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["writes_until_it_dies", "--nocapture", "--test-threads=1"])
-            .env("CUEWIRE_TEST_DATABASE", &path)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut kept = Vec::new();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut next = |kept: &mut Vec<usize>| {
-            let line = lines.next()?.ok()?;
-            kept.extend(line.split("kept ").nth(1).and_then(|i| i.parse::<usize>().ok()));
-            Some(())
-        };
-        while kept.len() < 50 {
-            next(&mut kept).unwrap();
+        let mut from = 0;
+        for time in 0..200_u64 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["writes_until_it_dies", "--nocapture", "--test-threads=1"])
+                .envs([("CUEWIRE_TEST_DATABASE", path.as_os_str()), ("CUEWIRE_TEST_FROM", from.to_string().as_ref())])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut kept = Vec::new();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut next = |kept: &mut Vec<usize>| {
+                let line = lines.next()?.ok()?;
+                kept.extend(line.split("kept ").nth(1).and_then(|i| i.parse::<usize>().ok()));
+                Some(())
+            };
+            // Somewhere in the first writes, or before them.
+            while kept.len() < (time % 7) as usize {
+                next(&mut kept).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_micros(time.wrapping_mul(7_919) % 3_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            while next(&mut kept).is_some() {}
+            let there = names(&Store::open(&path, Sync::Each).unwrap());
+            let is_there = |i: &usize| there.binary_search(&format!("type-{i:05}")).is_ok();
+            assert!(kept.iter().all(is_there), "time {time}: {} there, {kept:?} were answered", there.len());
+            // One more may have been committed, whose answer nobody heard; and none twice.
+            let answered = kept.last().map_or(from, |last| last + 1);
+            assert!((answered..=answered + 1).contains(&there.len()), "time {time}: {answered}, {}", there.len());
+            from = there.len();
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        while next(&mut kept).is_some() {}
-        let there = names(&Store::open(&path, Sync::Each).unwrap());
-        assert!(
-            kept.iter().all(|i| there.contains(&format!("type-{i:05}"))),
-            "{} of {} are there",
-            there.len(),
-            kept.len()
-        );
+        assert!(from >= 400, "next to nothing was written: {from}");
     }
 }
