@@ -67,7 +67,8 @@ mod tests {
 
     use crate::storage::{Bucket, S3, StorageConfig, StorageType};
 
-    #[tokio::test]
+    // The connection is closed by another thread than the one that waits for it.
+    #[tokio::test(flavor = "multi_thread")]
     async fn of_an_answer_without_an_end_not_much_is_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
