@@ -202,6 +202,10 @@ fn check(row: &Row, described: &Value, answer: &Answer, request: &str) {
     let Answer { status, body, .. } = answer;
     let shown: String = request.chars().take(3_000).collect();
     let text = String::from_utf8_lossy(body);
+    // A head that is too long is no request yet.
+    if matches!(status, 414 | 431) && body.is_empty() && request.len() > 8192 {
+        return;
+    }
     assert!(answer.header("x-request-id").is_some(), "{shown}\n{answer:?}");
     assert!(*status < 500 || *status == 503, "{status}: a fault of the server's\n{shown}\n{text}");
     // What names no operation is `not offered here`, and a path's part may make it so.
