@@ -123,7 +123,23 @@ fn warn_of_readers(path: &Path, text: &str) {
     let _ = (path, text);
 }
 
+/// Buffers of this size and more, as the audio of a caption, are given back to the system when they are free. glibc would
+/// take them for small ones, once the first was free, and keep what lies between others: a server of many days would grow.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const GIVEN_BACK_BYTES: i32 = 128 << 10;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the allocator has no other interface")]
+fn give_memory_back() {
+    // SAFETY: no thread runs beside this one yet, and the value is one that glibc allows; where it is refused, nothing changes.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, GIVEN_BACK_BYTES) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn give_memory_back() {}
+
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    give_memory_back();
     let file = read_file(args.config.as_deref())?;
     let key = file.key()?;
     let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(default_data_dir);
