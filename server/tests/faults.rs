@@ -139,7 +139,9 @@ impl Losing {
             files: Arc::default(),
             asked: Arc::default(),
         };
-        let (files, asked, mut order) = (storage.files.clone(), storage.asked.clone(), order.to_vec().into_iter());
+        let (files, asked) = (storage.files.clone(), storage.asked.clone());
+        let order = order.to_vec();
+        let mut order = order.into_iter();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let lost = order.next();

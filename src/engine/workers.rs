@@ -18,6 +18,7 @@ use super::telemetry::DecodeSpan;
 use crate::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobId, JobKind};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::channel::{Either, Receiver, Sender, TryRecvError, either, unbounded};
+use crate::sync::join_within;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard, now};
 
@@ -264,14 +265,8 @@ impl<T> Drop for Workers<T> {
     fn drop(&mut self) {
         self.queue.jobs().clear();
         self.tokens = None;
-        let deadline = Instant::now() + LEFT_AFTER;
-        while Instant::now() < deadline && !self.threads.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        for thread in self.threads.drain(..).filter(JoinHandle::is_finished) {
-            // A decoder's panic was answered as a failed job.
-            let _ = thread.join();
-        }
+        // A decoder's panic was answered as a failed job.
+        join_within(&mut self.threads, LEFT_AFTER);
     }
 }
 

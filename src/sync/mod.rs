@@ -30,7 +30,7 @@ mod types {
     #[cfg(all(not(pthread_sync), any(feature = "engine", feature = "whisper")))]
     pub(crate) use std::sync::Condvar;
     pub(crate) use std::sync::atomic;
-    #[cfg(not(pthread_sync))]
+    #[cfg(all(not(pthread_sync), any(feature = "engine", feature = "whisper")))]
     pub(crate) use std::sync::{Mutex, MutexGuard};
     #[cfg(feature = "engine")]
     pub(crate) use std::thread;
@@ -42,6 +42,18 @@ mod types {
     #[cfg(feature = "engine")]
     pub(crate) fn now() -> std::time::Instant {
         std::time::Instant::now()
+    }
+
+    /// Waits for threads, but no longer than so: what goes on then is left behind.
+    #[cfg(feature = "engine")]
+    pub(crate) fn join_within(threads: &mut Vec<thread::JoinHandle<()>>, patience: std::time::Duration) {
+        let deadline = now() + patience;
+        while now() < deadline && !threads.iter().all(thread::JoinHandle::is_finished) {
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        for thread in threads.drain(..).filter(thread::JoinHandle::is_finished) {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -70,6 +82,14 @@ mod types {
     pub(crate) fn pass(time: Duration) {
         let then = now() + time;
         CLOCK.with(|clock| clock.set(Some(then)));
+    }
+
+    /// Waits for threads. None of an exploration goes on for ever, and shuttle cannot say of one whether it does.
+    #[cfg(feature = "engine")]
+    pub(crate) fn join_within(threads: &mut Vec<thread::JoinHandle<()>>, _: Duration) {
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

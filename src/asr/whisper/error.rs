@@ -5,6 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
+/// Longest text of a file in a message, in characters.
+const MOST_SHOWN: usize = 400;
+
+/// What comes from a file as a message has it: in part, and without what a terminal would obey.
+fn shown(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shown: String = text.chars().take(MOST_SHOWN).map(plain).collect();
+    if text.chars().nth(MOST_SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Why a model could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,7 +45,7 @@ pub enum ModelError {
         found: String,
     },
     /// The container contradicts itself.
-    #[error("{file} is damaged: {reason}")]
+    #[error("{file} is damaged: {}", shown(reason))]
     Corrupt {
         /// The file.
         file: String,
@@ -56,7 +69,7 @@ pub enum ModelError {
         missing: String,
     },
     /// A configuration is not the JSON it should be.
-    #[error("{file} cannot be understood: {reason}")]
+    #[error("{file} cannot be understood: {}", shown(reason))]
     Json {
         /// The file, or the metadata key.
         file: String,
@@ -139,6 +152,24 @@ impl ModelError {
             | Self::Form { .. }
             | Self::Token { .. } => Self::Within { path: path.to_path_buf(), source: Box::new(self) },
             error => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ModelError;
+
+    #[test]
+    fn a_message_shows_no_more_of_a_file_than_a_line() {
+        let name = format!("\u{1b}[31m{}", "x".repeat(70_000));
+        for error in [
+            ModelError::Corrupt { file: "model.gguf".into(), reason: format!("tensor `{name}` is there twice") },
+            ModelError::Json { file: "config.json".into(), reason: format!("unknown variant `{name}`") },
+        ] {
+            let text = error.to_string();
+            assert!(text.chars().count() < 500 && text.ends_with('…'), "{text}");
+            assert!(!text.contains('\u{1b}'), "{text}");
         }
     }
 }
