@@ -13,8 +13,9 @@ const JITTER_NANOS: i64 = 60 * MS;
 const LONGEST_FILL_NANOS: i64 = 3_000 * MS;
 /// `at` may go back by less than this only by mistake; beyond, the sender has started anew.
 const RESTART_NANOS: i64 = 10_000 * MS;
-/// Deviations within this are rounding, not drift: the anchor stays where it is.
-const DEAD_BAND_NANOS: i64 = 2 * MS;
+/// Deviations within this are rounding, not drift: the anchor stays where it is. Off the half microseconds on which clocks
+/// and 16 kHz samples lie: what is just there would be told by how the times of pieces were rounded.
+const DEAD_BAND_NANOS: i64 = 2 * MS + 250;
 /// While the deviation is larger, the anchor moves by this much every 20 ms of audio: 500 parts per million. Real
 /// clocks drift by up to 100 ppm. A fixed step on a fixed grid, so that the size of the pushes makes no difference, and
 /// one packet that is late by much counts no more than one that is late by little.

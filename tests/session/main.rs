@@ -497,6 +497,30 @@ fn the_way_audio_is_cut_changes_nothing_while_the_anchor_slews() {
 }
 
 #[test]
+fn how_times_of_pieces_are_rounded_decides_nothing() {
+    // 11.5 ms early, the anchor slews by steps of 10 µs until just 2 ms are left; at this rate no sample lasts whole
+    // nanoseconds.
+    let samples = sound(44_101, 23_000, &[(500, 22_000)]);
+    let run = |piece: usize| {
+        let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
+        let (mut decoder, mut events) = (ScriptedDecoder::new(says_length), Vec::new());
+        push(&mut session, at_ms(0), 8_000, &[0; 92]).unwrap();
+        for (index, samples) in samples.chunks(piece).enumerate() {
+            let at = Timestamp::from_nanos(nanos_of_samples((index * piece) as u64, 44_101));
+            push(&mut session, at, 44_101, samples).unwrap();
+            events.extend(drain(&mut session, &mut decoder));
+        }
+        session.handle_input(Input::End).unwrap();
+        events.extend(drain(&mut session, &mut decoder));
+        events
+    };
+    let whole = run(usize::MAX);
+    for piece in [1, 7, 320, 960, 50_000] {
+        assert_eq!(run(piece), whole, "pieces of {piece}");
+    }
+}
+
+#[test]
 fn settings_change_at_a_forced_cut_too() {
     let samples = sound(16_000, 25_000, &[(100, 25_000)]);
     let mut session = Session::with_vad("alice", no_interims(), Box::new(Loudness));
