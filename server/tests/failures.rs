@@ -11,7 +11,7 @@ use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, ScriptedDecoder};
 use cuewire::engine::{Idle, Model};
 use serde_json::json;
 use support::receiver::Receiver;
-use support::{Service, Socket, eventually, types, utterance};
+use support::{Service, eventually, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/c";
 
@@ -20,15 +20,6 @@ fn scripted(
     script: impl Fn(&DecodeJob) -> Result<Hypothesis, DecodeError> + Send + Sync + Clone + 'static,
 ) -> Arc<dyn Model> {
     Arc::new(move |_: &Idle| ScriptedDecoder::new(script.clone()))
-}
-
-/// A watcher of a call that is transcribed and captioned.
-fn watched(service: &Service) -> Socket {
-    service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
-    let (watcher, connection) = service.watch("alice", "");
-    service.ok("GET", &format!("/video/call/default/c?connection_id={connection}"), "alice", &json!({}));
-    service.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({"enable_closed_captions": true}));
-    watcher
 }
 
 #[test]
@@ -42,7 +33,7 @@ fn a_model_that_fails_again_and_again_ends_both_processes_and_says_so() {
         })
     };
     let service = Service::start_model(model, |_| ());
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     alice.speak(&utterance());
     watcher.until("call.closed_caption");
@@ -89,7 +80,7 @@ fn a_model_that_does_not_answer_is_told_of_and_its_caption_comes_when_it_does() 
         (config.stall_event_s, config.hooks_to_private_addresses) = (2, true);
     });
     service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     let began = Instant::now();
     alice.speak(&utterance());
@@ -117,7 +108,7 @@ fn an_engine_that_cannot_keep_up_says_what_is_missing_and_that_it_goes_on() {
         (config.stall_event_s, config.hooks_to_private_addresses) = (3, true);
     });
     service.ok("PATCH", "/api/v2/app", "", &json!({"webhook_url": receiver.url}));
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let speakers: Vec<_> = (0..12).map(|i| format!("speaker-{i}")).collect();
     let mut sockets: Vec<_> = speakers.iter().map(|user| service.join("default/c", user)).collect();
     std::thread::scope(|scope| {
@@ -136,7 +127,7 @@ fn an_engine_that_cannot_keep_up_says_what_is_missing_and_that_it_goes_on() {
 #[test]
 fn captions_that_wait_are_written_by_a_server_that_ends_as_soon_as_they_can_be() {
     let mut service = Service::start();
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     alice.speak(&utterance());
     watcher.until("call.closed_caption");
@@ -161,7 +152,7 @@ fn captions_that_wait_are_written_by_a_server_that_ends_as_soon_as_they_can_be()
 #[test]
 fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wait() {
     let service = Service::start_with(|config| config.stall_event_s = 3);
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     alice.speak(&utterance());
     watcher.until("call.closed_caption");
@@ -204,7 +195,7 @@ fn while_the_journal_cannot_be_written_new_processes_are_refused_and_captions_wa
 #[test]
 fn a_join_that_does_not_come_to_be_on_disk_leaves_no_track_and_who_was_there_has_left() {
     let service = Service::start_with(|config| config.limits.max_tracks = 1);
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let database = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
     database.busy_timeout(Duration::from_secs(5)).unwrap();
     let tables = "CREATE TABLE missing (id INTEGER PRIMARY KEY);

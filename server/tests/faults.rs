@@ -21,15 +21,6 @@ use support::{Service, Socket, eventually, time, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/c";
 
-/// A watcher of a call that is transcribed and captioned.
-fn watched(service: &Service) -> Socket {
-    service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
-    let (watcher, connection) = service.watch("alice", "");
-    service.ok("GET", &format!("/video/call/default/c?connection_id={connection}"), "alice", &json!({}));
-    service.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({"enable_closed_captions": true}));
-    watcher
-}
-
 /// Ends the call; the lines of its transcript.
 fn transcript(service: &Service, watcher: &mut Socket) -> Vec<Value> {
     service.ok("POST", &format!("{CALL}/mark_ended"), "", &json!({}));
@@ -45,7 +36,7 @@ fn captions(events: &[Value]) -> usize {
 #[test]
 fn a_database_that_somebody_else_has_for_long_loses_nothing_and_requests_are_answered_in_time() {
     let service = Service::start();
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     let other = rusqlite::Connection::open(service.folder.path().join("cuewire.db")).unwrap();
     // Tens of times as long as is waited for it at a time.
@@ -80,7 +71,7 @@ fn on_a_full_disk_captions_wait_and_go_on_by_themselves_when_there_is_room() {
         return;
     };
     service.begin();
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     alice.speak(&utterance());
     watcher.until("call.closed_caption");
@@ -243,7 +234,7 @@ fn a_storage_that_loses_the_connection_wherever_it_does_has_the_file_once_and_wh
 #[test]
 fn a_track_whose_time_jumps_a_day_is_heard_and_its_transcript_is_in_order_of_time() {
     let service = Service::start();
-    let mut watcher = watched(&service);
+    let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     let day = 86_400_000_000_000;
     let now = cuewire_server::host::now();

@@ -303,6 +303,16 @@ impl Service {
         (socket, greeting["connection_id"].as_str().unwrap().to_string())
     }
 
+    /// A watcher of the call `default:c`, which is transcribed and captioned from now on.
+    pub(crate) fn watched(&self) -> Socket {
+        const CALL: &str = "/api/v2/video/call/default/c";
+        self.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
+        let (watcher, connection) = self.watch("alice", "");
+        self.ok("GET", &format!("/video/call/default/c?connection_id={connection}"), "alice", &json!({}));
+        self.ok("POST", &format!("{CALL}/start_transcription"), "", &json!({"enable_closed_captions": true}));
+        watcher
+    }
+
     /// A participant's connection, before anything was said on it.
     pub(crate) fn audio(&self, path: &str, query: &str) -> Socket {
         self.connect(&format!("/video/call/{path}/audio?{query}"))
