@@ -346,12 +346,50 @@ fn a_journal_has_one_writer_and_another_file_is_left_alone() {
     journal.append(&fragment(0)).unwrap();
     drop(journal);
     assert_eq!(whole_lines(&path), [fragment(0)], "what no reader would take is not written");
-    for text in ["hello", "{\"captions\":[]}\n", "WEBVTT\n\n", "[1]\n", "\u{feff}{}\n"] {
+    for text in [
+        "hello",
+        "{\"captions\":[]}\n",
+        "WEBVTT\n\n",
+        "[1]\n",
+        "\u{feff}{}\n",
+        "\0\0\0\0\0\0\0\0\0\0\0\0an image of a disk",
+        "{\"type\":\"FeatureCollection\",\n\"features\":[]}\n",
+        "{\"type\":\"FeatureCollection\",\"features\":[]}\n",
+        "{\"type\":\"speech\",\n\"text\":7}\n",
+        "{\"type\":\"speech\",\0\0\0and more",
+    ] {
         let other = folder.path().join("other");
         fs::write(&other, text).unwrap();
         assert!(matches!(Journal::open(&other, Sync::Each), Err(JournalError::NotAJournal { .. })), "{text}");
         assert_eq!(fs::read_to_string(&other).unwrap(), text);
     }
+}
+
+#[test]
+fn who_waits_for_a_journal_that_is_finished_meanwhile_writes_to_a_file_with_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, target) = (folder.path().join("call.journal"), folder.path().join("call.jsonl"));
+    let opened = loop {
+        let (mut journal, _) = Journal::open(&path, Sync::Each).unwrap();
+        journal.append(&fragment(0)).unwrap();
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || Journal::open(&path, Sync::Each)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        journal.finish(&target).unwrap();
+        match waiting.join().unwrap() {
+            // It waits for half a second, which a busy machine may take to get here.
+            Err(JournalError::InUse { .. }) => {}
+            opened => break opened,
+        }
+    };
+    let (mut next, recovered) = opened.unwrap();
+    assert_eq!(recovered.fragments, 0);
+    next.append(&fragment(1)).unwrap();
+    drop(next);
+    assert_eq!(whole_lines(&path), [fragment(1)]);
+    assert_eq!(whole_lines(&target), [fragment(0)]);
 }
 
 #[test]

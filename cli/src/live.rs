@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{after, never, select_biased};
+use crossbeam_channel::{after, at, never, select_biased};
 use cuewire::audio::Pcm;
 use cuewire::caption::CaptionEvent;
 use cuewire::engine::{Answer, default_threads};
@@ -98,6 +98,8 @@ impl Live {
                 Some(due) if !busy => after(self.wait_for(due)),
                 _ => never(),
             };
+            // Nothing may be said for hours.
+            let unwritten = self.record.as_ref().and_then(Record::due).map_or_else(never, at);
             // In this order: audio that waited for the workers, and its end, are no stall.
             select_biased! {
                 recv(interrupt.signal()) -> _ => {
@@ -116,6 +118,7 @@ impl Live {
                     Ok(Err(error)) => return Ok(Some(error)),
                     Ok(Ok(bytes)) => self.push(&bytes)?,
                 },
+                recv(unwritten) -> _ => self.record.iter_mut().for_each(Record::write),
                 recv(stalled) -> _ => {
                     if let Some(due) = self.wake_up {
                         self.tracks.iter_mut().try_for_each(|session| session.handle_input(Input::Tick(due)))?;

@@ -26,12 +26,23 @@ pub(crate) struct Record {
 impl Record {
     /// Goes on with the journal of a run that was interrupted, or begins one. A transcript that is there is kept.
     pub(crate) fn open(target: &Path, sync: Sync) -> Result<Self, String> {
-        if target.metadata().is_ok_and(|there| there.len() > 0 || !there.is_file()) {
-            return Err(format!("{} is there already: name another file, or move it away", target.display()));
-        }
+        let free = || match target.metadata() {
+            Ok(there) if there.len() > 0 || !there.is_file() => {
+                Err(format!("{} is there already: name another file, or move it away", target.display()))
+            }
+            _ => Ok(()),
+        };
+        free()?;
         let mut path = target.as_os_str().to_os_string();
         path.push(".journal");
         let (journal, recovered) = Journal::open(Path::new(&path), sync).map_err(|error| error.to_string())?;
+        // Another one may have finished while this one waited for the journal.
+        if let Err(error) = free() {
+            if journal.fragments() == 0 {
+                let _ = std::fs::remove_file(&path);
+            }
+            return Err(error);
+        }
         let Recovered { fragments, cut_bytes, unreadable, .. } = recovered;
         if fragments + cut_bytes + unreadable > 0 {
             complain(&format!(
@@ -55,6 +66,11 @@ impl Record {
             });
             self.write();
         }
+    }
+
+    /// When [`write`](Self::write) has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.failed.map(|failed| failed + AGAIN).or_else(|| self.journal.sync_due())
     }
 
     /// Writes what waits, where it is time to.

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use cuewire::transcript::{Fragment, jsonl};
 use disk::Disk;
@@ -140,6 +142,12 @@ fn while_the_disk_is_full_captions_are_printed_and_they_are_written_once_there_i
     }
     assert_eq!(read(&journal).len(), spoken - 1, "none in part");
     fs::remove_file(ballast).unwrap();
+    // Nobody says anything meanwhile.
+    let since = Instant::now();
+    while read(&journal).len() < spoken {
+        assert!(since.elapsed() < Duration::from_secs(20), "what waits is tried again by itself");
+        sleep(Duration::from_millis(20));
+    }
     live.speak();
     let (code, err) = live.end();
     assert_eq!(code, Some(0), "{err}");

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -169,14 +169,11 @@ impl Journal {
     /// [`JournalError`]; a file that is no journal is not touched.
     pub fn open(path: &Path, sync: Sync) -> Result<(Self, Recovered), JournalError> {
         let path = path.to_path_buf();
-        let opened = OpenOptions::new().read(true).append(true).create(true).open(&path);
-        let file = opened.map_err(failed("open", &path))?;
-        if !is_free(&file) {
-            return Err(JournalError::InUse { path });
-        }
+        let file = open_alone(&path)?;
         let length = file.metadata().map_err(failed("read", &path))?.len();
         let found = scan(&file).map_err(failed("read", &path))?;
-        if found.whole_bytes == 0 && !is_torn_line(&file).map_err(failed("read", &path))? {
+        // Of lines of other types alone it is somebody else's.
+        if found.fragments == 0 && !is_torn_line(&file).map_err(failed("read", &path))? {
             return Err(JournalError::NotAJournal { path });
         }
         let mut journal = Self {
@@ -243,8 +240,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Under [`Sync::Second`], syncs what has waited for a second. Each append does it too: call this now and then where
-    /// nothing may be said for long.
+    /// When [`sync_if_due`](Self::sync_if_due) has something to do; `None` where all is as safe as the policy says.
+    #[must_use]
+    pub fn sync_due(&self) -> Option<Instant> {
+        self.unsynced.map(|since| since + SECOND)
+    }
+
+    /// Under [`Sync::Second`], syncs what has waited for a second. Each append does it too: call this at
+    /// [`sync_due`](Self::sync_due) where nothing may be said for long.
     ///
     /// # Errors
     /// [`JournalError::Io`]: it is tried again.
@@ -288,7 +291,9 @@ impl Journal {
     /// what it was, or whole, wherever this is interrupted; the journal goes after that. `target` may be the journal itself.
     ///
     /// # Errors
-    /// [`JournalError::Io`]: `target` is what it was and the journal is there. Open it again to go on, or to try again.
+    /// [`JournalError::Io`]: the journal is there, unless it is what could not be removed. Where the error is of writing,
+    /// `target` is what it was: open the journal again to go on, or to try again. Where it is of syncing or removing,
+    /// `target` is whole.
     pub fn finish(mut self, target: &Path) -> Result<(), JournalError> {
         self.mend()?;
         let mut fragments = self.read()?;
@@ -346,6 +351,42 @@ impl Drop for Journal {
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_path_buf();
     move |source| JournalError::Io { doing, path, source }
+}
+
+/// The file of this name, or a new one, which nobody else writes from now on.
+fn open_alone(path: &Path) -> Result<File, JournalError> {
+    // As often as somebody else finishes in between.
+    const TRIES: u32 = 25;
+    for _ in 0..TRIES {
+        let opened = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let file = opened.map_err(failed("open", path))?;
+        if !is_free(&file) {
+            break;
+        }
+        if has_name(&file, path).map_err(failed("open", path))? {
+            return Ok(file);
+        }
+    }
+    Err(JournalError::InUse { path: path.to_path_buf() })
+}
+
+/// Whether this is still the file of that name. Who had it when it was opened may have finished before it was free: what is
+/// written to a file without a name is lost.
+#[cfg(unix)]
+fn has_name(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Elsewhere a file that is open keeps its name.
+#[cfg(not(unix))]
+fn has_name(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Whether nobody else writes the file, who does not from now on either.
@@ -421,14 +462,26 @@ fn scan(file: &File) -> io::Result<Found> {
     }
 }
 
-/// Whether a file without a whole line is one of which the first was not written to its end, and no other file.
+/// Whether a file without a fragment is one of which the first was not written to its end, and no other file.
 fn is_torn_line(mut file: &File) -> io::Result<bool> {
-    const BEGIN: &[u8] = br#"{"type":""#;
+    const BEGIN: &[u8] = br#"{"type":"speech""#;
     file.rewind()?;
-    let mut begin = Vec::new();
-    file.take(BEGIN.len() as u64).read_to_end(&mut begin)?;
-    let zeros = begin.iter().rev().take_while(|&&byte| byte == 0).count();
-    Ok(BEGIN.starts_with(&begin[..begin.len() - zeros]))
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    reader.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(0, &mut line)?;
+    // Room that was given and never written to. Text has no zeros, and with an end it would be a line.
+    line.pop_if(|byte| *byte == 0);
+    loop {
+        let rest = reader.fill_buf()?;
+        if rest.is_empty() {
+            return Ok((BEGIN.starts_with(&line) || line.starts_with(BEGIN)) && !line.contains(&b'\n'));
+        }
+        if rest.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let read = rest.len();
+        reader.consume(read);
+    }
 }
 
 #[cfg(test)]
@@ -447,7 +500,8 @@ mod tests {
 
     #[test]
     fn an_append_that_failed_half_way_is_cut_off_before_the_next_one() {
-        let path = std::env::temp_dir().join(format!("cuewire-torn-{}.journal", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("call.journal");
         let (mut journal, _) = Journal::open(&path, Sync::Never).unwrap();
         journal.append(&fragment(0, 1, "alice", "one")).unwrap();
         // As a full disk leaves it, where not even cutting went.
@@ -458,20 +512,18 @@ mod tests {
         drop(journal);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(jsonl::Reader::new(text.as_bytes()).map(Result::unwrap).count(), 2, "{text}");
-        fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn what_waits_for_its_second_is_synced_then_and_not_sooner() {
-        let path = std::env::temp_dir().join(format!("cuewire-second-{}.journal", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("call.journal");
         let (mut journal, _) = Journal::open(&path, Sync::Second).unwrap();
         journal.append(&fragment(0, 1, "alice", "one")).unwrap();
         journal.sync_if_due().unwrap();
-        assert!(journal.unsynced.is_some());
+        assert!(journal.sync_due().is_some());
         journal.unsynced = Instant::now().checked_sub(SECOND);
         journal.sync_if_due().unwrap();
-        assert!(journal.unsynced.is_none());
-        drop(journal);
-        fs::remove_file(&path).unwrap();
+        assert!(journal.unsynced.is_none() && journal.sync_due().is_none());
     }
 }
