@@ -13,7 +13,7 @@ use std::time::Duration;
 use cuewire::Pcm;
 use cuewire::asr::DecodeError;
 use cuewire::caption::CaptionEvent;
-use cuewire::engine::{Engine, EngineEvent, Idle, Subscription};
+use cuewire::engine::{Engine, EngineEvent, Idle, OverloadLevel, Subscription};
 use futures_core::Stream;
 use host::*;
 use support::*;
@@ -168,4 +168,36 @@ fn a_track_that_is_given_up_says_its_marks_before_its_end() {
     engine.mark(track, 4).unwrap();
     engine.shutdown(Duration::from_millis(100));
     assert_eq!(told(&events), ["0: Abandoned", "mark 4", "end"]);
+}
+
+#[test]
+fn where_nobody_is_left_overload_is_over() {
+    let engine = engine(1, |job| {
+        std::thread::sleep(Duration::from_millis(200));
+        says_length(job)
+    });
+    let events = engine.subscribe();
+    let tracks = 16;
+    for i in 0..tracks {
+        let mut config = patient(&format!("speaker {i}"));
+        config.patience = Duration::from_millis(300);
+        push_all(&mut engine.add_track(config).unwrap().0, 0, &sound(48_000, 1_000, &[(0, 1_000)]));
+    }
+    let (mut ended, mut highest) = (0, OverloadLevel::None);
+    while ended < tracks {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            EngineEvent::Ended { .. } => ended += 1,
+            EngineEvent::Overload { level } => highest = highest.max(level),
+            _ => {}
+        }
+    }
+    assert!(highest > OverloadLevel::None);
+    // Step by step, and each is told, with no track that would have anything looked at.
+    let told = || match events.recv_timeout(PATIENCE) {
+        Ok(EngineEvent::Overload { level }) => level,
+        other => panic!("{other:?}"),
+    };
+    while engine.overload() > OverloadLevel::None {
+        assert!(told() < OverloadLevel::Shedding);
+    }
 }

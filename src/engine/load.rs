@@ -12,6 +12,8 @@ use crate::asr::JobKind;
 use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::time::SAMPLE_RATE;
 
+/// Tracks and level where there is nothing to do.
+const AT_REST: (usize, OverloadLevel) = (0, OverloadLevel::None);
 /// How often the queue is looked through.
 const ASSESS_EVERY: Duration = Duration::from_millis(20);
 /// The ladder goes down by one step when nothing asked for the present one for so long.
@@ -148,13 +150,15 @@ pub(super) struct Ladder {
     /// When something last asked for the present step, or it was reached.
     asked: Instant,
     assessed: Instant,
+    /// Tracks and level as they were last told.
+    told: (usize, OverloadLevel),
     window: Window,
 }
 
 /// Since when what was done is measured.
 struct Window {
     start: Instant,
-    /// By then: everything, and interims.
+    /// What was [`done`] by then.
     done: [Duration; 2],
     /// Tracks, times the time that they were there.
     track_time: Duration,
@@ -163,7 +167,12 @@ struct Window {
 impl Ladder {
     pub(super) fn new(now: Instant) -> Self {
         let window = Window { start: now, done: [Duration::ZERO; 2], track_time: Duration::ZERO };
-        Self { level: OverloadLevel::None, asked: now, assessed: now, window }
+        Self { level: OverloadLevel::None, asked: now, assessed: now, told: AT_REST, window }
+    }
+
+    /// Whether nobody needs to look before there is a track.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.level == OverloadLevel::None && self.told == AT_REST
     }
 
     /// Looks through the queue, if it is time to: takes back the jobs that will come too late, which are to be answered
@@ -180,7 +189,12 @@ impl Ladder {
             return (Vec::new(), None);
         }
         self.assessed = now;
-        self.window.track_time += since * u32::try_from(tracks).unwrap_or(u32::MAX);
+        if since < MEASURED {
+            self.window.track_time += since * u32::try_from(tracks).unwrap_or(u32::MAX);
+        } else {
+            // Nobody looked: there was nothing to be measured.
+            self.window = Window { start: now, done: done(workers, load), track_time: Duration::ZERO };
+        }
         let level = self.level;
         let mut wanted = OverloadLevel::None;
         let taken = workers.take_back(|job, ahead| {
@@ -191,7 +205,7 @@ impl Ladder {
         for job in &taken {
             load.was_declined(job.job.kind, job.cost);
         }
-        self.measure(now, tracks, workers, load);
+        let is_measured = self.measure(now, workers, load);
         if wanted >= level {
             self.asked = now;
             self.level = wanted;
@@ -200,25 +214,36 @@ impl Ladder {
             self.level = OverloadLevel::ALL[level as usize - 1];
         }
         load.level.store(self.level as u8, Ordering::Relaxed);
+        // What is over is told at once: it may be hours before somebody looks again.
+        let there_is = (tracks, self.level);
+        if is_measured || (there_is == AT_REST && self.told != AT_REST) {
+            self.told = there_is;
+            telemetry::assessed(tracks, self.level, load.capacity(tracks));
+        }
         (taken, Some(self.level).filter(|now| *now != level))
     }
 
-    fn measure(&mut self, now: Instant, tracks: usize, workers: &Workers<Tag>, load: &Load) {
-        let time = now.duration_since(self.window.start);
-        if time < MEASURED {
-            return;
+    /// Whether it was time to.
+    fn measure(&mut self, now: Instant, workers: &Workers<Tag>, load: &Load) -> bool {
+        if now.duration_since(self.window.start) < MEASURED {
+            return false;
         }
-        let nanos = |counted: &AtomicU64| Duration::from_nanos(counted.load(Ordering::Relaxed));
-        let all = workers.busy() + nanos(&load.pipeline_nanos) + nanos(&load.declined_nanos);
-        let done = [all, nanos(&load.interim_nanos)];
+        let done = done(workers, load);
         if !self.window.track_time.is_zero() {
             let [all, interims] = [0, 1].map(|i| done[i].saturating_sub(self.window.done[i]).as_secs_f64());
             let taken = (all - interims).max(0.0) / USABLE + interims / USABLE_BY_INTERIMS;
             load.track_cost.add(taken / self.window.track_time.as_secs_f64(), 20);
         }
         self.window = Window { start: now, done, track_time: Duration::ZERO };
-        telemetry::assessed(tracks, self.level, load.capacity(tracks));
+        true
     }
+}
+
+/// Up to now: everything, and interims.
+fn done(workers: &Workers<Tag>, load: &Load) -> [Duration; 2] {
+    let nanos = |counted: &AtomicU64| Duration::from_nanos(counted.load(Ordering::Relaxed));
+    let all = workers.busy() + nanos(&load.pipeline_nanos) + nanos(&load.declined_nanos);
+    [all, nanos(&load.interim_nanos)]
 }
 
 /// Which step a job that waits asks for, and whether it is given up. It will be answered `in_` from `now`.

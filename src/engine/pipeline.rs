@@ -53,18 +53,20 @@ pub(super) struct Pipeline {
     messages: Receiver<Message>,
     tracks: BTreeMap<TrackId, Track>,
     finish: Option<Instant>,
+    /// Whether it can wait for a track without looking at the load.
+    at_rest: bool,
     reports: Vec<(TrackId, TrackReport)>,
 }
 
 impl Pipeline {
     pub(super) fn new(core: Arc<Core>, messages: Receiver<Message>) -> Self {
-        Self { core, messages, tracks: BTreeMap::new(), finish: None, reports: Vec::new() }
+        Self { core, messages, tracks: BTreeMap::new(), finish: None, at_rest: true, reports: Vec::new() }
     }
 
     /// Until it is told to finish, and has. What became of the tracks that were there then.
     pub(super) fn run(mut self) -> Vec<(TrackId, TrackReport)> {
         while self.finish.is_none() || !self.tracks.is_empty() {
-            let first = if self.tracks.is_empty() {
+            let first = if self.tracks.is_empty() && self.at_rest {
                 self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 self.messages.recv_timeout(POLL)
@@ -139,9 +141,12 @@ impl Pipeline {
 
     /// Takes its turn at looking after the load, if no other pipeline is at it.
     fn assess(&mut self, now: Instant) {
+        self.at_rest = false;
         let Ok(mut ladder) = self.core.ladder.try_lock() else { return };
         let tracks = self.core.tracks().len();
         let (given_up, level) = ladder.assess(now, tracks, &self.core.workers, &self.core.load);
+        // Where there are tracks, their pipelines look.
+        self.at_rest = tracks > 0 || ladder.is_at_rest();
         drop(ladder);
         for job in given_up {
             let answer =

@@ -4,6 +4,7 @@
 //! memory.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -60,8 +61,8 @@ impl Shared {
         let waker = state.waker.take();
         drop(state);
         self.arrived.notify_all();
-        // Foreign code, and so outside the lock.
-        waker.into_iter().for_each(Waker::wake);
+        // Foreign code, and so outside the lock; its panic is no fault of the track that is told of.
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.into_iter().for_each(Waker::wake)));
     }
 }
 
@@ -278,6 +279,22 @@ mod tests {
             assert_eq!(told(&sleeper), format!("gap {number}"));
         }
         assert_eq!(told(&sleeper), "Err(Yet)");
+    }
+
+    #[test]
+    fn a_waker_that_panics_is_no_fault_of_who_tells() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a host's fault");
+            }
+        }
+        let subscribers = Subscribers::default();
+        let mut subscription = subscribers.add();
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut subscription).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        subscribers.publish(&gap(1));
+        assert_eq!(told(&subscription), "gap 1");
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl<T: Send + 'static> Workers<T> {
 
     /// Goes through what waits, in its order: each job with the time until a worker will be free for it, as far as the
     /// costs are known. Takes back those of which `take` says so; they are not answered.
-    pub fn take_back(&self, mut take: impl FnMut(&Job<T>, Duration) -> bool) -> Vec<Job<T>> {
+    pub(crate) fn take_back(&self, mut take: impl FnMut(&Job<T>, Duration) -> bool) -> Vec<Job<T>> {
         let mut jobs = self.queue.jobs();
         let workers = u32::try_from(self.threads.len()).unwrap_or(u32::MAX);
         let mut ahead = Duration::ZERO;
