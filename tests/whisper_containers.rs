@@ -276,6 +276,8 @@ fn what_is_missing_is_said_and_where() {
     bytes[6..13].copy_from_slice(b"Marian_");
     fs::write(ct2.join("model.bin"), bytes).unwrap();
     has(&ct2, &["another kind"]);
+    fs::write(ct2.join("model.bin"), checkpoint.ct2_with(Form::F16, 50)).unwrap();
+    has(&ct2, &["name", "over 3 times"]);
 
     let sharded = at("sharded");
     fs::create_dir(&sharded).unwrap();

@@ -104,12 +104,12 @@ impl Timeline {
 
     /// Whether no audio has come since the last anchor, or ever.
     #[must_use]
-    pub fn is_at_anchor(&self) -> bool {
+    pub(crate) fn is_at_anchor(&self) -> bool {
         self.anchor.as_ref().is_none_or(|anchor| anchor.frames == 0)
     }
 
     /// Goes on at another rate from sample `index`, without a hole.
-    pub fn change_rate(&mut self, index: SampleIndex, rate: u32) {
+    pub(crate) fn change_rate(&mut self, index: SampleIndex, rate: u32) {
         if let Some(anchor) = &mut self.anchor {
             *anchor = Anchor { index, time: anchor.end(), rate, frames: 0 };
         }
@@ -117,7 +117,7 @@ impl Timeline {
 
     /// Frames until the anchor may move next: up to 20 ms.
     #[must_use]
-    pub fn frames_to_grid(&self) -> u64 {
+    pub(crate) fn frames_to_grid(&self) -> u64 {
         self.anchor.as_ref().map_or(u64::MAX, |anchor| {
             let grid = u64::from(anchor.rate / 50);
             grid - anchor.frames % grid
@@ -143,7 +143,7 @@ impl Timeline {
     }
 
     /// Takes `frames` frames of silence that fill a hole.
-    pub fn fill(&mut self, frames: u64) {
+    pub(crate) fn fill(&mut self, frames: u64) {
         if let Some(anchor) = &mut self.anchor {
             anchor.frames += frames;
         }

@@ -149,6 +149,16 @@ fn a_failing_reader_is_not_a_truncated_file() {
     assert!(matches!(&error, FileError::Read { .. }) && !error.keeps_audio(), "{error}");
 }
 
+#[test]
+fn a_box_of_mp4_whose_long_header_goes_past_what_is_around_it_is_refused() {
+    let bytes: &[u8] = b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x10moov\0\0\0\x01mvhd\0\0\0\x10mdat\0\0\0\0\0\0\0\0";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    for opened in [AudioFile::open(file.path()), AudioFile::from_reader("piped", reader(bytes))] {
+        assert!(opened.is_err());
+    }
+}
+
 /// Flipped bits and cuts anywhere: an error or some audio, never a panic, never much more audio than there was.
 #[test]
 fn hostile_files_do_no_harm() {

@@ -301,6 +301,11 @@ impl Checkpoint {
 
     /// CTranslate2's `model.bin`.
     pub(crate) fn ct2(&self, form: Form) -> Vec<u8> {
+        self.ct2_with(form, 0)
+    }
+
+    /// The same, with so many further names for its largest tensor.
+    pub(crate) fn ct2_with(&self, form: Form, names: usize) -> Vec<u8> {
         let mut variables: Vec<Weights> = Vec::new();
         let Sizes { width, .. } = self.sizes;
         let mut put = |name: String, parts: &[String]| {
@@ -373,6 +378,8 @@ impl Checkpoint {
             }
         }
         assert!(aliases.len() > 2 || self.sizes.encoder_layers + self.sizes.decoder_layers < 4);
+
+        aliases.extend((0..names).map(|i| (format!("name_{i}"), "decoder/embeddings/weight".to_string())));
 
         let mut all: Vec<(String, Vec<usize>, u8, Vec<u8>)> = Vec::new();
         for (name, shape, values) in variables {

@@ -93,10 +93,12 @@ impl Walker<'_> {
             1 => (16, header.last_chunk().copied().map_or(0, u64::from_be_bytes)),
             len => (8, u64::from(len)),
         };
-        if len < body {
+        let (body, box_end) = (at.saturating_add(body), at.saturating_add(len).min(end));
+        // Also where the longer header does not fit into what is around it.
+        if box_end < body {
             return Ok(None);
         }
-        Ok(Some(Box4 { kind: [e, f, g, h], body: at + body, end: at.saturating_add(len).min(end) }))
+        Ok(Some(Box4 { kind: [e, f, g, h], body, end: box_end }))
     }
 
     fn children(&mut self, parent: &Box4, visit: &mut dyn FnMut(&mut Self, &Box4) -> io::Result<()>) -> io::Result<()> {

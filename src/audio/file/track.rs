@@ -278,7 +278,9 @@ impl Track {
 /// Ticks to frames at `rate` Hz, to the nearest.
 fn frames_of(ticks: i128, time_base: TimeBase, rate: u32) -> i128 {
     let denominator = i128::from(time_base.denom.get());
-    (ticks * i128::from(time_base.numer.get()) * i128::from(rate) + denominator / 2).div_euclid(denominator)
+    // What a file says may be anything.
+    let scaled = ticks.saturating_mul(i128::from(time_base.numer.get())).saturating_mul(i128::from(rate));
+    scaled.saturating_add(denominator / 2).div_euclid(denominator)
 }
 
 /// First frame and count of those that an edit list leaves; `track_len` is the length of all of them.

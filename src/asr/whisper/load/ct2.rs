@@ -23,6 +23,9 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 4..=6;
 /// What a model's kind may be called at most, and how many variables it may have (large: 1 000).
 const LONGEST_NAME: usize = 256;
 const MOST_VARIABLES: usize = 1 << 14;
+/// How often a byte may be named on average. Embeddings, which may be most of a file, are the output layer too; vectors that are
+/// equal are stored once.
+const MOST_NAMED: u64 = 3;
 
 /// Whether a file starts with a version and the name of a specification, as `model.bin` does.
 pub(super) fn is(start: &[u8]) -> bool {
@@ -121,6 +124,13 @@ impl Variables {
                 return Err(corrupt(format!("`{alias}` stands for `{name}`, which is not there")));
             };
             entries.insert(alias, entry);
+        }
+        // Each is packed by itself: memory is to be of the file's order.
+        let named: u64 = entries.values().map(|entry| entry.range.len() as u64).sum();
+        let bytes = store.bytes().len();
+        if named / MOST_NAMED > bytes {
+            let reason = format!("its variables and aliases name {named} bytes, over {MOST_NAMED} times its {bytes}");
+            return Err(store.corrupt(reason));
         }
         Ok(Self { entries, numbers })
     }

@@ -20,7 +20,7 @@ pub(super) struct Entry {
     pub(super) form: Result<Form, String>,
     pub(super) shape: Vec<usize>,
     file: usize,
-    range: Range<usize>,
+    pub(super) range: Range<usize>,
     /// Of [`Form::Int8`]: a single-precision number for each row.
     scales: Range<usize>,
 }
