@@ -160,7 +160,7 @@ impl Segmenter {
 
     /// The earliest sample that may still be heard: older ones can be forgotten.
     #[must_use]
-    pub fn needed_from(&self) -> SampleIndex {
+    pub(crate) fn needed_from(&self) -> SampleIndex {
         match &self.open {
             Some(open) => open.heard_from,
             None => {

@@ -6,7 +6,8 @@
 //! The one rule: change something with [`Session::handle_input`], then drain [`Session::poll_output`] until it says
 //! [`Output::Wait`]. The same inputs give the same outputs, byte for byte, and the way audio is cut into pushes changes
 //! no caption as long as each piece states the time of its own first sample. (Interims also depend on how much audio
-//! was pushed before the answer to the one before came.)
+//! was pushed before the answer to the one before came. And where a stated time lies on the border of one of
+//! [`Timeline`]'s rules to the nanosecond, how the times of pieces were rounded decides on which side.)
 //!
 //! A caption's jobs: interims while it is open, its final, and, once that was said, its translation, where
 //! [`Config::translations`] wants one.

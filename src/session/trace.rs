@@ -14,7 +14,7 @@ use crate::asr::{DecodeError, Hypothesis, JobId};
 use crate::audio::{Pcm, PcmError, Samples};
 use crate::config::Config;
 use crate::time::Timestamp;
-use crate::vad::{Vad, WebRtcVad};
+use crate::vad::{Vad, detector};
 
 /// Version of the format, in the first line.
 const VERSION: u32 = 1;
@@ -153,12 +153,12 @@ pub struct TraceReader<R> {
 }
 
 impl<R: BufRead> TraceReader<R> {
-    /// Reads the beginning of a trace and sets up its session, with WebRTC's voice activity detector.
+    /// Reads the beginning of a trace and sets up its session, with the voice activity detector of sessions that bring none.
     ///
     /// # Errors
     /// [`TraceError`] where this is no trace, or one of another version.
     pub fn new(reader: R) -> Result<Self, TraceError> {
-        Self::with_vad(reader, |config| Box::new(WebRtcVad::new(config.vad_mode)))
+        Self::with_vad(reader, |config| detector(config.vad_mode))
     }
 
     /// [`TraceReader::new`] with the detector that the session had.
