@@ -35,6 +35,8 @@ const MOST_AT_ONCE: usize = 8;
 const TRIED_FOR: Duration = Duration::from_secs(600);
 /// What is due when the server ends has this long; the next start goes on with the rest.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
+/// Rows of files whose time is over that are read at a time.
+const EXPIRED_AT_ONCE: u32 = 100;
 /// URLs that are signed at a time: some storages are asked for each.
 const SIGNED_AT_ONCE: usize = 16;
 /// How long who lists waits for signed URLs, and who says that a file can be fetched.
@@ -400,13 +402,22 @@ pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: D
 }
 
 async fn delete_expired(host: &Arc<Host>) {
-    let expired = host.read(|change| Ok(change.store.expired_files(change.now)?)).await;
-    for transcript in expired.unwrap_or_default() {
-        if let Err(error) = delete(host, &transcript).await
-            && let Some(others) = host.transcripts.undeleted.is_due(Instant::now())
-        {
-            let name = transcript.filename;
-            tracing::error!("{name}, whose time is over: {error}; {others} failures before it were not logged");
+    // Those that cannot be deleted stay in front of the others.
+    let mut left = 0;
+    loop {
+        let expired = host.read(move |change| Ok(change.store.expired_files(change.now, left, EXPIRED_AT_ONCE)?)).await;
+        let expired = match expired {
+            Ok(expired) if expired.is_empty() => return,
+            Ok(expired) => expired,
+            Err(error) => return tracing::error!("transcripts whose time is over: {error}"),
+        };
+        for transcript in expired {
+            let Err(error) = delete(host, &transcript).await else { continue };
+            left += 1;
+            if let Some(others) = host.transcripts.undeleted.is_due(Instant::now()) {
+                let name = transcript.filename;
+                tracing::error!("{name}, whose time is over: {error}; {others} failures before it were not logged");
+            }
         }
     }
 }
@@ -426,12 +437,6 @@ pub(crate) async fn delete(host: &Arc<Host>, transcript: &StoredTranscript) -> R
     let egress_id = transcript.egress_id.clone();
     let forgotten = host.run(move |change| Ok(change.store.forget_file(&egress_id)?)).await;
     forgotten.map_err(|error| error.message)
-}
-
-/// A run's place in a URL or a list.
-#[must_use]
-pub(crate) fn find<'a>(files: &'a [StoredTranscript], session: &str, filename: &str) -> Option<&'a StoredTranscript> {
-    files.iter().find(|file| file.session_id == session && file.filename == filename)
 }
 
 #[cfg(test)]

@@ -50,8 +50,8 @@ fn set_clock(seconds: i64) {
     eprintln!("the clock was {before} and is {}", cuewire_server::host::now());
 }
 
-fn list(service: &Service) -> Vec<Value> {
-    let list = service.ok("GET", &format!("{CALL}/transcriptions"), "", &json!({}));
+fn list(service: &Service, call: &str) -> Vec<Value> {
+    let list = service.ok("GET", &format!("{call}/transcriptions"), "", &json!({}));
     list["transcriptions"].as_array().unwrap().clone()
 }
 
@@ -106,18 +106,29 @@ fn under_a_clock_that_is_set() {
     let starts: Vec<_> =
         text.lines().map(|line| time(&serde_json::from_str::<Value>(line).unwrap()["start_time"])).collect();
     assert!(starts.len() == captions.len() && starts.is_sorted(), "in order of time, none missing: {starts:?}");
-    assert_eq!(list(&service).len(), 1);
+    assert_eq!(list(&service, CALL).len(), 1);
 
     // Forward: what was signed is over, what is kept is there, and a restart changes nothing of it.
     set_clock(24 * HOUR);
     assert_eq!(service.fetch(&url, None).0, 403);
     service.restart();
-    let again = list(&service);
+    let again = list(&service, CALL);
     assert_eq!(again.len(), 1);
     assert_eq!(service.fetch(again[0]["url"].as_str().unwrap(), None).1, text);
-    // And another run of the same call, dated before the first.
+    // And what is made, runs and is over, each under an earlier clock than the one before.
+    let another = "/api/v2/video/call/default/d";
+    service.ok("POST", another, "", &json!({"data": {"created_by_id": "alice"}}));
     set_clock(-24 * HOUR);
-    service.ok("POST", "/api/v2/video/call/default/d", "", &json!({"data": {"created_by_id": "alice"}}));
     service.restart();
-    assert_eq!(list(&service).len(), 1, "what was written under a later clock is not lost");
+    assert_eq!(list(&service, CALL).len(), 1, "what was written under a later clock is not lost");
+    let (mut watcher, connection) = service.watch("alice", "");
+    service.ok("GET", &format!("/video/call/default/d?connection_id={connection}"), "alice", &json!({}));
+    service.ok("POST", &format!("{another}/start_transcription"), "", &json!({"enable_closed_captions": true}));
+    let mut alice = service.join("default/d", "alice");
+    alice.speak(&utterance());
+    watcher.until("call.closed_caption");
+    set_clock(-25 * HOUR);
+    service.ok("POST", &format!("{another}/mark_ended"), "", &json!({}));
+    watcher.until("call.transcription_ready");
+    assert_eq!(list(&service, another).len(), 1);
 }

@@ -238,7 +238,8 @@ impl Call {
             process,
             egress_id: (env.new_id)(),
             session_id: session_id.clone(),
-            from: env.now,
+            // A run is its call's by its time, also where the clock was set back in between.
+            from: env.now.max(self.created_at),
             to: None,
             storage: storage.clone().filter(|_| process == Process::Transcription),
             from_mark,

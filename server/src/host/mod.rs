@@ -340,6 +340,9 @@ fn report(what: &str, result: Result<(), ApiError>) {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::TooLong = error {
+            return Self::new(Code::Input, error.to_string());
+        }
         tracing::error!("{error}");
         Self::new(Code::Internal, "the server's database failed: its log says why")
     }

@@ -42,6 +42,8 @@ const PINGS: u32 = 2;
 const RESTARTING: u16 = 1012;
 /// RTP's clock for Opus, in Hz.
 const RTP_RATE: u32 = 48_000;
+/// Of a frame of text: the longest that means something is far shorter.
+const MAX_TEXT_BYTES: usize = 1024;
 
 /// What binary frames hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +318,13 @@ async fn hear(
                 }
             }
             Some(Ok(Message::Text(text))) => {
+                // What it says is short, and takes many times its size once it is read.
+                if text.len() > MAX_TEXT_BYTES {
+                    return Ending::new(
+                        1009,
+                        format!("a text frame has {} bytes: allowed are {MAX_TEXT_BYTES}", text.len()),
+                    );
+                }
                 let said: Value = serde_json::from_str(&text).unwrap_or_default();
                 match said["type"].as_str() {
                     Some("time") => match time_of(&said["at"]) {

@@ -9,14 +9,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_sqs::config::{BehaviorVersion, Config, ConfigBag, Credentials, Intercept, Region, RuntimeComponents};
 use aws_sdk_sqs::error::ProvideErrorMetadata as _;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
+use aws_smithy_types::body::SdkBody;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_body_util::Limited;
 use sha2::{Digest as _, Sha256};
 
 use super::webhook::gzip;
@@ -26,6 +30,8 @@ use crate::outward::{chain, check_url, public_addresses};
 
 /// Longest name of a group of messages.
 const MAX_GROUP_CHARS: usize = 128;
+/// Longest answer: it says little more than that the message was taken.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Delivers into queues.
 pub(super) struct Queues {
@@ -88,6 +94,7 @@ impl Queues {
             .endpoint_url(url.origin().ascii_serialization())
             .credentials_provider(credentials)
             .http_client(http)
+            .interceptor(Bounded)
             // What fails is tried again by who asked, in its order.
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).build())
@@ -95,6 +102,28 @@ impl Queues {
         let client = Client::from_conf(config);
         open.insert(queue.url.clone(), (queue.clone(), client.clone()));
         Ok(client)
+    }
+}
+
+/// Reads answers to a limit.
+#[derive(Debug)]
+struct Bounded;
+
+impl Intercept for Bounded {
+    fn name(&self) -> &'static str {
+        "bounded"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let answer = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(answer, MAX_ANSWER_BYTES));
+        Ok(())
     }
 }
 
@@ -111,5 +140,36 @@ impl ResolveDns for Resolver {
                 .map(|found| found.into_iter().map(|address| address.ip()).collect::<Vec<IpAddr>>())
                 .map_err(ResolveDnsError::new)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::call::Cid;
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/1/queue", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n\r\n").unwrap();
+            // Until nobody reads it any more.
+            while stream.write_all(&[b' '; 1024]).is_ok() {}
+        });
+        let queue = Queue { url, region: "us-east-1".into(), key: "key".into(), ..Queue::default() };
+        let timeout = Duration::from_secs(60);
+        let cid = Cid::new("default", "c").unwrap();
+        let parcel = Parcel { webhook_id: "1", cid: &cid, body: "{}", compressed: false, attempt: 1, timeout };
+        let error = Queues::new(true).deliver(&queue, parcel).await.unwrap_err();
+        assert!(error.contains("length limit exceeded"), "{error}");
+        // The connection is closed on this thread.
+        tokio::task::spawn_blocking(|| server.join()).await.unwrap().unwrap();
     }
 }

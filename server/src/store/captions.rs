@@ -34,7 +34,8 @@ impl Store {
         Ok(query.query_row(parameters, |row| row.get(0)).optional()?.unwrap_or(i64::MAX))
     }
 
-    /// A session's captions behind so many, in the order in which they were shown, and when; at most `most`.
+    /// A session's captions behind so many, in the order in which they were shown, and when; at most `most`, and no more behind the
+    /// first than come to so many bytes. Whether that was a limit.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -44,14 +45,23 @@ impl Store {
         session_id: &str,
         behind: i64,
         most: u32,
-    ) -> Result<Vec<(Timestamp, String)>, StoreError> {
+        most_bytes: usize,
+    ) -> Result<(Vec<(Timestamp, String)>, bool), StoreError> {
         let sql = "SELECT at, caption FROM captions WHERE type = ?1 AND id = ?2 AND session_id = ?3 AND number > ?4
                    ORDER BY number LIMIT ?5";
         let mut query = self.connection.prepare_cached(sql)?;
-        let rows = query.query_map(params![cid.call_type(), cid.id(), session_id, behind, most], |row| {
-            Ok((Timestamp::from_nanos(row.get(0)?), row.get(1)?))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = query.query(params![cid.call_type(), cid.id(), session_id, behind, most])?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let caption: String = row.get(1)?;
+            bytes += caption.len();
+            if bytes > most_bytes && !found.is_empty() {
+                return Ok((found, true));
+            }
+            found.push((Timestamp::from_nanos(row.get(0)?), caption));
+        }
+        let is_full = found.len() == most as usize;
+        Ok((found, is_full))
     }
 
     /// A session is over: its captions are in its transcript, if anywhere.
@@ -80,15 +90,18 @@ mod tests {
         store.put_caption(&cid, "another", at(25), "of another session").unwrap();
         let since = |time: i64| -> Vec<String> {
             let behind = store.captions_before(&cid, "s", at(time)).unwrap();
-            store.captions(&cid, "s", behind, 9).unwrap().into_iter().map(|(_, caption)| caption).collect()
+            store.captions(&cid, "s", behind, 9, 99).unwrap().0.into_iter().map(|(_, caption)| caption).collect()
         };
         assert_eq!(since(0), ["0", "1", "2", "3", "4", "5"]);
         assert_eq!(since(20), ["1", "2", "3", "4", "5"], "all of one moment");
         assert_eq!(since(30), ["3", "4", "5"], "with what came when the clock had been set back");
         assert!(since(41).is_empty());
-        assert_eq!(store.captions(&cid, "s", 2, 1).unwrap(), [(at(20), "2".to_string())]);
+        let page = |most, most_bytes| store.captions(&cid, "s", 2, most, most_bytes).unwrap();
+        let one = (vec![(at(20), "2".to_string())], true);
+        assert_eq!((page(1, 99), page(9, 1), page(9, 0)), (one.clone(), one.clone(), one));
+        assert_eq!((page(9, 2).0.len(), page(9, 4).0.len(), page(9, 4).1), (2, 4, false));
         store.forget_captions(&cid, "s").unwrap();
         assert!(since(0).is_empty());
-        assert_eq!(store.captions(&cid, "another", 0, 9).unwrap().len(), 1);
+        assert_eq!(store.captions(&cid, "another", 0, 9, 99).unwrap().0.len(), 1);
     }
 }

@@ -26,6 +26,7 @@ use crate::user::Profile;
 
 mod backlog;
 mod captions;
+mod look;
 mod migrations;
 mod outbox;
 mod query;
@@ -33,6 +34,7 @@ mod transcripts;
 mod writer;
 
 pub use backlog::Backlog;
+use look::{Deadline, MOST_OF_A_LOOK};
 use migrations::MIGRATIONS;
 pub use outbox::{DeadLetter, MOST_DEAD_LETTERS, Outgoing};
 pub use query::{CALL_FIELDS, Fields, Query, QueryError, USER_FIELDS};
@@ -49,6 +51,12 @@ pub enum StoreError {
     /// Nothing can be written.
     #[error("{0}")]
     Unwritable(String),
+    /// A look took too long.
+    #[error(
+        "what is asked for takes longer than {} ms to be found: ask with fewer conditions, or for a `cid` or an `id`",
+        MOST_OF_A_LOOK.as_millis()
+    )]
+    TooLong,
     /// What it holds is not what was written.
     #[error("the database holds {what} that cannot be read: {source}")]
     State {
@@ -88,6 +96,7 @@ pub struct Store {
     call_types: RefCell<HashMap<String, Option<CallType>>>,
     app: RefCell<Option<Arc<AppSettings>>>,
     failure: Cell<Option<String>>,
+    deadline: Deadline,
 }
 
 /// How long whoever else has the database is waited for at a time.
@@ -154,17 +163,19 @@ impl Store {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        Ok((Self::over(connection), found, MIGRATIONS.len() as i64))
+        Ok((Self::over(connection)?, found, MIGRATIONS.len() as i64))
     }
 
-    fn over(connection: Connection) -> Self {
-        Self {
+    fn over(mut connection: Connection) -> Result<Self, StoreError> {
+        let deadline = Deadline::of(&mut connection)?;
+        Ok(Self {
             connection,
             users: RefCell::default(),
             call_types: RefCell::default(),
             app: RefCell::default(),
             failure: Cell::default(),
-        }
+            deadline,
+        })
     }
 
     fn migrated(mut connection: Connection) -> Result<Self, StoreError> {
@@ -181,7 +192,7 @@ impl Store {
         if found > known {
             return Err(StoreError::Newer { found, known });
         }
-        Ok(Self::over(connection))
+        Self::over(connection)
     }
 
     /// A change was taken back: what was remembered of it is not so.
@@ -276,6 +287,7 @@ impl Store {
         most: u32,
         mut look: impl FnMut(Call, usize) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
+        let _bounded = self.deadline.begin();
         let sql = sql_of("calls", query, "type, id", offset, most);
         let mut found = self.noted(self.connection.prepare_cached(&sql))?;
         let mut rows = self.noted(found.query(rusqlite::params_from_iter(&query.values)))?;
@@ -293,6 +305,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn users_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Profile>, StoreError> {
+        let _bounded = self.deadline.begin();
         let sql = sql_of("users", query, "id", offset, most);
         self.all(&sql, rusqlite::params_from_iter(&query.values), "a user")
     }
@@ -441,10 +454,10 @@ impl Store {
     /// Remembers that the disk, or whoever else has the database, is why something failed: then nothing of the transaction is to
     /// stay, and what must happen is tried again.
     fn noted<T>(&self, done: rusqlite::Result<T>) -> Result<T, StoreError> {
-        if let Err(error) = &done
-            && !matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation))
-        {
-            self.failure.set(Some(error.to_string()));
+        match done.as_ref().err().and_then(rusqlite::Error::sqlite_error_code) {
+            None | Some(ErrorCode::ConstraintViolation) => {}
+            Some(ErrorCode::OperationInterrupted) => return Err(StoreError::TooLong),
+            Some(_) => self.failure.set(done.as_ref().err().map(ToString::to_string)),
         }
         Ok(done?)
     }
@@ -531,5 +544,27 @@ mod tests {
         again.connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
         let error = Store::open(&path, Sync::Each).unwrap_err().to_string();
         assert!(error.contains(&format!("version {}", MIGRATIONS.len() + 1)), "{error}");
+    }
+
+    #[test]
+    fn a_look_that_would_take_for_ever_is_called_off_and_nothing_else_is() {
+        let store = Store::in_memory().unwrap();
+        let cid = Cid::new("default", "c").unwrap();
+        store.put_user(&Profile::unknown("carol", Timestamp::EPOCH)).unwrap();
+        let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+        let query = Query { condition: format!("({endless}) > 0"), order: String::new(), values: Vec::new() };
+        let began = std::time::Instant::now();
+        assert!(matches!(store.users_like(&query, 0, 1), Err(StoreError::TooLong)));
+        assert!(began.elapsed() >= MOST_OF_A_LOOK);
+        let sql = "INSERT INTO calls (type, id, state) VALUES ('default', 'c', '{}')";
+        store.execute(sql, params![]).unwrap();
+        let look = |_, _| Ok::<_, StoreError>(ControlFlow::Continue(()));
+        assert!(matches!(store.look_at_calls(&query, 0, 1, look), Err(StoreError::TooLong)));
+        // Long behind the end of both.
+        let count =
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000) SELECT count(*) FROM n";
+        let counted: i64 = store.connection.query_row(count, [], |row| row.get(0)).unwrap();
+        assert_eq!(counted, 100_000);
+        assert!(store.take_failure().is_none() && store.call(&cid).is_err());
     }
 }

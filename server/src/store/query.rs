@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// Conditions within one another.
 const MAX_DEPTH: u32 = 8;
 /// Most conditions of a filter.
-const MAX_CONDITIONS: usize = 400;
+const MAX_CONDITIONS: usize = 100;
 /// Values in one query.
 const MAX_VALUES: usize = 1000;
 

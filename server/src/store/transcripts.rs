@@ -173,13 +173,13 @@ impl Store {
         Ok(self.connection.prepare_cached(sql)?.query_row(params![storage], |row| row.get(0))?)
     }
 
-    /// The files of a call, the oldest first.
+    /// The file of this name, of a session of a call.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn files_of(&self, cid: &Cid) -> Result<Vec<StoredTranscript>, StoreError> {
-        let condition = "type = ?1 AND id = ?2 AND filename IS NOT NULL ORDER BY start_time, egress_id";
-        self.transcripts(condition, params![cid.call_type(), cid.id()])
+    pub fn file_named(&self, cid: &Cid, session: &str, filename: &str) -> Result<Option<StoredTranscript>, StoreError> {
+        let condition = "type = ?1 AND id = ?2 AND session_id = ?3 AND filename = ?4";
+        Ok(self.transcripts(condition, params![cid.call_type(), cid.id(), session, filename])?.pop())
     }
 
     /// The latest files of a call whose runs started since then, the oldest first.
@@ -203,12 +203,13 @@ impl Store {
         Ok(self.connection.prepare_cached(&sql)?.query_row(params![egress_id], transcript).optional()?)
     }
 
-    /// Files that are to be kept no longer.
+    /// Files that are to be kept no longer, the longest over first: at most so many, behind so many that are skipped.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn expired_files(&self, now: Timestamp) -> Result<Vec<StoredTranscript>, StoreError> {
-        self.transcripts("filename IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at", params![now.as_nanos()])
+    pub fn expired_files(&self, now: Timestamp, skipped: u32, most: u32) -> Result<Vec<StoredTranscript>, StoreError> {
+        let condition = "filename IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2 OFFSET ?3";
+        self.transcripts(condition, params![now.as_nanos(), most, skipped])
     }
 
     /// Forgets a run's file.
@@ -250,5 +251,23 @@ mod tests {
         };
         assert_eq!(listed(0, 2), ["run-3", "run-4"]);
         assert_eq!(listed(4, 2), ["run-4"]);
+    }
+
+    #[test]
+    fn expired_files_are_listed_page_by_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("x.db"), Sync::Never).unwrap();
+        for (i, expires_at) in [Some(3), Some(1), None, Some(2), Some(9)].into_iter().enumerate() {
+            let sql = "INSERT INTO transcripts (egress_id, type, id, session_id, start_time, end_time, filename,
+                       is_external, expires_at) VALUES (?1, 'default', 'a', 's', 0, 0, 'f', 0, ?2)";
+            store.execute(sql, params![format!("run-{i}"), expires_at]).unwrap();
+        }
+        let listed = |skipped| {
+            let files = store.expired_files(Timestamp::from_nanos(3), skipped, 2).unwrap();
+            files.into_iter().map(|file| file.egress_id).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(0), ["run-1", "run-3"]);
+        assert_eq!(listed(2), ["run-0"]);
+        assert_eq!(listed(3), [] as [&str; 0]);
     }
 }

@@ -15,7 +15,8 @@ use crate::telemetry;
 
 /// Jobs that are committed together.
 const MOST_JOBS: usize = 256;
-/// A transaction is begun so often, at such intervals, before its jobs are given up.
+/// A transaction is begun so often, at such intervals, before its jobs are given up; once, where the one before it was: those
+/// behind it have waited as long.
 const MOST_TRIES: u32 = 2;
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -149,7 +150,8 @@ fn work(store: &Store, queue: &Receiver<Job>) {
         }
         if !changes.is_empty() {
             let (mut answers, began) = (Vec::new(), Instant::now());
-            let committed = together(store, changes.into_iter(), &mut answers).map_err(|error| {
+            let tries = if has_failed { 1 } else { MOST_TRIES };
+            let committed = together(store, changes.into_iter(), &mut answers, tries).map_err(|error| {
                 store.forget_remembered();
                 has_failed = true;
                 if let Some(others) = failures.is_due(Instant::now()) {
@@ -176,11 +178,16 @@ fn work(store: &Store, queue: &Receiver<Job>) {
 }
 
 /// All jobs in one transaction, and each in one of its own within. Every job has an answer.
-fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+fn together(
+    store: &Store,
+    jobs: impl Iterator<Item = Change>,
+    answers: &mut Vec<Answer>,
+    tries: u32,
+) -> Result<(), StoreError> {
     let connection = &store.connection;
     // What a look-up between two transactions came to is no matter of theirs.
     store.take_failure();
-    let mut state = begin(store).map_err(StoreError::from);
+    let mut state = begin(store, tries).map_err(StoreError::from);
     for job in jobs {
         let begun = state.and_then(|()| Ok(connection.execute_batch("SAVEPOINT job")?));
         if begun.is_err() {
@@ -208,12 +215,11 @@ fn together(store: &Store, jobs: impl Iterator<Item = Change>, answers: &mut Vec
 }
 
 /// Begins, once whoever else has the database lets it go.
-fn begin(store: &Store) -> rusqlite::Result<()> {
-    let mut tries = 0;
+fn begin(store: &Store, mut tries: u32) -> rusqlite::Result<()> {
     loop {
         let begun = store.connection.execute_batch("BEGIN IMMEDIATE");
-        tries += 1;
-        if begun.is_ok() || tries == MOST_TRIES {
+        tries -= 1;
+        if begun.is_ok() || tries == 0 {
             return begun;
         }
         std::thread::sleep(RETRY);

@@ -5,13 +5,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    CAPTIONS_PAGE, MAX_CAPTION_BYTES, MAX_LABEL_BYTES, Request, actor, check_members, check_user_id, flag, input,
-    known_storage, members, object, settings, short, text, texts, time, upsert,
+    CAPTIONS_PAGE, MAX_CAPTION_BYTES, MAX_LABEL_BYTES, MOST_ANSWERED_BYTES, Request, actor, check_members,
+    check_user_id, flag, input, known_storage, members, object, settings, short, text, texts, time, upsert,
 };
 use crate::api::route::Operation;
 use crate::call::Actor;
 use crate::call::settings::{RecognitionPatch, Settings};
-use crate::call::{Call, Caption, Cid, Command, NewCall, Process};
+use crate::call::{Call, Caption, Cid, Command, Member, NewCall, Process};
 use crate::clock::new_id;
 use crate::host::Change;
 use crate::wire::error::{ApiError, Code};
@@ -45,10 +45,9 @@ pub(super) fn get_or_create(
             team: text(&data, "team").map(str::to_string),
         };
         check_members(change, new.members.len())?;
-        let users: Vec<_> =
-            new.members.iter().map(|(id, _)| id.clone()).chain(actor.user_id().map(str::to_string)).collect();
-        for id in users {
-            change.keep_user(&id)?;
+        let creator = actor.user_id().map(str::to_string);
+        for id in new_users(&request.token, &new.members).chain(creator.as_deref()) {
+            change.keep_user(id)?;
         }
         change.create(&actor, cid, new)?
     } else {
@@ -63,6 +62,12 @@ pub(super) fn get_or_create(
     let mut answer = whole(change, &call, &actor)?;
     answer["created"] = json!(created);
     Ok(answer)
+}
+
+/// Members that become users. Whom a user names may be anybody, and in any number: they are users once they come.
+fn new_users<'a>(token: &Token, members: &'a [(String, Member)]) -> impl Iterator<Item = &'a str> {
+    let named = if *token == Token::Server { members } else { &[] };
+    named.iter().map(|(id, _)| id.as_str())
 }
 
 /// A call, its members, and what the one who asks may.
@@ -97,8 +102,8 @@ pub(super) fn on_call(
         O::MarkEnded => Command::MarkEnded,
         O::UpdateMembers => {
             let (update, remove) = (members(&body, "update_members")?, texts(&body, "remove_members")?);
-            for (user_id, _) in &update {
-                change.keep_user(user_id)?;
+            for id in new_users(&token, &update) {
+                change.keep_user(id)?;
             }
             Command::UpdateMembers { update, remove }
         }
@@ -176,8 +181,8 @@ pub(super) fn closed_captions(change: &mut Change<'_>, cid: &Cid, request: &Requ
         (None, Some(since)) => change.store.captions_before(cid, session.id(), since)?,
         (None, None) => 0,
     };
-    let found = change.store.captions(cid, session.id(), behind, limit as u32)?;
-    let next = (found.len() as i64 == limit).then_some(behind.saturating_add(limit));
+    let (found, is_cut) = change.store.captions(cid, session.id(), behind, limit as u32, MOST_ANSWERED_BYTES)?;
+    let next = is_cut.then_some(behind.saturating_add(found.len() as i64));
     let captions = found.into_iter().map(|(at, caption)| {
         let mut caption: Value = serde_json::from_str(&caption).unwrap_or_default();
         caption["created_at"] = json!(at.as_nanos());

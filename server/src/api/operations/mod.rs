@@ -13,7 +13,7 @@ use crate::call::settings::Settings;
 use crate::call::{Actor, Cid, Command, Member};
 use crate::host::Change;
 use crate::store::QueryError;
-use crate::transcripts::{URLS_WITHIN, delete, find, urls};
+use crate::transcripts::{URLS_WITHIN, delete, urls};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::token::Token;
 use crate::wire::{render, time_of};
@@ -211,12 +211,11 @@ pub(super) async fn answer(
             let (session, filename) = (names[2].to_string(), names[3].to_string());
             let file = host.read(move |change| {
                 // Of a call that was deleted too.
-                let files = change.store.files_of(&cid)?;
-                match find(&files, &session, &filename) {
-                    Some(file) if !file.is_external => Ok(file.clone()),
+                match change.store.file_named(&cid, &session, &filename)? {
+                    Some(file) if !file.is_external => Ok(file),
                     found => {
                         let shown = short(&filename);
-                        let why = match found.and_then(|file| file.storage.as_deref()) {
+                        let why = match found.and_then(|file| file.storage) {
                             Some(name) => format!("the transcript {shown} is on the storage {name}: delete it there"),
                             None => format!("the call {cid} has no transcript {shown} of this session"),
                         };
