@@ -21,9 +21,11 @@ use super::route::{Operation, Path};
 use super::socket;
 use crate::clock::now;
 use crate::connections::{Place, Places};
+use crate::hooks::Hooks;
 use crate::host::Host;
 use crate::rates::{self, Rates, Standing};
 use crate::sockets::Sockets;
+use crate::transcripts::Transcripts;
 use crate::wire::error::{ApiError, Code};
 use crate::wire::render::for_browser;
 use crate::wire::request as this_request;
@@ -39,6 +41,8 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 /// What handlers share.
 pub(crate) struct App {
     pub(crate) host: Arc<Host>,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) transcripts: Arc<Transcripts>,
     pub(crate) api_key: String,
     pub(crate) api_secret: String,
     pub(crate) hooks_to_private_addresses: bool,

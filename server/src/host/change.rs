@@ -3,7 +3,7 @@
 //! In: what somebody wants, or what happened. Out: calls, call types, users and settings as they are written, and an [`Outcome`]: what
 //! is to be done once that is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,11 +18,10 @@ use crate::call::settings::{Recognition, Settings};
 use crate::call::{Actor, Call, CallError, CallType, Cid, Command, Effect, Env, Input, Transcript, User};
 use crate::clock::{new_id, now};
 use crate::events::Text;
-use crate::hooks::Configured;
 use crate::limits::Limits;
 use crate::stages::{Seated, Taken};
 use crate::storage::StorageConfig;
-use crate::store::{Outgoing, Store, StoredTranscript};
+use crate::store::{Outgoing, Store, StoreError, StoredTranscript};
 use crate::user::Profile;
 use crate::wire::error::{ApiError, Code};
 use crate::wire::render;
@@ -53,6 +52,25 @@ pub(super) struct Outcome {
     pub(super) configured: Option<Configured>,
     /// Seats of those who join; given back where this is dropped.
     pub(super) taken: Vec<Taken>,
+}
+
+/// Which hooks there are from some commit on.
+pub(crate) struct Configured {
+    pub(crate) app: Arc<AppSettings>,
+    /// Of each hook: calls of which something waits.
+    pub(crate) waiting: HashMap<String, Vec<Cid>>,
+}
+
+impl Configured {
+    /// What is on disk.
+    pub(super) fn read(store: &Store) -> Result<Self, StoreError> {
+        let (app, mut waiting) = (store.app()?, HashMap::new());
+        // Also of those that have a lane: by the time that this is carried out they may have lost it.
+        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
+            waiting.insert(hook.id.clone(), store.calls_waiting(&hook.id)?);
+        }
+        Ok(Self { app, waiting })
+    }
 }
 
 /// An event, and who is told.
@@ -347,11 +365,6 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// A file is gone, or its place in the list.
-    pub(crate) fn finished(&mut self) {
-        self.outcome.finished = true;
-    }
-
     /// What somebody may in a call.
     pub(crate) fn own_capabilities(&self, call: &Call, actor: &Actor) -> Result<Value, ApiError> {
         let call_type = self.call_type(call.cid().call_type())?;
@@ -418,7 +431,7 @@ impl<'a> Change<'a> {
             self.store.forget_hook(&gone.id)?;
         }
         self.store.put_app(app)?;
-        self.outcome.configured = Some(self.host.hooks.configured(self.store)?);
+        self.outcome.configured = Some(Configured::read(self.store)?);
         Ok(())
     }
 

@@ -178,7 +178,7 @@ pub(super) async fn answer(
                 _ => host.read(move |change| dead_letters(change, &request.query)).await,
             }
         }
-        O::CheckSqs => check_sqs(&host, request.body, app.hooks_to_private_addresses).await,
+        O::CheckSqs => check_sqs(app, request.body).await,
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             let name = names.first().map(|name| (*name).to_string());
             let job = move |change: &mut Change<'_>| call_types(change, operation, name, request.body);
@@ -243,7 +243,7 @@ pub(super) async fn answer(
                 Ok(change.store.latest_files_of(&cid, since, MOST_FILES)?)
             });
             let files = files.await?;
-            let urls = urls(&host, &files, URLS_WITHIN).await;
+            let urls = urls(&app.transcripts, &host, &files, URLS_WITHIN).await;
             let files = files.into_iter().zip(urls).map(|(file, url)| render::transcript(&file.with_url(url)));
             Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
         }
