@@ -95,8 +95,9 @@ mod transcripts;
 pub mod user;
 mod wire;
 
-use api::http::{App, router};
+use api::http::router;
 use api::log::RequestLog;
+use api::shared::App;
 use certificate::{Certificate, Current};
 use connections::{Places, Terms, accept};
 use hooks::Hooks;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{App, Operation, flag, input, page, read, short, texts};
-use crate::api::http::text;
 use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
+use crate::api::shared::text;
 use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
 use crate::clock::{new_id, now};
