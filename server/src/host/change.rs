@@ -173,7 +173,7 @@ impl<'a> Change<'a> {
 
     /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
     pub(crate) fn tell(&mut self, cid: &Cid, input: Input) -> Result<(), ApiError> {
-        self.store.call(cid)?.map_or(Ok(()), |call| self.input(call, input))
+        self.store.call(cid)?.map_or(Ok(()), |mut call| self.input(&mut call, input))
     }
 
     /// Tells what became of the file of a run. Those who watch are told where it was a run of the call that they watch, and not
@@ -184,20 +184,20 @@ impl<'a> Change<'a> {
         outcome: Result<Transcript, String>,
     ) -> Result<(), ApiError> {
         let (cid, egress_id) = (&of.cid, of.egress_id.clone());
-        if let Some(call) = self.store.call(cid)?.filter(|call| call.created_at() <= of.start_time) {
+        if let Some(mut call) = self.store.call(cid)?.filter(|call| call.created_at() <= of.start_time) {
             let input = match outcome {
                 Ok(transcript) => Input::TranscriptStored { egress_id, transcript },
                 Err(error) => Input::TranscriptFailed { egress_id, error },
             };
-            return self.input(call, input);
+            return self.input(&mut call, input);
         }
         let outcome = outcome.as_ref().map_err(String::as_str);
         let rendered = render::file_event(cid, &egress_id, outcome, self.now);
         self.put_event(cid, &rendered)
     }
 
-    pub(super) fn input(&mut self, mut call: Call, input: Input) -> Result<(), ApiError> {
-        self.act(&mut call, |call, env| {
+    pub(super) fn input(&mut self, call: &mut Call, input: Input) -> Result<(), ApiError> {
+        self.act(call, |call, env| {
             call.handle_input(env, input);
             Ok(())
         })
@@ -312,12 +312,10 @@ impl<'a> Change<'a> {
     pub(crate) fn put_call_type(&mut self, call_type: &CallType, written: &Settings) -> Result<(), ApiError> {
         let bytes = self.store.put_call_type(call_type)?;
         check_kept("the call type", &call_type.name, bytes, self.limits().call_bytes)?;
-        if !written.is_empty() {
-            for call in self.store.calls_of(&call_type.name)? {
-                self.input(call, Input::TypeUpdated(written.clone()))?;
+        for mut call in self.store.calls_of(&call_type.name)? {
+            if !written.is_empty() {
+                self.input(&mut call, Input::TypeUpdated(written.clone()))?;
             }
-        }
-        for call in self.store.calls_of(&call_type.name)? {
             self.check_speakers(&call)?;
         }
         let watched = self.host.hub.watched_of(&call_type.name);

@@ -235,8 +235,8 @@ impl Host {
     pub fn tick(self: &Arc<Self>) {
         self.submit(
             |change| {
-                for call in change.store.calls_due(change.now, MOST_DUE)? {
-                    change.input(call, Input::Tick)?;
+                for mut call in change.store.calls_due(change.now, MOST_DUE)? {
+                    change.input(&mut call, Input::Tick)?;
                 }
                 Ok(())
             },
