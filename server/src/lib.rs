@@ -22,11 +22,11 @@
 //! | module | |
 //! |---|---|
 //! | [`call`] | the domain: a state machine without clock, thread, file or socket, which a media server may embed without the rest |
-//! | [`store`] | its state, and the events that it causes: one commit |
-//! | [`host`] | what is to be brought about, right behind the commit |
+//! | `store` | its state, and the events that it causes: one commit |
+//! | `host` | what is to be brought about, right behind the commit |
 //! | `events` | to those who watch |
 //! | `hooks` | to webhooks and queues, from the outbox |
-//! | [`ingest`] | participants' audio: by WebSocket, and as RTP |
+//! | `ingest` | participants' audio: by WebSocket, and as RTP |
 //! | `transcripts` | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
@@ -77,8 +77,8 @@ mod events;
 #[doc(hidden)]
 pub mod fuzz;
 mod hooks;
-pub mod host;
-pub mod ingest;
+mod host;
+mod ingest;
 pub mod keys;
 pub mod limits;
 mod outward;
@@ -89,7 +89,7 @@ mod sinks;
 mod sockets;
 mod stages;
 pub mod storage;
-pub mod store;
+mod store;
 pub mod telemetry;
 mod transcripts;
 pub mod user;
@@ -99,16 +99,19 @@ use api::http::router;
 use api::log::RequestLog;
 use api::shared::App;
 use certificate::{Certificate, Current};
+pub use clock::now;
 use connections::{Places, Terms, accept};
 use hooks::Hooks;
 use host::{Host, Stalls};
-use ingest::rtp::{Ports, RtpConfig};
+use ingest::rtp::Ports;
+pub use ingest::rtp::RtpConfig;
 use limits::Limits;
 use rates::Rates;
 use sockets::Sockets;
 use stages::Stages;
 use storage::{Local, StorageConfig, Storages};
-use store::{Store, StoreError, Sync};
+use store::Store;
+pub use store::{StoreError, Sync};
 pub use telemetry::Metrics;
 use transcripts::Transcripts;
 

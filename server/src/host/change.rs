@@ -91,7 +91,7 @@ fn check_kept(what: &str, name: &str, bytes: usize, most: u32) -> Result<(), Api
 }
 
 /// One change of everything it concerns.
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     pub(super) host: &'a Host,
     /// The database, within one transaction.
     pub(crate) store: &'a Store,

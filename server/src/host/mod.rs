@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use crate::call::{CallType, Cid, Effect, Input};
+use crate::clock::now;
 use crate::events::{CloseCode, Hub};
 use crate::limits::Limits;
 use crate::stages::{Stages, Taken};
@@ -28,14 +29,11 @@ mod outputs;
 mod stalls;
 mod unwritten;
 
-pub use change::Change;
-pub(crate) use change::Configured;
+pub(crate) use change::{Change, Configured};
 use change::{Outcome, Post};
 pub(crate) use figures::keep_current;
 pub(crate) use stalls::Stalls;
 
-pub use crate::call::Interim;
-pub use crate::clock::{new_id, now};
 use unwritten::{Must, Unwritten};
 
 /// The call types that are there from the start.
@@ -54,7 +52,7 @@ pub(crate) trait Deliver: Send + Sync {
 }
 
 /// Everything that serves calls.
-pub struct Host {
+pub(crate) struct Host {
     store: Mutex<Option<Writer>>,
     pub(crate) hub: Hub,
     pub(crate) stages: Arc<Stages>,
@@ -125,7 +123,7 @@ impl Host {
     }
 
     /// Takes no more jobs, and waits for those that are there.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let writer = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(writer);
     }
@@ -214,7 +212,7 @@ impl Host {
     ///
     /// # Errors
     /// The job's own.
-    pub async fn run<R: Send + 'static>(
+    pub(crate) async fn run<R: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
@@ -227,12 +225,12 @@ impl Host {
     }
 
     /// Tells a call what happened.
-    pub fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
+    pub(crate) fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
         self.must(Must::new(move |change| change.tell(&cid, input.clone())));
     }
 
     /// Wakes the calls whose time has come.
-    pub fn tick(self: &Arc<Self>) {
+    pub(crate) fn tick(self: &Arc<Self>) {
         self.submit(
             |change| {
                 for mut call in change.store.calls_due(change.now, MOST_DUE)? {
