@@ -15,12 +15,10 @@ use cuewire::engine::{Engine, EngineConfig, Model};
 use cuewire_server::backup::Backup;
 use cuewire_server::certificate::Certificate;
 use cuewire_server::check::{Finding, Severity};
-use cuewire_server::host::now;
 use cuewire_server::keys::ApiKey;
 use cuewire_server::limits::{Limits, raise_open_files};
 use cuewire_server::storage::StorageConfig;
-use cuewire_server::store::Sync;
-use cuewire_server::{Metrics, Server, ServerConfig};
+use cuewire_server::{Metrics, Server, ServerConfig, Sync, now};
 use serde::Deserialize;
 
 use crate::args::{BackupArgs, KeyArgs, KeyCommand, ServeArgs, TokenArgs};

@@ -391,8 +391,7 @@ fn what_was_answered_is_there_after_kill_9() {
         Serving::start(command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret"))
     };
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let token =
-        cuewire_server::api::token::sign(None, cuewire_server::host::now().plus_nanos(3_600_000_000_000), "secret");
+    let token = cuewire_server::api::token::sign(None, cuewire_server::now().plus_nanos(3_600_000_000_000), "secret");
     let token = token.unwrap();
     let ask = |serving: &Serving, method: &str, path: &str, body: serde_json::Value| -> serde_json::Value {
         let url = format!("{}/api/v2/video/call/default/monday{path}?api_key=key", serving.url);
@@ -437,8 +436,7 @@ fn system_calls_of_a_request(home: &Path, sync: &str) -> Vec<String> {
     command.args(["serve", "--data-dir", sync, "--listen", "127.0.0.1:0", "--config", "cuewire.toml"]);
     command.env("HOME", home).env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret").current_dir(home);
     let serving = Serving::start(&mut command);
-    let token =
-        cuewire_server::api::token::sign(None, cuewire_server::host::now().plus_nanos(3_600_000_000_000), "secret");
+    let token = cuewire_server::api::token::sign(None, cuewire_server::now().plus_nanos(3_600_000_000_000), "secret");
     let url = format!("{}/api/v2/video/call/default/monday?api_key=key", serving.url);
     let body = "{\"data\": {\"created_by_id\": \"carol\"}}";
     let answer = ureq::post(url).header("Authorization", &token.unwrap()).send(body).unwrap();

@@ -14,6 +14,6 @@ pub fn now() -> Timestamp {
 
 /// An id that nobody has, and nobody can guess.
 #[must_use]
-pub fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }

@@ -22,11 +22,11 @@
 //! | module | |
 //! |---|---|
 //! | [`call`] | the domain: a state machine without clock, thread, file or socket, which a media server may embed without the rest |
-//! | [`store`] | its state, and the events that it causes: one commit |
-//! | [`host`] | what is to be brought about, right behind the commit |
+//! | `store` | its state, and the events that it causes: one commit |
+//! | `host` | what is to be brought about, right behind the commit |
 //! | `events` | to those who watch |
 //! | `hooks` | to webhooks and queues, from the outbox |
-//! | [`ingest`] | participants' audio: by WebSocket, and as RTP |
+//! | `ingest` | participants' audio: by WebSocket, and as RTP |
 //! | `transcripts` | from a run's journal to its file |
 //! | [`storage`] | where files are kept: the disk, buckets |
 //! | [`api`] | HTTP and WebSockets |
@@ -35,9 +35,9 @@
 //!
 //! Each knows what it stands on, and not what stands on it. From the top: `api` takes requests, `ingest` takes audio, and both make
 //! changes through the `host`, which has the `store`, the `stages` (a track of the engine a participant; they tell it what was said),
-//! `events`, the `storage` and the `call`s. `hooks` and `transcripts` alone go both ways with it: it wakes them, and they write
-//! through it what became of a delivery or a file. At the bottom are `wire`, what clients are spoken to in; `sinks`, where events
-//! go that leave the house; `outward`, how others are called.
+//! `events`, the `storage` and the `call`s. `hooks` and `transcripts` stand on it too: they write through it what became of a
+//! delivery or a file, and are told what is new as whoever delivers. At the bottom are `wire`, what clients are spoken to in;
+//! `sinks`, where events go that leave the house; `outward`, how others are called.
 //!
 //! # What is durable
 //!
@@ -77,8 +77,8 @@ mod events;
 #[doc(hidden)]
 pub mod fuzz;
 mod hooks;
-pub mod host;
-pub mod ingest;
+mod host;
+mod ingest;
 pub mod keys;
 pub mod limits;
 mod outward;
@@ -89,25 +89,29 @@ mod sinks;
 mod sockets;
 mod stages;
 pub mod storage;
-pub mod store;
+mod store;
 pub mod telemetry;
 mod transcripts;
 pub mod user;
 mod wire;
 
-use api::http::{App, router};
+use api::http::router;
 use api::log::RequestLog;
+use api::shared::App;
 use certificate::{Certificate, Current};
+pub use clock::now;
 use connections::{Places, Terms, accept};
 use hooks::Hooks;
 use host::{Host, Stalls};
-use ingest::rtp::{Ports, RtpConfig};
+use ingest::rtp::Ports;
+pub use ingest::rtp::RtpConfig;
 use limits::Limits;
 use rates::Rates;
 use sockets::Sockets;
 use stages::Stages;
 use storage::{Local, StorageConfig, Storages};
-use store::{Store, StoreError, Sync};
+use store::Store;
+pub use store::{StoreError, Sync};
 pub use telemetry::Metrics;
 use transcripts::Transcripts;
 
@@ -370,7 +374,7 @@ impl Server {
         let local = local.map_err(file_error("cannot make the folder", &folder))?;
         let hooks_to_private_addresses = config.hooks_to_private_addresses;
         let storages = Storages::new(local, config.storages, config.default_storage, hooks_to_private_addresses);
-        let transcripts = Transcripts::new(config.transcript_retention_days, config.upload_give_up_s);
+        let transcripts = Arc::new(Transcripts::new(config.transcript_retention_days, config.upload_give_up_s));
         let stages = Stages::new(engine, model, &config.limits);
         let document = api::document::document(&config.limits).into();
         let hooks = Hooks::new(
@@ -381,6 +385,7 @@ impl Server {
             runtime.handle().clone(),
         );
         let hooks = hooks.map_err(|error| ServerError::Config(format!("TLS for hooks: {}", outward::chain(&error))))?;
+        let hooks = Arc::new(hooks);
         let stalls = Stalls::new(Duration::from_secs(config.stall_event_s.into()));
         let limits = config.limits;
         let mut rtp = config.rtp;
@@ -389,13 +394,15 @@ impl Server {
         let (rates, sockets_of_users) = (Rates::new(&limits), Sockets::new(limits.sockets_per_user));
         let first_frames = Places::new(limits.first_frames(), 0);
         let first_s = config.first_participant_timeout_s;
-        let host = Host::start(store, stages, transcripts, storages, hooks, stalls, limits, first_s)?;
+        let host = Host::start(store, stages, storages, hooks.clone(), stalls, limits, first_s)?;
         host.stages.hand_on()?;
-        host.transcripts.start(&host, runtime.handle());
+        transcripts.start(&host, runtime.handle());
 
         let (shutdown, sockets) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App {
             host,
+            hooks,
+            transcripts,
             api_key,
             api_secret,
             hooks_to_private_addresses,
@@ -428,7 +435,7 @@ impl Server {
         if config.sync == Sync::Second {
             runtime.spawn(sync_each_second(data_dir.join("cuewire.db-wal"), app.shutdown.clone()));
         }
-        runtime.spawn(Hooks::keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
+        runtime.spawn(app.hooks.clone().keep_written(Arc::downgrade(&app.host), app.shutdown.clone()));
         runtime.spawn(host::keep_current(Arc::downgrade(&app.host), data_dir, in_use, app.shutdown.clone()));
         let metrics_addr = of_metrics.map(|((addr, listener), metrics)| {
             runtime.spawn(telemetry::serve(listener, metrics, app.shutdown.clone()));
@@ -459,7 +466,7 @@ impl Server {
         let Some(runtime) = self.runtime.take() else { return };
         let deadline = Instant::now() + patience;
         let left = || deadline.saturating_duration_since(Instant::now());
-        let App { host, shutdown, sockets, .. } = &*self.app;
+        let App { host, hooks, transcripts, shutdown, sockets, .. } = &*self.app;
         shutdown.cancel();
         host.stages.shutdown(left().mul_f64(0.7));
         // Behind the last captions, also those that could not be written at once.
@@ -470,8 +477,8 @@ impl Server {
         let _ = runtime.block_on(async { tokio::time::timeout(left(), sockets.wait()).await });
         // A storage that hangs takes no time from what was delivered, which has to be written in any case.
         let half = left() / 2;
-        let _ = runtime.block_on(async { tokio::time::timeout(half, host.transcripts.shutdown()).await });
-        let hooks = host.hooks.shutdown(host, left());
+        let _ = runtime.block_on(async { tokio::time::timeout(half, transcripts.shutdown()).await });
+        let hooks = hooks.shutdown(host, left());
         let _ = runtime.block_on(async { tokio::time::timeout(left() + LAST_WRITE, hooks).await });
         host.close();
         runtime.shutdown_timeout(left());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use cuewire::transcript::{jsonl, sort};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,6 @@ pub(crate) struct Transcripts {
     /// What cannot be signed or deleted is logged now and then.
     unsigned: Seldom,
     undeleted: Seldom,
-    wake: Notify,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -68,21 +67,15 @@ impl Transcripts {
             give_up: Duration::from_secs(give_up_s.into()),
             unsigned: Seldom::default(),
             undeleted: Seldom::default(),
-            wake: Notify::new(),
             stop: CancellationToken::new(),
             task: Mutex::default(),
         }
     }
 
     /// Starts finishing.
-    pub(crate) fn start(&self, host: &Arc<Host>, runtime: &Handle) {
-        let task = runtime.spawn(run(Arc::downgrade(host), self.stop.clone()));
+    pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, runtime: &Handle) {
+        let task = runtime.spawn(run(self.clone(), Arc::downgrade(host)));
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-    }
-
-    /// There is something to finish.
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
     }
 
     /// Finishes what is due, as far as it goes within [`LAST_ATTEMPTS`], and ends.
@@ -149,7 +142,7 @@ impl Work {
     }
 
     /// Begins what is due. Gives when the next one is due that there would be room for.
-    fn begin(&mut self, host: &Arc<Host>) -> Option<Instant> {
+    fn begin(&mut self, transcripts: &Arc<Transcripts>, host: &Arc<Host>) -> Option<Instant> {
         let now = Instant::now();
         for (due, egress_id) in self.turns() {
             if due > now {
@@ -160,19 +153,20 @@ impl Work {
                 continue;
             };
             unfinished.is_under_way = true;
-            let (host, of, since) = (host.clone(), egress_id.clone(), *unfinished.since.get_or_insert(now));
-            let attempt = self.attempts.spawn(async move { finish(&host, of, since).await });
+            let (transcripts, host, of) = (transcripts.clone(), host.clone(), egress_id.clone());
+            let since = *unfinished.since.get_or_insert(now);
+            let attempt = self.attempts.spawn(async move { finish(&transcripts, &host, of, since).await });
             self.under_way.insert(attempt.id(), egress_id);
         }
         None
     }
 
     /// The last attempts of this process: of what is due, and only so long. A storage that takes nothing is not to hold up the end.
-    async fn end(mut self, host: &Arc<Host>) {
+    async fn end(mut self, transcripts: &Arc<Transcripts>, host: &Arc<Host>) {
         let deadline = tokio::time::Instant::now() + LAST_ATTEMPTS;
         while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.attempts.join_next_with_id()).await {
             self.ended(ended);
-            self.begin(host);
+            self.begin(transcripts, host);
         }
     }
 
@@ -199,13 +193,13 @@ impl Work {
     }
 }
 
-async fn run(host: Weak<Host>, stop: CancellationToken) {
+async fn run(transcripts: Arc<Transcripts>, host: Weak<Host>) {
     let (mut work, mut deleting) = (Work::default(), None::<JoinHandle<()>>);
     // When it is looked what else is to be done: at once where somebody says so.
     let (mut look, mut delete) = (Instant::now(), true);
     loop {
         let Some(host) = host.upgrade() else { return };
-        let is_over = stop.is_cancelled();
+        let is_over = transcripts.stop.is_cancelled();
         if is_over || look <= Instant::now() {
             (look, delete) = (Instant::now() + LOOKED_EVERY, true);
             match host.read(|change| Ok(change.store.unfinished_transcripts()?)).await {
@@ -215,23 +209,29 @@ async fn run(host: Weak<Host>, stop: CancellationToken) {
         }
         if delete && deleting.as_ref().is_none_or(JoinHandle::is_finished) {
             // A storage that takes its time holds up no file that is to be written.
-            let host = host.clone();
-            (deleting, delete) = (Some(tokio::spawn(async move { delete_expired(&host).await })), false);
+            let (transcripts, host) = (transcripts.clone(), host.clone());
+            let deletion = async move { delete_expired(&transcripts, &host).await };
+            (deleting, delete) = (Some(tokio::spawn(deletion)), false);
         }
-        let due = work.begin(&host);
+        let due = work.begin(&transcripts, &host);
         if is_over {
-            return work.end(&host).await;
+            return work.end(&transcripts, &host).await;
         }
         tokio::select! {
             Some(ended) = work.attempts.join_next_with_id() => delete |= work.ended(ended),
-            () = host.transcripts.wake.notified() => look = Instant::now(),
+            () = host.finished.notified() => look = Instant::now(),
             () = tokio::time::sleep_until(due.map_or(look, |due| due.min(look)).into()) => {}
-            () = stop.cancelled() => {}
+            () = transcripts.stop.cancelled() => {}
         }
     }
 }
 
-async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(), ApiError> {
+async fn finish(
+    transcripts: &Transcripts,
+    host: &Arc<Host>,
+    egress_id: String,
+    since: Instant,
+) -> Result<(), ApiError> {
     let found = host
         .read(move |change| {
             let found = change.store.unfinished_transcript(&egress_id)?;
@@ -248,8 +248,9 @@ async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(
     let error = match stored {
         Ok(place) => {
             transcript.place = place;
-            let kept_nanos = host.transcripts.kept_nanos;
-            let url = urls(host, std::slice::from_ref(&transcript), URL_WITHIN).await.pop().unwrap_or_default();
+            let kept_nanos = transcripts.kept_nanos;
+            let url =
+                urls(transcripts, host, std::slice::from_ref(&transcript), URL_WITHIN).await.pop().unwrap_or_default();
             return host
                 .run(move |change| {
                     let expires_at = (!transcript.is_external).then(|| change.now.plus_nanos(kept_nanos));
@@ -260,7 +261,7 @@ async fn finish(host: &Arc<Host>, egress_id: String, since: Instant) -> Result<(
         }
         Err(error) => error,
     };
-    let limit = host.transcripts.give_up;
+    let limit = transcripts.give_up;
     let is_over_for =
         u64::try_from(now().nanos_since(transcript.end_time)).map_or(Duration::ZERO, Duration::from_nanos);
     if is_over_for < limit || since.elapsed() < limit.min(TRIED_FOR) {
@@ -351,7 +352,12 @@ async fn put(host: &Arc<Host>, transcript: &StoredTranscript, bytes: Vec<u8>) ->
 }
 
 /// Where files can be fetched; empty where that cannot be said at present, or not within this time.
-pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: Duration) -> Vec<String> {
+pub(crate) async fn urls(
+    transcripts: &Transcripts,
+    host: &Arc<Host>,
+    files: &[StoredTranscript],
+    within: Duration,
+) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + within;
     let (mut urls, mut error) = (vec![String::new(); files.len()], None);
     let (mut buckets, mut signing) = (HashMap::new(), JoinSet::new());
@@ -394,14 +400,14 @@ pub(crate) async fn urls(host: &Arc<Host>, files: &[StoredTranscript], within: D
         }
     }
     if let Some(error) = error
-        && let Some(others) = host.transcripts.unsigned.is_due(Instant::now())
+        && let Some(others) = transcripts.unsigned.is_due(Instant::now())
     {
         tracing::error!("URLs of transcripts: {error}; {others} failures before it were not logged");
     }
     urls
 }
 
-async fn delete_expired(host: &Arc<Host>) {
+async fn delete_expired(transcripts: &Transcripts, host: &Arc<Host>) {
     // Those that cannot be deleted stay in front of the others.
     let mut left = 0;
     loop {
@@ -414,7 +420,7 @@ async fn delete_expired(host: &Arc<Host>) {
         for transcript in expired {
             let Err(error) = delete(host, &transcript).await else { continue };
             left += 1;
-            if let Some(others) = host.transcripts.undeleted.is_due(Instant::now()) {
+            if let Some(others) = transcripts.undeleted.is_due(Instant::now()) {
                 let name = transcript.filename;
                 tracing::error!("{name}, whose time is over: {error}; {others} failures before it were not logged");
             }

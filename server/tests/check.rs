@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use cuewire_server::certificate::Certificate;
 use cuewire_server::check::{Finding, Severity, check};
-use cuewire_server::host::now;
-use cuewire_server::{Metrics, ServerConfig};
+use cuewire_server::{Metrics, ServerConfig, now};
 use serde_json::json;
 use support::bucket::{FakeBucket, in_order};
 use support::{KEY, SECRET, Service};

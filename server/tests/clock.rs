@@ -45,9 +45,9 @@ fn set_clock(seconds: i64) {
     let path = std::env::var_os(CLOCK).unwrap();
     // In its place: it is mapped.
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    let before = cuewire_server::host::now();
+    let before = cuewire_server::now();
     file.write_all(&seconds.to_le_bytes()).unwrap();
-    eprintln!("the clock was {before} and is {}", cuewire_server::host::now());
+    eprintln!("the clock was {before} and is {}", cuewire_server::now());
 }
 
 fn list(service: &Service, call: &str) -> Vec<Value> {
@@ -61,7 +61,7 @@ fn under_a_clock_that_is_set() {
     if std::env::var_os(CLOCK).is_none() {
         return;
     }
-    let began = cuewire_server::host::now();
+    let began = cuewire_server::now();
     let mut service = Service::start();
     service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "alice"}}));
     let (mut watcher, connection) = service.watch("alice", "");
@@ -73,7 +73,7 @@ fn under_a_clock_that_is_set() {
     captions.push(watcher.until("call.closed_caption").pop().unwrap());
 
     set_clock(-HOUR);
-    assert!(cuewire_server::host::now() < began, "the clock is set");
+    assert!(cuewire_server::now() < began, "the clock is set");
     // Who speaks goes on in their own time; who comes now has the new one.
     alice.speak(&utterance());
     captions.push(watcher.until("call.closed_caption").pop().unwrap());

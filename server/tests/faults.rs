@@ -237,7 +237,7 @@ fn a_track_whose_time_jumps_a_day_is_heard_and_its_transcript_is_in_order_of_tim
     let mut watcher = service.watched();
     let mut alice = service.join("default/c", "alice");
     let day = 86_400_000_000_000;
-    let now = cuewire_server::host::now();
+    let now = cuewire_server::now();
     let at = [now, now.plus_nanos(day), now.plus_nanos(-day), now.plus_nanos(10_000_000_000)];
     for at in at {
         alice.say(&json!({"type": "time", "at": at.to_string()}));

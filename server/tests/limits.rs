@@ -156,7 +156,7 @@ fn what_a_call_and_a_user_keep_is_bounded_however_it_is_written() {
 
 #[test]
 fn what_is_answered_all_at_once_has_a_bound() {
-    let service = Service::start_with(|config| config.sync = cuewire_server::store::Sync::Never);
+    let service = Service::start_with(|config| config.sync = cuewire_server::Sync::Never);
     for (path, list, most, there) in [("calltypes", "call_types", 100, 4), ("roles", "roles", 250, 6)] {
         let path = format!("/api/v2/{}{path}", if list == "roles" { "" } else { "video/" });
         let roles = if list == "roles" { most } else { most - there };
@@ -421,7 +421,7 @@ fn who_asks_too_often_is_told_when_to_ask_again() {
     assert_eq!((status, &body["code"], number("x-ratelimit-remaining")), (429, &json!(9), Some(0)));
     assert!(body["message"].as_str().unwrap().contains("4 a minute"), "{body}");
     assert!((1..=15).contains(&number("retry-after").unwrap()), "{:?}", number("retry-after"));
-    let now_s = cuewire_server::host::now().as_nanos() / 1_000_000_000;
+    let now_s = cuewire_server::now().as_nanos() / 1_000_000_000;
     assert!((now_s + 40..now_s + 80).contains(&number("x-ratelimit-reset").unwrap()));
     // Others go on, each with their own.
     assert_eq!(ask(&token("bob"), "203.0.113.1").0, 200);

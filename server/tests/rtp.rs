@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cuewire::time::Timestamp;
-use cuewire_server::host::now;
+use cuewire_server::now;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use opus_pure::{Application, OpusEncoder};
 use serde_json::{Value, json};

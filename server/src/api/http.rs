@@ -5,29 +5,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::bodies::{Bodies, object_of, read, taken_by};
-use super::log::{RequestLog, Who, client_of, log};
+use super::bodies::{object_of, read, taken_by};
+use super::log::{Who, client_of};
 use super::operations;
 use super::route::{Operation, Path};
+use super::shared::{App, Call, identify, text};
 use super::socket;
 use crate::clock::now;
-use crate::connections::{Place, Places};
-use crate::host::Host;
-use crate::rates::{self, Rates, Standing};
-use crate::sockets::Sockets;
+use crate::connections::Place;
+use crate::rates::{self, Standing};
 use crate::wire::error::{ApiError, Code};
 use crate::wire::render::for_browser;
 use crate::wire::request as this_request;
-use crate::wire::token::{Token, verify};
+use crate::wire::token::Token;
 
 /// Longest report of a client about itself.
 const MAX_REPORT_BYTES: usize = 64 * 1024;
@@ -35,32 +33,6 @@ const MAX_REPORT_BYTES: usize = 64 * 1024;
 const MAX_WATCHER_FRAME_BYTES: usize = 64 * 1024;
 /// Clients give up after three seconds.
 const PATIENCE: Duration = Duration::from_millis(2500);
-
-/// What handlers share.
-pub(crate) struct App {
-    pub(crate) host: Arc<Host>,
-    pub(crate) api_key: String,
-    pub(crate) api_secret: String,
-    pub(crate) hooks_to_private_addresses: bool,
-    pub(crate) places: Arc<Places>,
-    /// Of sockets that may send frames of audio, and of which nobody knows yet whose they are.
-    pub(crate) first_frames: Arc<Places>,
-    pub(crate) rates: Rates,
-    pub(crate) sockets_of_users: Arc<Sockets>,
-    pub(crate) bodies: Bodies,
-    /// What `/openapi.json` is.
-    pub(crate) document: Bytes,
-    /// Where a line a request goes; none in tests.
-    pub(crate) log: RequestLog,
-    /// Whether it was ready when somebody last asked.
-    pub(crate) probed: tokio::sync::Mutex<Probed>,
-    /// Where participants' RTP comes.
-    pub(crate) rtp: Arc<crate::ingest::rtp::Ports>,
-    /// Sockets are to be closed.
-    pub(crate) shutdown: CancellationToken,
-    /// Sockets that are open.
-    pub(crate) sockets: tokio_util::task::TaskTracker,
-}
 
 impl App {
     /// Whether a request could be served, and what it changes written: looked at once a second at most.
@@ -80,17 +52,6 @@ impl App {
         *probed = Some((Instant::now(), ready.clone()));
         ready
     }
-}
-
-/// What was found out when.
-pub(crate) type Probed = Option<(Instant, Result<(), String>)>;
-
-/// A request's parameters, whoever sent it.
-pub(crate) struct Call {
-    /// Whose token it carries.
-    pub(crate) token: Token,
-    pub(crate) query: Map<String, Value>,
-    pub(crate) body: Map<String, Value>,
 }
 
 /// All paths. `origins`: whose pages may call; empty: any.
@@ -118,10 +79,6 @@ pub(crate) fn router(app: Arc<App>, origins: &[HeaderValue]) -> axum::Router {
 fn query_of(parts: &request::Parts) -> Map<String, Value> {
     let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
-}
-
-pub(crate) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    fields.get(name)?.as_str()
 }
 
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -165,12 +122,12 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
             if let Some(standing) = standing {
                 standing.write(response.headers_mut());
             }
-            log(&app, name, &who, response.status());
+            app.log.answered(name, &who, response.status());
             return response;
         }
         Some((Operation::DownloadTranscript | Operation::ProbeTranscript, names)) => {
             let response = download(&app, &parts, names[0], &place).await;
-            log(&app, name, &who, response.status());
+            app.log.answered(name, &who, response.status());
             return response;
         }
         Some((Operation::Connect | Operation::Audio, _)) => {
@@ -225,7 +182,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     if is_browsers {
         for_browser(&mut body);
     }
-    log(&app, name, &who, status);
+    app.log.answered(name, &who, status);
     let mut response = (status, axum::Json(body)).into_response();
     if let Some(standing) = standing {
         standing.write(response.headers_mut());
@@ -302,17 +259,6 @@ fn authenticate(app: &App, headers: &HeaderMap, user_id: Option<&str>) -> Result
     identify(app, token, user_id)
 }
 
-/// Whose token this is; where a `user_id` is said beside it, it must be theirs.
-pub(crate) fn identify(app: &App, token: &str, user_id: Option<&str>) -> Result<Token, ApiError> {
-    let token = verify(token, &app.api_secret, now())?;
-    match (&token, user_id) {
-        (Token::User(user), Some(said)) if user.user_id != said => {
-            Err(ApiError::new(Code::Authentication, "the user_id is not the token's"))
-        }
-        _ => Ok(token),
-    }
-}
-
 /// Answers a WebSocket's handshake, or refuses it in the clients' format.
 async fn upgrade(
     app: Arc<App>,
@@ -327,13 +273,13 @@ async fn upgrade(
         Ok(socket) => socket,
         Err(_) => {
             let error = ApiError::new(Code::Input, "this path is a WebSocket's");
-            log(&app, operation.name(), &who, status_of(&error));
+            app.log.answered(operation.name(), &who, status_of(&error));
             return refused(&error);
         }
     };
     if let Err(error) = check_key(&app, &query, &parts.headers) {
         let error = app.rates.refused(who.address, error);
-        log(&app, operation.name(), &who, status_of(&error));
+        app.log.answered(operation.name(), &who, status_of(&error));
         return refused(&error);
     }
     // Thousands of them are open at a time, and clients that watch say little.

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::http::App;
 use crate::clock::now;
 use crate::wire::request as this_request;
 use crate::wire::token::Token;
@@ -19,6 +18,19 @@ const MOST_OF_CLIENT: usize = 200;
 pub(crate) struct RequestLog(pub(crate) Option<std::sync::Mutex<std::fs::File>>);
 
 impl RequestLog {
+    /// A request was answered, or a WebSocket greeted: for the request log, the log and the metrics.
+    pub(super) fn answered(&self, operation: &'static str, who: &Who, status: StatusCode) {
+        let ((request_id, took), status) = (this_request::current(), status.as_u16());
+        let duration_ms = took.as_micros() as f64 / 1e3;
+        let Who { client, address, token, user_id } = who;
+        crate::telemetry::answered(operation, status, took);
+        tracing::info!(client, token, status, duration_ms, "answered");
+        self.write(&json!({
+            "at": now(), "request_id": request_id, "operation": operation, "client": client, "address": address.to_canonical(),
+            "token": token, "user_id": user_id, "status": status, "duration_ms": duration_ms,
+        }));
+    }
+
     fn write(&self, line: &Value) {
         use std::io::Write as _;
         if let Some(file) = &self.0 {
@@ -66,17 +78,4 @@ pub(super) fn client_of(headers: &HeaderMap, query: &Map<String, Value>) -> Stri
     let header = headers.get("x-stream-client").or(headers.get(header::USER_AGENT));
     let header = header.and_then(|value| value.to_str().ok());
     said.and_then(|(_, value)| value.as_str()).or(header).unwrap_or_default().chars().take(MOST_OF_CLIENT).collect()
-}
-
-/// A request was answered, or a WebSocket greeted: for the request log, the log and the metrics.
-pub(crate) fn log(app: &App, operation: &'static str, who: &Who, status: StatusCode) {
-    let ((request_id, took), status) = (this_request::current(), status.as_u16());
-    let duration_ms = took.as_micros() as f64 / 1e3;
-    let Who { client, address, token, user_id } = who;
-    crate::telemetry::answered(operation, status, took);
-    tracing::info!(client, token, status, duration_ms, "answered");
-    app.log.write(&json!({
-        "at": now(), "request_id": request_id, "operation": operation, "client": client, "address": address.to_canonical(),
-        "token": token, "user_id": user_id, "status": status, "duration_ms": duration_ms,
-    }));
 }

@@ -11,6 +11,7 @@ mod models;
 mod operations;
 pub(crate) mod route;
 mod schema;
+pub(crate) mod shared;
 pub(crate) mod socket;
 
 pub use crate::wire::{error, render, time_of, token};

@@ -19,6 +19,8 @@ use crate::wire::render;
 
 /// Bytes of users' ids.
 pub(super) const USER_ID_BYTES: std::ops::RangeInclusive<usize> = 1..=255;
+/// Fields that one query is sorted by.
+pub(super) const MOST_SORTS: usize = 8;
 
 /// Of calls, call types and storages.
 pub(super) fn id() -> Value {
@@ -249,7 +251,7 @@ pub(super) fn of_requests() -> Map<String, Value> {
         (
             "Sort",
             list_of_most(
-                super::operations::MOST_SORTS,
+                MOST_SORTS,
                 request(
                     &["field"],
                     json!({

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::bodies::check_nesting;
-use super::http::{App, identify, text};
-use super::log::{Who, log};
+use super::log::Who;
 use super::route::Operation;
+use super::shared::{App, identify, text};
 use crate::call::Cid;
 use crate::clock::{new_id, now};
 use crate::connections::Place;
@@ -92,7 +92,7 @@ async fn first_frame(socket: &mut WebSocket) -> Option<Utf8Bytes> {
 /// A line for the log, once it is known whose socket it is.
 fn log_greeting(app: &App, operation: Operation, who: &Who, refused: Option<&ApiError>) {
     let status = refused.map_or(Ok(StatusCode::SWITCHING_PROTOCOLS), |error| StatusCode::from_u16(error.code.status()));
-    log(app, operation.name(), who, status.unwrap_or_default());
+    app.log.answered(operation.name(), who, status.unwrap_or_default());
 }
 
 /// Serves a client that watches, to its end.

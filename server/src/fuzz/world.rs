@@ -13,7 +13,7 @@ use cuewire::engine::{Engine, EngineConfig, Idle, Model};
 use serde_json::{Value, json};
 
 use crate::api::token::sign;
-use crate::host::now;
+use crate::clock::now;
 use crate::limits::Limits;
 use crate::store::Sync;
 use crate::{Server, ServerConfig};

@@ -19,13 +19,13 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{AppSettings, Hook};
+use crate::app::Hook;
 use crate::call::Cid;
 use crate::clock::now;
-use crate::host::Host;
+use crate::host::{Configured, Deliver, Host};
 use crate::retry::{Seldom, jitter};
 use crate::sinks::{Parcel, Sinks};
-use crate::store::{DeadLetter, Outgoing, Store, StoreError};
+use crate::store::{DeadLetter, Outgoing};
 use crate::telemetry;
 use crate::wire::render;
 
@@ -69,13 +69,6 @@ struct Running {
     stop: CancellationToken,
 }
 
-/// What is different from some commit on.
-pub(crate) struct Configured {
-    pub(crate) app: Arc<AppSettings>,
-    /// Of each hook: calls of which something waits.
-    pub(crate) waiting: HashMap<String, Vec<Cid>>,
-}
-
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -104,63 +97,8 @@ impl Hooks {
         })
     }
 
-    /// What is configured on disk.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub(crate) fn configured(&self, store: &Store) -> Result<Configured, StoreError> {
-        let (app, mut waiting) = (store.app()?, HashMap::new());
-        // Also of those that have a lane: by the time that this is carried out they may have lost it.
-        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
-            waiting.insert(hook.id.clone(), store.calls_waiting(&hook.id)?);
-        }
-        Ok(Configured { app, waiting })
-    }
-
-    /// From here on these are the hooks.
-    pub(crate) fn configure(&self, host: &Arc<Host>, configured: Configured) {
-        let Configured { app, mut waiting } = configured;
-        let mut lanes = lock(&self.lanes);
-        lanes.retain(|id, running| {
-            let stays = app.hook(id).is_some_and(|hook| hook.enabled);
-            if !stays {
-                running.stop.cancel();
-            }
-            stays
-        });
-        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
-            let settings = Arc::new((hook.clone(), app.compression));
-            if let Some(running) = lanes.get(&hook.id) {
-                *lock(&running.hook) = settings;
-                continue;
-            }
-            let (mut lane, now) = (Lane::default(), Instant::now());
-            for cid in waiting.remove(&hook.id).unwrap_or_default() {
-                lane.add_from_disk(cid, now);
-            }
-            let running = Arc::new(Running {
-                hook: Mutex::new(settings),
-                lane: Mutex::new(lane),
-                changed: Notify::new(),
-                failures: Seldom::default(),
-                stop: self.stop.child_token(),
-            });
-            lanes.insert(hook.id.clone(), running.clone());
-            self.tasks.spawn_on(run(running, Arc::downgrade(host)), &self.runtime);
-        }
-    }
-
-    /// An event was committed that these hooks want.
-    pub(crate) fn hand_on(&self, event: &Arc<Outgoing>, hooks: &[String]) {
-        let lanes = lock(&self.lanes);
-        for running in hooks.iter().filter_map(|id| lanes.get(id)) {
-            lock(&running.lane).add(event, Instant::now());
-            running.changed.notify_one();
-        }
-    }
-
     /// Writes what was delivered and gives up what is too old, again and again.
-    pub(crate) async fn keep_written(host: Weak<Host>, stop: CancellationToken) {
+    pub(crate) async fn keep_written(self: Arc<Self>, host: Weak<Host>, stop: CancellationToken) {
         let mut swept = Instant::now();
         loop {
             tokio::select! {
@@ -168,11 +106,11 @@ impl Hooks {
                 () = stop.cancelled() => return,
             }
             let Some(host) = host.upgrade() else { return };
-            host.hooks.write(&host).await;
-            if host.hooks.sweeps() && swept.elapsed() > SWEPT_EVERY {
+            self.write(&host).await;
+            if self.sweeps() && swept.elapsed() > SWEPT_EVERY {
                 swept = Instant::now();
                 for _ in 0..SWEEPS {
-                    if host.hooks.give_up_old(&host).await < SWEPT_AT_ONCE as usize {
+                    if self.give_up_old(&host).await < SWEPT_AT_ONCE as usize {
                         break;
                     }
                 }
@@ -236,6 +174,48 @@ impl Hooks {
     }
 }
 
+impl Deliver for Hooks {
+    fn configure(self: Arc<Self>, host: &Arc<Host>, configured: Configured) {
+        let Configured { app, mut waiting } = configured;
+        let mut lanes = lock(&self.lanes);
+        lanes.retain(|id, running| {
+            let stays = app.hook(id).is_some_and(|hook| hook.enabled);
+            if !stays {
+                running.stop.cancel();
+            }
+            stays
+        });
+        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
+            let settings = Arc::new((hook.clone(), app.compression));
+            if let Some(running) = lanes.get(&hook.id) {
+                *lock(&running.hook) = settings;
+                continue;
+            }
+            let (mut lane, now) = (Lane::default(), Instant::now());
+            for cid in waiting.remove(&hook.id).unwrap_or_default() {
+                lane.add_from_disk(cid, now);
+            }
+            let running = Arc::new(Running {
+                hook: Mutex::new(settings),
+                lane: Mutex::new(lane),
+                changed: Notify::new(),
+                failures: Seldom::default(),
+                stop: self.stop.child_token(),
+            });
+            lanes.insert(hook.id.clone(), running.clone());
+            self.tasks.spawn_on(run(self.clone(), running, Arc::downgrade(host)), &self.runtime);
+        }
+    }
+
+    fn hand_on(&self, event: &Arc<Outgoing>, hooks: &[String]) {
+        let lanes = lock(&self.lanes);
+        for running in hooks.iter().filter_map(|id| lanes.get(id)) {
+            lock(&running.lane).add(event, Instant::now());
+            running.changed.notify_one();
+        }
+    }
+}
+
 /// An event with times as text.
 fn for_humans(event: &str) -> String {
     let mut value: Value = serde_json::from_str(event).unwrap_or_default();
@@ -244,17 +224,17 @@ fn for_humans(event: &str) -> String {
 }
 
 /// One hook, to its end.
-async fn run(running: Arc<Running>, host: Weak<Host>) {
+async fn run(hooks: Arc<Hooks>, running: Arc<Running>, host: Weak<Host>) {
     let (mut attempts, mut calls) = (JoinSet::new(), HashMap::new());
     loop {
         while attempts.len() < MOST_AT_ONCE && !running.stop.is_cancelled() {
             let Some(next) = lock(&running.lane).next(Instant::now()) else { break };
             let Some(host) = host.upgrade() else { return };
-            let (of, running) = (next.cid().clone(), running.clone());
+            let (of, hooks, running) = (next.cid().clone(), hooks.clone(), running.clone());
             let attempt = attempts.spawn(async move {
                 match next {
                     Next::Read(cid, behind) => read(&running, &host, cid, behind).await,
-                    Next::Deliver(event, before) => attempt(&running, &host, &event, before).await,
+                    Next::Deliver(event, before) => attempt(&hooks, &running, &host, &event, before).await,
                 }
             });
             calls.insert(attempt.id(), of);
@@ -297,8 +277,7 @@ async fn read(running: &Arc<Running>, host: &Arc<Host>, cid: Cid, behind: i64) {
     }
 }
 
-async fn attempt(running: &Arc<Running>, host: &Arc<Host>, event: &Outgoing, before: u32) {
-    let hooks = &host.hooks;
+async fn attempt(hooks: &Hooks, running: &Running, host: &Arc<Host>, event: &Outgoing, before: u32) {
     let settings = lock(&running.hook).clone();
     let (hook, compressed) = (&settings.0, settings.1);
     let is_too_old = || is_too_old(event.at, now(), hooks.max_age_nanos);

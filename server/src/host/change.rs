@@ -3,7 +3,7 @@
 //! In: what somebody wants, or what happened. Out: calls, call types, users and settings as they are written, and an [`Outcome`]: what
 //! is to be done once that is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,11 +18,10 @@ use crate::call::settings::{Recognition, Settings};
 use crate::call::{Actor, Call, CallError, CallType, Cid, Command, Effect, Env, Input, Transcript, User};
 use crate::clock::{new_id, now};
 use crate::events::Text;
-use crate::hooks::Configured;
 use crate::limits::Limits;
 use crate::stages::{Seated, Taken};
 use crate::storage::StorageConfig;
-use crate::store::{Outgoing, Store, StoredTranscript};
+use crate::store::{Outgoing, Store, StoreError, StoredTranscript};
 use crate::user::Profile;
 use crate::wire::error::{ApiError, Code};
 use crate::wire::render;
@@ -55,6 +54,25 @@ pub(super) struct Outcome {
     pub(super) taken: Vec<Taken>,
 }
 
+/// Which hooks there are from some commit on.
+pub(crate) struct Configured {
+    pub(crate) app: Arc<AppSettings>,
+    /// Of each hook: calls of which something waits.
+    pub(crate) waiting: HashMap<String, Vec<Cid>>,
+}
+
+impl Configured {
+    /// What is on disk.
+    pub(super) fn read(store: &Store) -> Result<Self, StoreError> {
+        let (app, mut waiting) = (store.app()?, HashMap::new());
+        // Also of those that have a lane: by the time that this is carried out they may have lost it.
+        for hook in app.hooks.iter().filter(|hook| hook.enabled) {
+            waiting.insert(hook.id.clone(), store.calls_waiting(&hook.id)?);
+        }
+        Ok(Self { app, waiting })
+    }
+}
+
 /// An event, and who is told.
 pub(super) struct Post {
     pub(super) connections: Vec<String>,
@@ -73,7 +91,7 @@ fn check_kept(what: &str, name: &str, bytes: usize, most: u32) -> Result<(), Api
 }
 
 /// One change of everything it concerns.
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     pub(super) host: &'a Host,
     /// The database, within one transaction.
     pub(crate) store: &'a Store,
@@ -155,7 +173,7 @@ impl<'a> Change<'a> {
 
     /// Tells a call what happened. One that was deleted meanwhile needs to know nothing.
     pub(crate) fn tell(&mut self, cid: &Cid, input: Input) -> Result<(), ApiError> {
-        self.store.call(cid)?.map_or(Ok(()), |call| self.input(call, input))
+        self.store.call(cid)?.map_or(Ok(()), |mut call| self.input(&mut call, input))
     }
 
     /// Tells what became of the file of a run. Those who watch are told where it was a run of the call that they watch, and not
@@ -166,20 +184,20 @@ impl<'a> Change<'a> {
         outcome: Result<Transcript, String>,
     ) -> Result<(), ApiError> {
         let (cid, egress_id) = (&of.cid, of.egress_id.clone());
-        if let Some(call) = self.store.call(cid)?.filter(|call| call.created_at() <= of.start_time) {
+        if let Some(mut call) = self.store.call(cid)?.filter(|call| call.created_at() <= of.start_time) {
             let input = match outcome {
                 Ok(transcript) => Input::TranscriptStored { egress_id, transcript },
                 Err(error) => Input::TranscriptFailed { egress_id, error },
             };
-            return self.input(call, input);
+            return self.input(&mut call, input);
         }
         let outcome = outcome.as_ref().map_err(String::as_str);
         let rendered = render::file_event(cid, &egress_id, outcome, self.now);
         self.put_event(cid, &rendered)
     }
 
-    pub(super) fn input(&mut self, mut call: Call, input: Input) -> Result<(), ApiError> {
-        self.act(&mut call, |call, env| {
+    pub(super) fn input(&mut self, call: &mut Call, input: Input) -> Result<(), ApiError> {
+        self.act(call, |call, env| {
             call.handle_input(env, input);
             Ok(())
         })
@@ -294,12 +312,10 @@ impl<'a> Change<'a> {
     pub(crate) fn put_call_type(&mut self, call_type: &CallType, written: &Settings) -> Result<(), ApiError> {
         let bytes = self.store.put_call_type(call_type)?;
         check_kept("the call type", &call_type.name, bytes, self.limits().call_bytes)?;
-        if !written.is_empty() {
-            for call in self.store.calls_of(&call_type.name)? {
-                self.input(call, Input::TypeUpdated(written.clone()))?;
+        for mut call in self.store.calls_of(&call_type.name)? {
+            if !written.is_empty() {
+                self.input(&mut call, Input::TypeUpdated(written.clone()))?;
             }
-        }
-        for call in self.store.calls_of(&call_type.name)? {
             self.check_speakers(&call)?;
         }
         let watched = self.host.hub.watched_of(&call_type.name);
@@ -345,11 +361,6 @@ impl<'a> Change<'a> {
         if self.host.hub.watch(connection, cid) {
             self.outcome.watched.push(cid.clone());
         }
-    }
-
-    /// A file is gone, or its place in the list.
-    pub(crate) fn finished(&mut self) {
-        self.outcome.finished = true;
     }
 
     /// What somebody may in a call.
@@ -418,7 +429,7 @@ impl<'a> Change<'a> {
             self.store.forget_hook(&gone.id)?;
         }
         self.store.put_app(app)?;
-        self.outcome.configured = Some(self.host.hooks.configured(self.store)?);
+        self.outcome.configured = Some(Configured::read(self.store)?);
         Ok(())
     }
 

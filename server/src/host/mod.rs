@@ -9,15 +9,16 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio::sync::Notify;
+
 use crate::call::{CallType, Cid, Effect, Input};
+use crate::clock::now;
 use crate::events::{CloseCode, Hub};
-use crate::hooks::Hooks;
 use crate::limits::Limits;
 use crate::stages::{Stages, Taken};
 use crate::storage::Storages;
-use crate::store::{Gone, Store, StoreError, Writer};
+use crate::store::{Gone, Outgoing, Store, StoreError, Writer};
 use crate::telemetry;
-use crate::transcripts::Transcripts;
 use crate::wire::error::{ApiError, Code};
 use crate::wire::request::kept;
 
@@ -28,13 +29,11 @@ mod outputs;
 mod stalls;
 mod unwritten;
 
-pub use change::Change;
+pub(crate) use change::{Change, Configured};
 use change::{Outcome, Post};
 pub(crate) use figures::keep_current;
 pub(crate) use stalls::Stalls;
 
-pub use crate::call::Interim;
-pub use crate::clock::{new_id, now};
 use unwritten::{Must, Unwritten};
 
 /// The call types that are there from the start.
@@ -42,14 +41,25 @@ const CALL_TYPES: [&str; 4] = ["default", "audio_room", "livestream", "developme
 /// Calls whose time has come that are taken at a time.
 const MOST_DUE: u32 = 100;
 
+/// Who delivers events. Called on the store's thread, right behind the commit: who reads the outbox there misses no event, and is
+/// handed none twice.
+pub(crate) trait Deliver: Send + Sync {
+    /// From here on these are the hooks.
+    fn configure(self: Arc<Self>, host: &Arc<Host>, configured: Configured);
+
+    /// An event was committed that these hooks want.
+    fn hand_on(&self, event: &Arc<Outgoing>, hooks: &[String]);
+}
+
 /// Everything that serves calls.
-pub struct Host {
+pub(crate) struct Host {
     store: Mutex<Option<Writer>>,
     pub(crate) hub: Hub,
     pub(crate) stages: Arc<Stages>,
-    pub(crate) transcripts: Transcripts,
     pub(crate) storages: Storages,
-    pub(crate) hooks: Hooks,
+    hooks: Arc<dyn Deliver>,
+    /// There is a transcript to finish.
+    pub(crate) finished: Notify,
     pub(crate) unwritten: Unwritten,
     stalls: Stalls,
     in_session: Mutex<HashSet<Cid>>,
@@ -66,13 +76,11 @@ impl Host {
     ///
     /// # Errors
     /// [`StoreError`], or that no thread could be started.
-    #[expect(clippy::too_many_arguments, reason = "all of it is made before")]
     pub(crate) fn start(
         store: Store,
         stages: Stages,
-        transcripts: Transcripts,
         storages: Storages,
-        hooks: Hooks,
+        hooks: Arc<dyn Deliver>,
         stalls: Stalls,
         limits: Limits,
         first_participant_s: u32,
@@ -82,7 +90,7 @@ impl Host {
                 store.put_call_type(&CallType::new(name, now()))?;
             }
         }
-        let configured = hooks.configured(&store)?;
+        let configured = Configured::read(&store)?;
         let suspended: Vec<_> = store.calls_in_session()?.iter().map(|call| call.cid().clone()).collect();
         let calls = AtomicI64::new(store.count_calls()?);
         let writer = Writer::start(store)?;
@@ -90,9 +98,9 @@ impl Host {
             store: Mutex::new(Some(writer)),
             hub: Hub::default(),
             stages: Arc::new(stages),
-            transcripts,
             storages,
             hooks,
+            finished: Notify::new(),
             unwritten: Unwritten::default(),
             stalls,
             in_session: Mutex::new(suspended.iter().cloned().collect()),
@@ -102,7 +110,7 @@ impl Host {
         });
         let listener: Weak<Self> = Arc::downgrade(&host);
         host.stages.listen(listener);
-        host.hooks.configure(&host, configured);
+        host.hooks.clone().configure(&host, configured);
         for cid in suspended {
             host.tell(cid, Input::Restarted);
         }
@@ -115,7 +123,7 @@ impl Host {
     }
 
     /// Takes no more jobs, and waits for those that are there.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let writer = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(writer);
     }
@@ -204,7 +212,7 @@ impl Host {
     ///
     /// # Errors
     /// The job's own.
-    pub async fn run<R: Send + 'static>(
+    pub(crate) async fn run<R: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&mut Change<'_>) -> Result<R, ApiError> + Send + 'static,
     ) -> Result<R, ApiError> {
@@ -217,16 +225,16 @@ impl Host {
     }
 
     /// Tells a call what happened.
-    pub fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
+    pub(crate) fn tell(self: &Arc<Self>, cid: Cid, input: Input) {
         self.must(Must::new(move |change| change.tell(&cid, input.clone())));
     }
 
     /// Wakes the calls whose time has come.
-    pub fn tick(self: &Arc<Self>) {
+    pub(crate) fn tick(self: &Arc<Self>) {
         self.submit(
             |change| {
-                for call in change.store.calls_due(change.now, MOST_DUE)? {
-                    change.input(call, Input::Tick)?;
+                for mut call in change.store.calls_due(change.now, MOST_DUE)? {
+                    change.input(&mut call, Input::Tick)?;
                 }
                 Ok(())
             },
@@ -268,7 +276,7 @@ impl Host {
             }
         }
         if let Some(configured) = configured {
-            self.hooks.configure(self, configured);
+            self.hooks.clone().configure(self, configured);
         }
         watched.iter().for_each(|cid| self.interims_changed(cid));
         for Post { connections, text, is_interim } in posts {
@@ -295,7 +303,7 @@ impl Host {
         }
         over.iter().for_each(|(cid, session_id)| self.stages.end(cid, session_id));
         if finished {
-            self.transcripts.wake();
+            self.finished.notify_one();
         }
         events.iter().for_each(|(event, hooks)| self.hooks.hand_on(event, hooks));
     }

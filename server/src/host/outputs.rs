@@ -158,7 +158,7 @@ impl Change<'_> {
             }
             Effect::CloseTranscript { egress_id, end_time, .. } => {
                 self.store.close_transcript(egress_id, *end_time)?;
-                self.finished();
+                self.outcome.finished = true;
             }
             Effect::Hear { .. } | Effect::Disconnect { .. } => {}
         }

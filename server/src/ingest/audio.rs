@@ -47,7 +47,7 @@ const MAX_TEXT_BYTES: usize = 1024;
 
 /// What binary frames hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub(crate) enum Encoding {
     /// 16-bit samples, little-endian.
     Linear16,
     /// 32-bit float samples, little-endian.
@@ -58,13 +58,13 @@ pub enum Encoding {
 
 /// How audio comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format {
+pub(crate) struct Format {
     /// What frames hold.
-    pub encoding: Encoding,
+    pub(crate) encoding: Encoding,
     /// Frames a second.
-    pub sample_rate: u32,
+    pub(crate) sample_rate: u32,
     /// Interleaved channels.
-    pub channels: usize,
+    pub(crate) channels: usize,
 }
 
 impl Format {
@@ -72,7 +72,7 @@ impl Format {
     ///
     /// # Errors
     /// [`Code::Input`], with what is allowed.
-    pub fn parse(field: impl Fn(&str) -> Option<String>) -> Result<Self, ApiError> {
+    pub(crate) fn parse(field: impl Fn(&str) -> Option<String>) -> Result<Self, ApiError> {
         let encoding = match field("encoding").as_deref() {
             Some("linear16") | None => Encoding::Linear16,
             Some("float32") => Encoding::Float32,

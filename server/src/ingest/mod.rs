@@ -3,5 +3,5 @@
 //! In: a connection, or datagrams. Out: a join, pushes into the participant's track, a leave. The tracks themselves, and what the
 //! engine says of them, are the stages'.
 
-pub mod audio;
-pub mod rtp;
+pub(crate) mod audio;
+pub(crate) mod rtp;

@@ -227,7 +227,7 @@ impl Bucket {
     ///
     /// # Errors
     /// Why it is still there.
-    pub async fn delete(&self, place: &Place) -> Result<(), String> {
+    pub(crate) async fn delete(&self, place: &Place) -> Result<(), String> {
         match self.files.delete(&self.path_to(place)?).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.why(&error)),
@@ -236,7 +236,7 @@ impl Bucket {
 
     /// Where what has this key is, for those who may read the bucket.
     #[must_use]
-    pub fn url(&self, key: &str) -> String {
+    pub(crate) fn url(&self, key: &str) -> String {
         format!("{}/{}", self.base_url, utf8_percent_encode(key, PLAIN))
     }
 
@@ -244,7 +244,7 @@ impl Bucket {
     ///
     /// # Errors
     /// Why it cannot be signed.
-    pub async fn signed_url(&self, place: &Place, expires_in: Duration) -> Result<String, String> {
+    pub(crate) async fn signed_url(&self, place: &Place, expires_in: Duration) -> Result<String, String> {
         let url = self.signer.signed_url(http::Method::GET, &self.path_to(place)?, expires_in).await;
         url.map(String::from).map_err(|error| self.why(&error))
     }

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use crate::keys::{hex, make_folder};
 
 /// How long a URL does.
-pub const URL_TIME: Duration = Duration::from_secs(3600);
+pub(crate) const URL_TIME: Duration = Duration::from_secs(3600);
 
 /// A folder, and the key that its URLs are signed with.
 pub struct Local {
@@ -32,7 +32,7 @@ impl fmt::Debug for Local {
 
 /// A URL does no longer do, or was never made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadSignature;
+pub(crate) struct BadSignature;
 
 impl Local {
     /// In a folder, which is made where there is none; URLs begin with `public_url`.
@@ -46,7 +46,7 @@ impl Local {
 
     /// Where a file is. The name is cuewire's own: no client's text is ever part of a path.
     #[must_use]
-    pub fn path(&self, filename: &str) -> PathBuf {
+    pub(crate) fn path(&self, filename: &str) -> PathBuf {
         self.folder.join(filename)
     }
 
@@ -54,7 +54,7 @@ impl Local {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn put(&self, filename: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn put(&self, filename: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(filename);
         let part = path.with_extension("part");
         let mut file = crate::keys::owned_file().create(true).truncate(true).write(true).open(&part)?;
@@ -69,7 +69,7 @@ impl Local {
     ///
     /// # Errors
     /// Where it is still there.
-    pub fn delete(&self, filename: &str) -> io::Result<()> {
+    pub(crate) fn delete(&self, filename: &str) -> io::Result<()> {
         match fs::remove_file(self.path(filename)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -88,7 +88,13 @@ impl Local {
     ///
     /// # Errors
     /// [`BadSignature`].
-    pub fn check(&self, egress_id: &str, expires: &str, signature: &str, now: Timestamp) -> Result<(), BadSignature> {
+    pub(crate) fn check(
+        &self,
+        egress_id: &str,
+        expires: &str,
+        signature: &str,
+        now: Timestamp,
+    ) -> Result<(), BadSignature> {
         let expires: i64 = expires.parse().map_err(|_| BadSignature)?;
         let signature = unhex(signature).ok_or(BadSignature)?;
         // In constant time.

@@ -19,16 +19,17 @@ mod local;
 pub use bucket::{Bucket, Place};
 pub use config::{Azure, S3, StorageConfig, StorageType};
 pub(crate) use config::{MAX_NAME_BYTES, MAX_PATH_BYTES, PARTS, Part, TEXTS};
-pub use local::{BadSignature, Local, URL_TIME};
+pub use local::Local;
+pub(crate) use local::URL_TIME;
 
 /// Storages that platforms may have.
-pub const MOST_STORAGES: usize = 50;
+pub(crate) const MOST_STORAGES: usize = 50;
 
 /// All of them.
 #[derive(Debug)]
-pub struct Storages {
+pub(crate) struct Storages {
     /// The server's disk.
-    pub local: Local,
+    pub(crate) local: Local,
     configured: BTreeMap<String, StorageConfig>,
     default: Option<String>,
     /// Whether requests may set storages that are in this network.
@@ -41,7 +42,7 @@ impl Storages {
     /// The disk, and those that the configuration names: they are wherever it says, and those that requests set in this network
     /// only if they `may_be_private`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         local: Local,
         configured: BTreeMap<String, StorageConfig>,
         default: Option<String>,
@@ -54,25 +55,25 @@ impl Storages {
     ///
     /// # Errors
     /// What makes no sense, or is not allowed.
-    pub fn check(&self, config: &StorageConfig) -> Result<(), String> {
+    pub(crate) fn check(&self, config: &StorageConfig) -> Result<(), String> {
         Bucket::open(config, self.may_be_private).map(drop)
     }
 
     /// Which bucket is the default storage; `None`: the disk is.
     #[must_use]
-    pub fn default(&self) -> Option<&str> {
+    pub(crate) fn default(&self) -> Option<&str> {
         self.default.as_deref()
     }
 
     /// Whether the configuration names it, so that no request changes it.
     #[must_use]
-    pub fn is_configured(&self, name: &str) -> bool {
+    pub(crate) fn is_configured(&self, name: &str) -> bool {
         self.configured.contains_key(name)
     }
 
     /// Those that the configuration names.
     #[must_use]
-    pub fn configured(&self) -> &BTreeMap<String, StorageConfig> {
+    pub(crate) fn configured(&self) -> &BTreeMap<String, StorageConfig> {
         &self.configured
     }
 
@@ -80,7 +81,7 @@ impl Storages {
     ///
     /// # Errors
     /// What makes no sense.
-    pub fn bucket(&self, name: &str, config: &StorageConfig) -> Result<Bucket, String> {
+    pub(crate) fn bucket(&self, name: &str, config: &StorageConfig) -> Result<Bucket, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of = (name.to_string(), config.bucket.clone());
         if let Some((_, bucket)) = open.get(&of).filter(|(known, _)| known == config) {
@@ -93,7 +94,7 @@ impl Storages {
 
     /// Where a file of the disk is.
     #[must_use]
-    pub fn path(&self, filename: &str) -> PathBuf {
+    pub(crate) fn path(&self, filename: &str) -> PathBuf {
         self.local.path(filename)
     }
 }

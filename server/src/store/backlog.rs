@@ -9,17 +9,17 @@ use super::{Store, StoreError};
 
 /// What is still to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     /// Deliveries that hooks have not had.
-    pub deliveries: i64,
+    pub(crate) deliveries: i64,
     /// When the oldest event happened that some hook has not had.
-    pub oldest_event: Option<Timestamp>,
+    pub(crate) oldest_event: Option<Timestamp>,
     /// Deliveries that were ever given up.
-    pub dead_letters: i64,
+    pub(crate) dead_letters: i64,
     /// Runs that are over and have no file.
-    pub uploads: i64,
+    pub(crate) uploads: i64,
     /// When the first of them ended.
-    pub oldest_run_end: Option<Timestamp>,
+    pub(crate) oldest_run_end: Option<Timestamp>,
 }
 
 impl Store {
@@ -27,7 +27,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn backlog(&self) -> Result<Backlog, StoreError> {
+    pub(crate) fn backlog(&self) -> Result<Backlog, StoreError> {
         let one = |sql: &str| -> Result<Option<i64>, StoreError> {
             let found = self.connection.prepare_cached(sql)?.query_row(params![], |row| row.get(0)).optional()?;
             Ok(found.flatten())

@@ -13,7 +13,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_caption(&self, cid: &Cid, session_id: &str, at: Timestamp, caption: &str) -> Result<(), StoreError> {
+    pub(crate) fn put_caption(
+        &self,
+        cid: &Cid,
+        session_id: &str,
+        at: Timestamp,
+        caption: &str,
+    ) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO captions (type, id, session_id, number, at, caption) VALUES (?1, ?2, ?3,
              (SELECT coalesce(max(number), 0) + 1 FROM captions WHERE type = ?1 AND id = ?2 AND session_id = ?3), ?4, ?5)",
@@ -26,7 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn captions_before(&self, cid: &Cid, session_id: &str, since: Timestamp) -> Result<i64, StoreError> {
+    pub(crate) fn captions_before(&self, cid: &Cid, session_id: &str, since: Timestamp) -> Result<i64, StoreError> {
         let sql = "SELECT number - 1 FROM captions WHERE type = ?1 AND id = ?2 AND session_id = ?3 AND at >= ?4
                    ORDER BY number LIMIT 1";
         let mut query = self.connection.prepare_cached(sql)?;
@@ -39,7 +45,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn captions(
+    pub(crate) fn captions(
         &self,
         cid: &Cid,
         session_id: &str,
@@ -68,7 +74,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn forget_captions(&self, cid: &Cid, session_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn forget_captions(&self, cid: &Cid, session_id: &str) -> Result<(), StoreError> {
         let sql = "DELETE FROM captions WHERE type = ?1 AND id = ?2 AND session_id = ?3";
         self.execute(sql, params![cid.call_type(), cid.id(), session_id])
     }

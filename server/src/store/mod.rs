@@ -33,13 +33,12 @@ mod query;
 mod transcripts;
 mod writer;
 
-pub use backlog::Backlog;
 use look::{Deadline, MOST_OF_A_LOOK};
 use migrations::MIGRATIONS;
-pub use outbox::{DeadLetter, MOST_DEAD_LETTERS, Outgoing};
-pub use query::{CALL_FIELDS, Fields, Query, QueryError, USER_FIELDS};
-pub use transcripts::StoredTranscript;
-pub use writer::{Gone, Writer};
+pub(crate) use outbox::{DeadLetter, Outgoing};
+pub(crate) use query::{CALL_FIELDS, Query, QueryError, USER_FIELDS};
+pub(crate) use transcripts::StoredTranscript;
+pub(crate) use writer::{Gone, Writer};
 
 /// The database cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +88,7 @@ pub enum Sync {
 }
 
 /// The database, within one transaction or between two.
-pub struct Store {
+pub(crate) struct Store {
     connection: Connection,
     /// Rows that every event asks for, once for each who watches.
     users: RefCell<HashMap<String, Option<Profile>>>,
@@ -133,7 +132,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open(path: &Path, sync: Sync) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, sync: Sync) -> Result<Self, StoreError> {
         // What was said is its owner's, and so are the keys of storages; SQLite's other files have the mode of this one. Where it
         // cannot be made, SQLite says why.
         if let Ok(file) = crate::keys::owned_file().append(true).create(true).open(path) {
@@ -148,10 +147,8 @@ impl Store {
     }
 
     /// A database that is gone with this.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn in_memory() -> Result<Self, StoreError> {
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self, StoreError> {
         Self::migrated(Connection::open_in_memory()?)
     }
 
@@ -159,7 +156,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn look(path: &Path) -> Result<(Self, i64, i64), StoreError> {
+    pub(crate) fn look(path: &Path) -> Result<(Self, i64, i64), StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -206,7 +203,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn call(&self, cid: &Cid) -> Result<Option<Call>, StoreError> {
+    pub(crate) fn call(&self, cid: &Cid) -> Result<Option<Call>, StoreError> {
         self.one("SELECT state FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()], "a call")
     }
 
@@ -214,7 +211,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_call(&self, call: &Call) -> Result<usize, StoreError> {
+    pub(crate) fn put_call(&self, call: &Call) -> Result<usize, StoreError> {
         let (cid, wake_up) = (call.cid(), call.wake_up().map(Timestamp::as_nanos));
         let state = json(call, "a call")?;
         self.execute(
@@ -228,7 +225,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delete_call(&self, cid: &Cid) -> Result<(), StoreError> {
+    pub(crate) fn delete_call(&self, cid: &Cid) -> Result<(), StoreError> {
         self.execute("DELETE FROM calls WHERE type = ?1 AND id = ?2", params![cid.call_type(), cid.id()])
     }
 
@@ -236,7 +233,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn count_calls(&self) -> Result<i64, StoreError> {
+    pub(crate) fn count_calls(&self) -> Result<i64, StoreError> {
         Ok(self.connection.query_row("SELECT count(*) FROM calls", params![], |row| row.get(0))?)
     }
 
@@ -244,7 +241,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn calls_due(&self, now: Timestamp, most: u32) -> Result<Vec<Call>, StoreError> {
+    pub(crate) fn calls_due(&self, now: Timestamp, most: u32) -> Result<Vec<Call>, StoreError> {
         let sql = "SELECT state FROM calls WHERE wake_up <= ?1 ORDER BY wake_up LIMIT ?2";
         self.all(sql, params![now.as_nanos(), most], "a call")
     }
@@ -253,7 +250,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn calls_in_session(&self) -> Result<Vec<Call>, StoreError> {
+    pub(crate) fn calls_in_session(&self) -> Result<Vec<Call>, StoreError> {
         self.all("SELECT state FROM calls WHERE state ->> '$.session' IS NOT NULL", params![], "a call")
     }
 
@@ -261,7 +258,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn has_calls_of(&self, call_type: &str) -> Result<bool, StoreError> {
+    pub(crate) fn has_calls_of(&self, call_type: &str) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM calls WHERE type = ?1)";
         Ok(self.connection.prepare_cached(sql)?.query_row(params![call_type], |row| row.get(0))?)
     }
@@ -270,7 +267,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn calls_of(&self, call_type: &str) -> Result<Vec<Call>, StoreError> {
+    pub(crate) fn calls_of(&self, call_type: &str) -> Result<Vec<Call>, StoreError> {
         let sql = "SELECT state FROM calls WHERE type = ?1 AND state ->> '$.session' IS NOT NULL";
         self.all(sql, params![call_type], "a call")
     }
@@ -280,7 +277,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`], and those of `look`.
-    pub fn look_at_calls<E: From<StoreError>>(
+    pub(crate) fn look_at_calls<E: From<StoreError>>(
         &self,
         query: &Query,
         offset: u32,
@@ -304,7 +301,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn users_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Profile>, StoreError> {
+    pub(crate) fn users_like(&self, query: &Query, offset: u32, most: u32) -> Result<Vec<Profile>, StoreError> {
         let _bounded = self.deadline.begin();
         let sql = sql_of("users", query, "id", offset, most);
         self.all(&sql, rusqlite::params_from_iter(&query.values), "a user")
@@ -314,7 +311,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn user(&self, id: &str) -> Result<Option<Profile>, StoreError> {
+    pub(crate) fn user(&self, id: &str) -> Result<Option<Profile>, StoreError> {
         remembered(&self.users, id, || self.one("SELECT state FROM users WHERE id = ?1", params![id], "a user"))
     }
 
@@ -322,7 +319,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_user(&self, user: &Profile) -> Result<usize, StoreError> {
+    pub(crate) fn put_user(&self, user: &Profile) -> Result<usize, StoreError> {
         let state = json(user, "a user")?;
         self.users.borrow_mut().remove(&user.user.id);
         self.execute("INSERT OR REPLACE INTO users (id, state) VALUES (?1, ?2)", params![user.user.id, state])?;
@@ -333,7 +330,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn call_type(&self, name: &str) -> Result<Option<CallType>, StoreError> {
+    pub(crate) fn call_type(&self, name: &str) -> Result<Option<CallType>, StoreError> {
         let load = || self.one("SELECT state FROM call_types WHERE name = ?1", params![name], "a call type");
         remembered(&self.call_types, name, load)
     }
@@ -342,7 +339,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn call_types(&self) -> Result<Vec<CallType>, StoreError> {
+    pub(crate) fn call_types(&self) -> Result<Vec<CallType>, StoreError> {
         self.all("SELECT state FROM call_types ORDER BY name", params![], "a call type")
     }
 
@@ -350,7 +347,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_call_type(&self, call_type: &CallType) -> Result<usize, StoreError> {
+    pub(crate) fn put_call_type(&self, call_type: &CallType) -> Result<usize, StoreError> {
         let state = json(call_type, "a call type")?;
         self.call_types.borrow_mut().remove(&call_type.name);
         self.execute(
@@ -364,7 +361,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
+    pub(crate) fn delete_call_type(&self, name: &str) -> Result<bool, StoreError> {
         self.call_types.borrow_mut().remove(name);
         Ok(self.connection.prepare_cached("DELETE FROM call_types WHERE name = ?1")?.execute(params![name])? > 0)
     }
@@ -373,7 +370,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn storage(&self, name: &str) -> Result<Option<StorageConfig>, StoreError> {
+    pub(crate) fn storage(&self, name: &str) -> Result<Option<StorageConfig>, StoreError> {
         self.one("SELECT state FROM storages WHERE name = ?1", params![name], "a storage")
     }
 
@@ -381,7 +378,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn storages(&self) -> Result<Vec<(String, StorageConfig)>, StoreError> {
+    pub(crate) fn storages(&self) -> Result<Vec<(String, StorageConfig)>, StoreError> {
         let mut query = self.connection.prepare_cached("SELECT name, state FROM storages ORDER BY name")?;
         let rows = query.query_map(params![], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
         rows.map(|row| row.map_err(StoreError::from).and_then(|(name, state)| Ok((name, parse(&state, "a storage")?))))
@@ -392,7 +389,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_storage(&self, name: &str, config: &StorageConfig) -> Result<(), StoreError> {
+    pub(crate) fn put_storage(&self, name: &str, config: &StorageConfig) -> Result<(), StoreError> {
         let state = json(config, "a storage")?;
         self.execute("INSERT OR REPLACE INTO storages (name, state) VALUES (?1, ?2)", params![name, state])
     }
@@ -401,7 +398,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delete_storage(&self, name: &str) -> Result<bool, StoreError> {
+    pub(crate) fn delete_storage(&self, name: &str) -> Result<bool, StoreError> {
         Ok(self.connection.prepare_cached("DELETE FROM storages WHERE name = ?1")?.execute(params![name])? > 0)
     }
 
@@ -409,7 +406,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn roles(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    pub(crate) fn roles(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let mut query = self.connection.prepare_cached("SELECT name, created_at FROM roles ORDER BY name")?;
         let rows = query.query_map(params![], |row| Ok((row.get(0)?, Timestamp::from_nanos(row.get(1)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -419,7 +416,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_role(&self, name: &str, at: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) fn put_role(&self, name: &str, at: Timestamp) -> Result<bool, StoreError> {
         let sql = "INSERT OR IGNORE INTO roles (name, created_at) VALUES (?1, ?2)";
         Ok(self.connection.prepare_cached(sql)?.execute(params![name, at.as_nanos()])? > 0)
     }
@@ -428,7 +425,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn app(&self) -> Result<Arc<AppSettings>, StoreError> {
+    pub(crate) fn app(&self) -> Result<Arc<AppSettings>, StoreError> {
         if let Some(app) = &*self.app.borrow() {
             return Ok(app.clone());
         }
@@ -440,7 +437,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_app(&self, app: &AppSettings) -> Result<(), StoreError> {
+    pub(crate) fn put_app(&self, app: &AppSettings) -> Result<(), StoreError> {
         let state = json(app, "the app")?;
         *self.app.borrow_mut() = None;
         self.execute("INSERT OR REPLACE INTO app (one, state) VALUES (1, ?1)", params![state])
@@ -471,7 +468,7 @@ impl Store {
     ///
     /// # Errors
     /// Where nothing can be written.
-    pub fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
         self.execute("INSERT OR REPLACE INTO probe (one, at) VALUES (1, ?1)", params![now.as_nanos()])
     }
 
@@ -479,7 +476,7 @@ impl Store {
     ///
     /// # Errors
     /// The action's own, within; and [`StoreError`].
-    pub fn apart<R, E>(&self, act: impl FnOnce() -> Result<R, E>) -> Result<Result<R, E>, StoreError> {
+    pub(crate) fn apart<R, E>(&self, act: impl FnOnce() -> Result<R, E>) -> Result<Result<R, E>, StoreError> {
         self.connection.execute_batch("SAVEPOINT apart")?;
         let result = act();
         if result.is_err() {

@@ -14,38 +14,38 @@ use super::{Store, StoreError};
 use crate::call::Cid;
 
 /// Dead letters that are kept, the newest.
-pub const MOST_DEAD_LETTERS: i64 = 10_000;
+pub(crate) const MOST_DEAD_LETTERS: i64 = 10_000;
 
 /// An event that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// Grows by commit; none is used twice.
-    pub number: i64,
+    pub(crate) number: i64,
     /// The same in every delivery of this event.
-    pub webhook_id: String,
+    pub(crate) webhook_id: String,
     /// Of which call.
-    pub cid: Cid,
+    pub(crate) cid: Cid,
     /// When it happened.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// Its type.
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// As JSON, with times as integers.
-    pub event: String,
+    pub(crate) event: String,
 }
 
 /// One delivery that came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     /// To which hook.
-    pub hook: String,
+    pub(crate) hook: String,
     /// What it should have been told.
-    pub event: Outgoing,
+    pub(crate) event: Outgoing,
     /// When it was given up.
-    pub given_up_at: Timestamp,
+    pub(crate) given_up_at: Timestamp,
     /// How often it was tried.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// What came of the last attempt.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 const FIELDS: &str = "outbox.number, webhook_id, outbox.type, outbox.id, at, event_type, event";
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put_event<'a>(
+    pub(crate) fn put_event<'a>(
         &self,
         event: &mut Outgoing,
         hooks: impl IntoIterator<Item = &'a str>,
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn calls_waiting(&self, hook: &str) -> Result<Vec<Cid>, StoreError> {
+    pub(crate) fn calls_waiting(&self, hook: &str) -> Result<Vec<Cid>, StoreError> {
         let sql = "SELECT DISTINCT type, id FROM deliveries WHERE hook = ?1";
         let mut query = self.connection.prepare_cached(sql)?;
         let rows = query.query_map(params![hook], |row| cid(row, 0))?;
@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn events_waiting(
+    pub(crate) fn events_waiting(
         &self,
         hook: &str,
         cid: &Cid,
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn deliveries_waiting(&self) -> Result<i64, StoreError> {
+    pub(crate) fn deliveries_waiting(&self) -> Result<i64, StoreError> {
         let sql = "SELECT count(*) FROM deliveries";
         Ok(self.connection.prepare_cached(sql)?.query_row(params![], |row| row.get(0))?)
     }
@@ -137,7 +137,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delivered(&self, hook: &str, cid: &Cid, number: i64) -> Result<(), StoreError> {
+    pub(crate) fn delivered(&self, hook: &str, cid: &Cid, number: i64) -> Result<(), StoreError> {
         let sql = "DELETE FROM deliveries WHERE hook = ?1 AND type = ?2 AND id = ?3 AND number = ?4";
         self.execute(sql, params![hook, cid.call_type(), cid.id(), number])?;
         let sql = "DELETE FROM outbox WHERE number = ?1
@@ -151,7 +151,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn deliveries_before(&self, at: Timestamp, most: u32) -> Result<Vec<(String, Outgoing)>, StoreError> {
+    pub(crate) fn deliveries_before(&self, at: Timestamp, most: u32) -> Result<Vec<(String, Outgoing)>, StoreError> {
         let sql = format!(
             "SELECT {FIELDS}, hook FROM (SELECT * FROM outbox ORDER BY number LIMIT ?2) AS outbox
              JOIN deliveries ON deliveries.number = outbox.number WHERE at < ?1 ORDER BY outbox.number LIMIT ?2"
@@ -165,7 +165,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn give_up(&self, letter: &DeadLetter) -> Result<(), StoreError> {
+    pub(crate) fn give_up(&self, letter: &DeadLetter) -> Result<(), StoreError> {
         let DeadLetter { hook, event, given_up_at, attempts, error } = letter;
         let Outgoing { webhook_id, cid, at, event_type, event: text, number } = event;
         let sql = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE hook = ?1 AND type = ?2 AND id = ?3 AND number = ?4)";
@@ -198,7 +198,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn dead_letters(&self, before: i64, most: u32) -> Result<(i64, Vec<(i64, DeadLetter)>), StoreError> {
+    pub(crate) fn dead_letters(&self, before: i64, most: u32) -> Result<(i64, Vec<(i64, DeadLetter)>), StoreError> {
         // Numbers are those of rows, and none is used twice.
         let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'";
         let count = self.connection.prepare_cached(sql)?.query_row(params![], |row| row.get(0)).optional()?;
@@ -222,7 +222,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn forget_hook(&self, hook: &str) -> Result<(), StoreError> {
+    pub(crate) fn forget_hook(&self, hook: &str) -> Result<(), StoreError> {
         self.execute("DELETE FROM deliveries WHERE hook = ?1", params![hook])?;
         self.execute(
             "DELETE FROM outbox WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE deliveries.number = outbox.number)",

@@ -16,14 +16,14 @@ const MAX_VALUES: usize = 1000;
 /// A filter or a sort makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct QueryError(String);
+pub(crate) struct QueryError(String);
 
 /// What can be asked for: of a field's name its SQL expression, and of which kind its values are.
-pub type Fields = &'static [(&'static str, &'static str, Kind)];
+pub(crate) type Fields = &'static [(&'static str, &'static str, Kind)];
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Text.
     Text,
     /// RFC 3339 in UTC with nine decimals: in order of time.
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 /// Of calls.
-pub const CALL_FIELDS: Fields = &[
+pub(crate) const CALL_FIELDS: Fields = &[
     ("cid", "(type || ':' || id)", Kind::Text),
     ("type", "type", Kind::Text),
     ("id", "id", Kind::Text),
@@ -50,7 +50,7 @@ pub const CALL_FIELDS: Fields = &[
 ];
 
 /// Of users.
-pub const USER_FIELDS: Fields = &[
+pub(crate) const USER_FIELDS: Fields = &[
     ("id", "id", Kind::Text),
     ("name", "state ->> '$.name'", Kind::Text),
     ("role", "state ->> '$.role'", Kind::Text),
@@ -60,7 +60,7 @@ pub const USER_FIELDS: Fields = &[
 
 /// A condition and an order, in SQL.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Query {
+pub(crate) struct Query {
     pub(super) condition: String,
     pub(super) order: String,
     pub(super) values: Vec<SqlValue>,
@@ -71,7 +71,7 @@ impl Query {
     ///
     /// # Errors
     /// [`QueryError`] names the field or the operator, and what is allowed.
-    pub fn new(fields: Fields, filter: &Map<String, Value>, sorts: &[Value]) -> Result<Self, QueryError> {
+    pub(crate) fn new(fields: Fields, filter: &Map<String, Value>, sorts: &[Value]) -> Result<Self, QueryError> {
         if conditions(filter, 0) > MAX_CONDITIONS {
             return error(format!("the filter has more than {MAX_CONDITIONS} conditions"));
         }

@@ -13,33 +13,33 @@ use crate::storage::Place;
 
 /// A transcript whose run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredTranscript {
+pub(crate) struct StoredTranscript {
     /// Of which call.
-    pub cid: Cid,
+    pub(crate) cid: Cid,
     /// The run.
-    pub egress_id: String,
+    pub(crate) egress_id: String,
     /// Of which session.
-    pub session_id: String,
+    pub(crate) session_id: String,
     /// When the run started.
-    pub start_time: Timestamp,
+    pub(crate) start_time: Timestamp,
     /// When it ended.
-    pub end_time: Timestamp,
+    pub(crate) end_time: Timestamp,
     /// The file's name; empty where it is not written yet.
-    pub filename: String,
+    pub(crate) filename: String,
     /// Which bucket it goes to, or is in; `None`: the server's disk.
-    pub storage: Option<String>,
+    pub(crate) storage: Option<String>,
     /// Whether that is not the default storage.
-    pub is_external: bool,
+    pub(crate) is_external: bool,
     /// Where it is in a bucket; `None`: it is not there yet, or on the server's disk.
-    pub place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// Whether it was said that it cannot be stored.
-    pub has_failed: bool,
+    pub(crate) has_failed: bool,
 }
 
 impl StoredTranscript {
     /// As a call tells of it.
     #[must_use]
-    pub fn with_url(self, url: String) -> Transcript {
+    pub(crate) fn with_url(self, url: String) -> Transcript {
         let Self { session_id, start_time, end_time, filename, .. } = self;
         Transcript { filename, url, session_id, start_time, end_time }
     }
@@ -71,7 +71,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn open_transcript(&self, cid: &Cid, run: &Run, default: Option<&str>) -> Result<(), StoreError> {
+    pub(crate) fn open_transcript(&self, cid: &Cid, run: &Run, default: Option<&str>) -> Result<(), StoreError> {
         let storage = run.storage.as_deref().or(default);
         self.execute(
             "INSERT INTO transcripts (egress_id, type, id, session_id, start_time, storage, is_external)
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn append_fragment(&self, egress_id: &str, fragment: &str) -> Result<(), StoreError> {
+    pub(crate) fn append_fragment(&self, egress_id: &str, fragment: &str) -> Result<(), StoreError> {
         self.execute("INSERT INTO fragments (egress_id, fragment) VALUES (?1, ?2)", params![egress_id, fragment])
     }
 
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn close_transcript(&self, egress_id: &str, end_time: Timestamp) -> Result<(), StoreError> {
+    pub(crate) fn close_transcript(&self, egress_id: &str, end_time: Timestamp) -> Result<(), StoreError> {
         let sql = "UPDATE transcripts SET end_time = ?2 WHERE egress_id = ?1";
         self.execute(sql, params![egress_id, end_time.as_nanos()])
     }
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn unfinished_transcripts(&self) -> Result<Vec<StoredTranscript>, StoreError> {
+    pub(crate) fn unfinished_transcripts(&self) -> Result<Vec<StoredTranscript>, StoreError> {
         self.transcripts("end_time IS NOT NULL AND filename IS NULL ORDER BY end_time, egress_id", params![])
     }
 
@@ -117,7 +117,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn unfinished_transcript(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
+    pub(crate) fn unfinished_transcript(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
         let condition = "egress_id = ?1 AND end_time IS NOT NULL AND filename IS NULL";
         Ok(self.transcripts(condition, params![egress_id])?.pop())
     }
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn fragments(&self, egress_id: &str) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn fragments(&self, egress_id: &str) -> Result<Vec<String>, StoreError> {
         let sql = "SELECT fragment FROM fragments WHERE egress_id = ?1 ORDER BY number";
         let mut query = self.connection.prepare_cached(sql)?;
         let rows = query.query_map(params![egress_id], |row| row.get(0))?;
@@ -137,7 +137,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn file_written(&self, transcript: &StoredTranscript, expires_at: Option<Timestamp>) -> Result<(), StoreError> {
+    pub(crate) fn file_written(
+        &self,
+        transcript: &StoredTranscript,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let StoredTranscript { egress_id, filename, storage, is_external, place, .. } = transcript;
         self.execute(
             "UPDATE transcripts SET filename = ?2, expires_at = ?3, storage = ?4, is_external = ?5,
@@ -160,7 +164,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn file_failed(&self, egress_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn file_failed(&self, egress_id: &str) -> Result<(), StoreError> {
         self.execute("UPDATE transcripts SET has_failed = 1 WHERE egress_id = ?1", params![egress_id])
     }
 
@@ -168,7 +172,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn is_waited_for(&self, storage: &str) -> Result<bool, StoreError> {
+    pub(crate) fn is_waited_for(&self, storage: &str) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM transcripts WHERE storage = ?1 AND filename IS NULL)";
         Ok(self.connection.prepare_cached(sql)?.query_row(params![storage], |row| row.get(0))?)
     }
@@ -177,7 +181,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn file_named(&self, cid: &Cid, session: &str, filename: &str) -> Result<Option<StoredTranscript>, StoreError> {
+    pub(crate) fn file_named(
+        &self,
+        cid: &Cid,
+        session: &str,
+        filename: &str,
+    ) -> Result<Option<StoredTranscript>, StoreError> {
         let condition = "type = ?1 AND id = ?2 AND session_id = ?3 AND filename = ?4";
         Ok(self.transcripts(condition, params![cid.call_type(), cid.id(), session, filename])?.pop())
     }
@@ -186,7 +195,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn latest_files_of(&self, cid: &Cid, since: Timestamp, most: u32) -> Result<Vec<StoredTranscript>, StoreError> {
+    pub(crate) fn latest_files_of(
+        &self,
+        cid: &Cid,
+        since: Timestamp,
+        most: u32,
+    ) -> Result<Vec<StoredTranscript>, StoreError> {
         let condition = "type = ?1 AND id = ?2 AND start_time >= ?3 AND filename IS NOT NULL
              ORDER BY start_time DESC, egress_id DESC LIMIT ?4";
         let mut files = self.transcripts(condition, params![cid.call_type(), cid.id(), since.as_nanos(), most])?;
@@ -198,7 +212,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn file(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
+    pub(crate) fn file(&self, egress_id: &str) -> Result<Option<StoredTranscript>, StoreError> {
         let sql = format!("SELECT {FIELDS} FROM transcripts WHERE egress_id = ?1 AND filename IS NOT NULL");
         Ok(self.connection.prepare_cached(&sql)?.query_row(params![egress_id], transcript).optional()?)
     }
@@ -207,7 +221,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn expired_files(&self, now: Timestamp, skipped: u32, most: u32) -> Result<Vec<StoredTranscript>, StoreError> {
+    pub(crate) fn expired_files(
+        &self,
+        now: Timestamp,
+        skipped: u32,
+        most: u32,
+    ) -> Result<Vec<StoredTranscript>, StoreError> {
         let condition = "filename IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2 OFFSET ?3";
         self.transcripts(condition, params![now.as_nanos(), most, skipped])
     }
@@ -216,7 +235,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn forget_file(&self, egress_id: &str) -> Result<(), StoreError> {
+    pub(crate) fn forget_file(&self, egress_id: &str) -> Result<(), StoreError> {
         self.execute("DELETE FROM transcripts WHERE egress_id = ?1", params![egress_id])
     }
 

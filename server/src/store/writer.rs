@@ -35,7 +35,7 @@ enum Job {
 /// The job was not done, or is not on disk: the writer has ended, or the database failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal cannot be written: {0}")]
-pub struct Gone(Arc<str>);
+pub(crate) struct Gone(Arc<str>);
 
 impl Gone {
     pub(crate) fn ended() -> Self {
@@ -48,7 +48,7 @@ impl Gone {
 }
 
 /// Where jobs go. Dropping it waits for those that are there.
-pub struct Writer {
+pub(crate) struct Writer {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,7 +58,7 @@ impl Writer {
     ///
     /// # Errors
     /// Where the system starts no more threads.
-    pub fn start(store: Store) -> io::Result<Self> {
+    pub(crate) fn start(store: Store) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new().name("cuewire-store".into()).spawn(move || {
             // What surrounds the jobs is foreign too: whoever takes the log, for one. Nothing goes on without this thread.
@@ -72,7 +72,7 @@ impl Writer {
 
     /// Does a job on the writer's thread, and then gives its result to `answer`, there too: once it is committed, or the reason
     /// why it is not. A job that gives an error has changed nothing.
-    pub fn submit<R, E>(
+    pub(crate) fn submit<R, E>(
         &self,
         job: impl FnOnce(&Store) -> Result<R, E> + Send + 'static,
         answer: impl FnOnce(Result<Result<R, E>, Gone>) + Send + 'static,
@@ -98,7 +98,11 @@ impl Writer {
     }
 
     /// Looks something up behind what was committed, and then gives it to `answer`, on the writer's thread.
-    pub fn read<R>(&self, job: impl FnOnce(&Store) -> R + Send + 'static, answer: impl FnOnce(R) + Send + 'static) {
+    pub(crate) fn read<R>(
+        &self,
+        job: impl FnOnce(&Store) -> R + Send + 'static,
+        answer: impl FnOnce(R) + Send + 'static,
+    ) {
         let span = tracing::Span::current();
         self.send(Job::Read(Box::new(move |store| span.in_scope(|| answer(job(store))))));
     }
@@ -109,10 +113,8 @@ impl Writer {
     }
 
     /// Does a job and waits until it is committed.
-    ///
-    /// # Errors
-    /// [`Gone`]; within, what the job says.
-    pub fn run<R, E>(&self, job: impl FnOnce(&Store) -> Result<R, E> + Send + 'static) -> Result<Result<R, E>, Gone>
+    #[cfg(test)]
+    fn run<R, E>(&self, job: impl FnOnce(&Store) -> Result<R, E> + Send + 'static) -> Result<Result<R, E>, Gone>
     where
         R: Send + 'static,
         E: Send + 'static,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cuewire_server::host::now;
+use cuewire_server::now;
 use cuewire_server::storage::Local;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};

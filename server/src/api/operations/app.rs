@@ -2,20 +2,19 @@
 //!
 //! In: what its server writes of hooks and the rest. Out: all of it, without secrets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cuewire::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Operation, flag, input, page, read, short, texts};
-use crate::api::http::text;
+use super::{App, Operation, flag, input, page, read, short, texts};
 use crate::api::schema::{self, Described, component, integer, list, list_of_most, one_of, request, text_of, with};
+use crate::api::shared::text;
 use crate::app::{AppSettings, Hook, PLAIN_HOOKS, Queue, Secret, Target, defaults};
 use crate::call::Cid;
 use crate::clock::{new_id, now};
-use crate::host::{Change, Host};
+use crate::host::Change;
 use crate::limits::Limits;
 use crate::outward::check_url;
 use crate::sinks::{Fields, Parcel, WITHOUT_SQS};
@@ -290,11 +289,11 @@ fn keep(app: &mut AppSettings, body: Map<String, Value>) {
 }
 
 /// Sends a message into a queue, to see whether that works.
-pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, private: bool) -> Result<Value, ApiError> {
+pub(super) async fn check_sqs(app: &App, body: Map<String, Value>) -> Result<Value, ApiError> {
     if !cfg!(feature = "sqs") {
         return input(WITHOUT_SQS);
     }
-    let known = host.read(|change| Ok(plain_queue(&*change.store.app()?))).await?;
+    let known = app.host.read(|change| Ok(plain_queue(&*change.store.app()?))).await?;
     let field = |name, kept| text(&body, name).filter(|text| !text.is_empty()).map_or(kept, str::to_string);
     let queue = Queue {
         url: field("sqs_url", known.url),
@@ -303,14 +302,14 @@ pub(super) async fn check_sqs(host: &Arc<Host>, body: Map<String, Value>, privat
         secret: Secret(field("sqs_secret", known.secret.0)),
     };
     let answer = |why: String| Ok(json!({"status": "error", "error": why}));
-    if let Err(why) = check_url(&queue.url, private) {
+    if let Err(why) = check_url(&queue.url, app.hooks_to_private_addresses) {
         return answer(format!("the queue `{}`: {why}", short(&queue.url)));
     }
     let event = json!({"type": "cuewire.check", "created_at": now().as_nanos()}).to_string();
     let cid = Cid::new("cuewire", "check")?;
     let parcel =
         Parcel { webhook_id: &new_id(), cid: &cid, body: &event, compressed: false, attempt: 1, timeout: CHECK_TIME };
-    match host.hooks.sinks.deliver(&Target::Sqs(queue), parcel).await {
+    match app.hooks.sinks.deliver(&Target::Sqs(queue), parcel).await {
         Ok(()) => Ok(json!({"status": "ok"})),
         Err(why) => answer(why),
     }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{input, known_storage, object, settings};
-use crate::api::http::text;
 use crate::api::models::{self, id};
 use crate::api::route::Operation;
 use crate::api::schema::{self, Described, any_object, component, list, map, request, with};
+use crate::api::shared::text;
 use crate::call::grants::Grants;
 use crate::call::{CallType, Cid};
 use crate::host::Change;

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::http::{App, Call as Request, text};
-use super::models::USER_ID_BYTES;
+use super::models::{MOST_SORTS, USER_ID_BYTES};
 use super::route::{Asker, Operation};
+use super::shared::{App, Call as Request, text};
 use crate::call::settings::Settings;
 use crate::call::{Actor, Cid, Command, Member};
 use crate::host::Change;
@@ -46,8 +46,6 @@ const MOST_LOOKED_AT_BYTES: usize = 64 * 1024 * 1024;
 const MOST_ANSWERED_BYTES: usize = 8 * 1024 * 1024;
 /// Members, users or capabilities in one request.
 const MOST_ENTRIES: usize = 1000;
-/// Fields that one query is sorted by.
-pub(super) const MOST_SORTS: usize = 8;
 /// Captions in one page, where nothing else is asked for, and at most.
 const CAPTIONS_PAGE: (i64, i64) = (100, 1000);
 /// Of a call's transcripts so many are listed, the latest: clients know no pages of them.
@@ -178,7 +176,7 @@ pub(super) async fn answer(
                 _ => host.read(move |change| dead_letters(change, &request.query)).await,
             }
         }
-        O::CheckSqs => check_sqs(&host, request.body, app.hooks_to_private_addresses).await,
+        O::CheckSqs => check_sqs(app, request.body).await,
         O::ListCallTypes | O::CreateCallType | O::GetCallType | O::UpdateCallType | O::DeleteCallType => {
             let name = names.first().map(|name| (*name).to_string());
             let job = move |change: &mut Change<'_>| call_types(change, operation, name, request.body);
@@ -242,7 +240,7 @@ pub(super) async fn answer(
                 Ok(change.store.latest_files_of(&cid, since, MOST_FILES)?)
             });
             let files = files.await?;
-            let urls = urls(&host, &files, URLS_WITHIN).await;
+            let urls = urls(&app.transcripts, &host, &files, URLS_WITHIN).await;
             let files = files.into_iter().zip(urls).map(|(file, url)| render::transcript(&file.with_url(url)));
             Ok(json!({"transcriptions": files.collect::<Vec<_>>()}))
         }

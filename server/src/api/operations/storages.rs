@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::app::CHECK_TIME;
 use super::{input, read, short};
-use crate::api::http::text;
 use crate::api::models::id;
 use crate::api::route::Operation;
 use crate::api::schema::{self, Described, component, map, one_of, request, text_of};
+use crate::api::shared::text;
 use crate::call::Cid;
 use crate::clock::new_id;
 use crate::host::{Change, Host};

@@ -20,15 +20,15 @@ pub(super) const MAX_DATAGRAM_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
 
 /// What a sender is to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agreed {
+pub(crate) struct Agreed {
     /// How payloads are coded.
-    pub format: RtpFormat,
+    pub(crate) format: RtpFormat,
     /// 0 – 127.
-    pub payload_type: u8,
+    pub(crate) payload_type: u8,
     /// The stream; `None`: any, and another may follow.
-    pub ssrc: Option<u32>,
+    pub(crate) ssrc: Option<u32>,
     /// The sender's address; `None`: the first that sends.
-    pub from: Option<(IpAddr, Option<u16>)>,
+    pub(crate) from: Option<(IpAddr, Option<u16>)>,
 }
 
 /// Why a datagram was dropped.

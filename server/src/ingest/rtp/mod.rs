@@ -30,7 +30,7 @@ mod gate;
 #[cfg(test)]
 mod tests;
 
-pub use gate::Agreed;
+pub(crate) use gate::Agreed;
 
 use clock::Progress;
 use gate::{Dropped, Gate, MAX_DATAGRAM_BYTES, Taken};
@@ -59,7 +59,7 @@ impl RtpConfig {
     ///
     /// # Errors
     /// The first that does not.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let [first, last] = self.ports;
         if first < 1024 || self.even().is_empty() {
             return Err(format!(
