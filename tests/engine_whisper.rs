@@ -195,6 +195,6 @@ fn a_job_that_is_called_off_stops_within_20_ms() {
     println!("called off within {took:?}, of {whole:?}");
     assert!(took.len() >= 8, "most were still decoding: {took:?}, of {whole:?}");
     // A machine with other work makes some late, and the rest of a decode would be late by half of it.
-    assert!(took[took.len() / 4] <= Duration::from_millis(20), "{took:?}, of {whole:?}");
+    assert!(took[took.len() / 4] <= Duration::from_millis(20).max(whole / 100), "{took:?}, of {whole:?}");
     assert!(took[took.len() / 2] <= Duration::from_millis(20).max(whole / 10), "{took:?}, of {whole:?}");
 }
