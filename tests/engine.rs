@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cuewire::asr::{DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, ScriptedDecoder};
+use cuewire::asr::{DecodeError, DecodeJob, Decoder, Hypothesis, ScriptedDecoder};
 use cuewire::caption::{CaptionEvent, GapReason};
 use cuewire::config::Config;
 use cuewire::engine::{
@@ -17,11 +17,14 @@ use cuewire::time::Timestamp;
 use cuewire::{Input, Pcm, Session};
 use host::*;
 use support::*;
+use time::{in_time, unless};
 
 #[path = "support/engine.rs"]
 mod host;
 #[path = "support/session.rs"]
 mod support;
+#[path = "support/time.rs"]
+mod time;
 
 /// What a session says of the same audio, driven by hand.
 fn offline(config: Config, samples: &[i16]) -> Vec<CaptionEvent> {
@@ -87,41 +90,44 @@ fn finals_are_those_of_the_offline_path_whatever_the_threads_and_pushes() {
 
 #[test]
 fn interims_come_while_one_speaks_and_the_final_is_ready_when_the_silence_is_over() {
-    let engine = engine(2, says_length);
-    let events = engine.subscribe();
-    let (mut sender, track) = engine.add_track(TrackConfig::new("alice")).unwrap();
     let samples = sound(48_000, 6_000, &[(500, 3_500)]);
-    // In real time: what is early and what is late is told by the clock.
-    let start = Instant::now();
-    let pusher = std::thread::spawn(move || {
-        for (i, push) in samples.chunks(960).enumerate() {
-            std::thread::sleep(Duration::from_millis(20 * i as u64 + 20).saturating_sub(start.elapsed()));
-            sender.push(at_ms(20 * i as i64), Pcm::mono(48_000, push).unwrap()).unwrap();
-        }
+    in_time(|| {
+        let engine = engine(2, says_length);
+        let events = engine.subscribe();
+        let (mut sender, track) = engine.add_track(TrackConfig::new("alice")).unwrap();
+        // In real time: what is early and what is late is told by the clock.
+        let (start, samples) = (Instant::now(), &samples);
+        let (told, report) = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for (i, push) in samples.chunks(960).enumerate() {
+                    std::thread::sleep(Duration::from_millis(20 * i as u64 + 20).saturating_sub(start.elapsed()));
+                    push_one(&mut sender, 20 * i as i64, push);
+                }
+            });
+            until_end(&events, track)
+        });
+        assert_eq!(report.accounting.total(), 96_000);
+        let interims = told.iter().filter(|(event, _)| matches!(event, CaptionEvent::Interim { .. })).count();
+        unless((2..=3).contains(&interims), || format!("{interims} interims: {told:?}"))?;
+        let ledger = told.iter().find_map(|(_, ledger)| *ledger).unwrap();
+        unless(ledger.decode_end < ledger.silence_reached, || format!("decoded behind the silence: {ledger:?}"))?;
+        let silence = ledger.silence_reached.nanos_since(ledger.speech_end) / MS;
+        unless((690..800).contains(&silence), || format!("{silence} ms of silence: {ledger:?}"))
     });
-    let (told, report) = until_end(&events, track);
-    pusher.join().unwrap();
-    let interims = told.iter().filter(|(event, _)| matches!(event, CaptionEvent::Interim { .. })).count();
-    assert!((2..=3).contains(&interims), "{told:?}");
-    let ledger = told.iter().find_map(|(_, ledger)| *ledger).unwrap();
-    assert!(ledger.decode_end < ledger.silence_reached, "decoded inside the silence: {ledger:?}");
-    let silence = ledger.silence_reached.nanos_since(ledger.speech_end) / MS;
-    assert!((690..800).contains(&silence), "{silence} ms of silence: {ledger:?}");
-    assert_eq!(report.accounting.total(), 96_000);
 }
 
 #[test]
 fn flush_mute_and_other_settings_reach_a_track_in_their_order() {
     let engine = engine(1, says_length);
     let events = engine.subscribe();
-    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
     let speaking = sound(48_000, 2_000, &[(0, 2_000)]);
     push_all(&mut sender, 0, &speaking);
     engine.flush(track).unwrap();
     engine.mute(track, true).unwrap();
     push_all(&mut sender, 2_000, &speaking);
     engine.mute(track, false).unwrap();
-    let mut other = patient("alice").config;
+    let mut other = unhurried("alice").config;
     other.word_times = true;
     engine.reconfigure(track, other).unwrap();
     push_all(&mut sender, 4_000, &speaking);
@@ -327,202 +333,71 @@ fn each_track_has_its_model_of_those_loaded_and_settings_that_it_can_do() {
     }
 }
 
-/// Takes a tenth of the audio's time for a final, and a quarter of that for an interim.
-fn sleeps(job: &DecodeJob) -> Result<Hypothesis, DecodeError> {
-    let micros = job.audio.len() as u64 * 625 / 100;
-    std::thread::sleep(Duration::from_micros(if job.kind == JobKind::Final { micros } else { micros / 4 }));
-    says_length(job)
-}
-
-#[test]
-fn nothing_is_lost_undeclared_at_half_to_four_times_what_fits() {
-    // One worker decodes eight tracks that speak three quarters of the time.
-    let cycle = sound(48_000, 4_000, &[(0, 3_000)]);
-    for (tracks, overloaded) in [(4usize, Some(false)), (8, None), (16, Some(true)), (32, Some(true))] {
-        let engine = engine(1, sleeps);
-        let events = engine.subscribe();
-        let mut senders: Vec<_> = (0..tracks)
-            .map(|i| {
-                let mut config = TrackConfig::new(format!("speaker {i}"));
-                config.priority = [Priority::Low, Priority::Normal, Priority::High][i % 3];
-                config.patience = Duration::from_millis(1_000);
-                engine.add_track(config).unwrap().0
-            })
-            .collect();
-        let start = Instant::now();
-        let pusher = std::thread::spawn({
-            let cycle = cycle.clone();
-            move || {
-                for k in 0..500 {
-                    std::thread::sleep(Duration::from_millis(20 * k as u64).saturating_sub(start.elapsed()));
-                    for (i, sender) in senders.iter_mut().enumerate() {
-                        // Staggered: they do not end at the same moment.
-                        let push = (k + 200 * i / tracks) % 200 * 960;
-                        let pcm = Pcm::mono(48_000, &cycle[push..push + 960]).unwrap();
-                        sender.push(at_ms(20 * k as i64), pcm).unwrap();
-                    }
-                }
-            }
-        });
-        let (mut ended, mut shed, mut highest) = (0, 0, OverloadLevel::None);
-        let mut late = Vec::new();
-        while ended < tracks {
-            match events.recv_timeout(PATIENCE).unwrap() {
-                EngineEvent::Ended { report, .. } => {
-                    ended += 1;
-                    shed += report.finals_shed;
-                    let of = report.accounting;
-                    assert_eq!(of.pending, 0, "{report:?}");
-                    assert_eq!(of.captioned + of.suppressed + of.silence + of.lost, 160_000, "{report:?}");
-                    assert!(report.finals_shed > 0 || of.lost == 0, "{report:?}");
-                }
-                EngineEvent::Overload { level } => highest = highest.max(level),
-                EngineEvent::Caption { event: CaptionEvent::Final { .. }, ledger, .. } => {
-                    late.push(ledger.unwrap().latency_nanos() / MS);
-                }
-                EngineEvent::Missed { events } => panic!("{events} events missed"),
-                _ => {}
-            }
-        }
-        pusher.join().unwrap();
-        println!("{tracks} tracks: {} finals, latest {:?} ms, {shed} shed, {highest:?}", late.len(), late.iter().max());
-        if let Some(overloaded) = overloaded {
-            assert_eq!(shed > 0, overloaded, "{tracks} tracks: {shed} shed");
-            assert_eq!(highest == OverloadLevel::Shedding, overloaded, "{tracks} tracks: {highest:?}");
-        }
-        let latest = late.into_iter().max().unwrap();
-        assert!(latest < 1_500, "{tracks} tracks: a final {latest} ms late");
-    }
-}
-
 #[test]
 fn one_that_floods_waits_behind_the_others_and_priority_goes_before() {
-    let (started, start) = std::sync::mpsc::channel::<()>();
-    let (release, gate) = std::sync::mpsc::channel::<()>();
-    let doors = Mutex::new(Some((started, gate)));
-    let doors = Arc::new(doors);
-    let model = Arc::new(move |_: &Idle| {
-        let doors = doors.clone();
-        ScriptedDecoder::new(move |job: &DecodeJob| {
-            // The first job of all holds the only worker, until all the others wait.
-            if let Some((started, gate)) = doors.lock().unwrap().take() {
-                started.send(()).unwrap();
-                let _ = gate.recv();
-            }
-            says_length(job)
-        })
-    });
-    let engine = Engine::start(with_workers(1), model).unwrap();
-    let events = engine.subscribe();
-    let five = sound(48_000, 11_000, &[(0, 1_000), (2_000, 3_000), (4_000, 5_000), (6_000, 7_000), (8_000, 9_000)]);
-    let add = |name: &str, priority| {
-        let mut config = patient(name);
-        config.priority = priority;
-        engine.add_track(config).unwrap()
-    };
-    let (mut flood, _) = add("flood", Priority::Normal);
-    push_all(&mut flood, 0, &five[..48_000 * 2]);
-    start.recv().unwrap();
-    push_all(&mut flood, 2_000, &five[48_000 * 2..]);
-    let others: Vec<_> = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)]
-        .into_iter()
-        .map(|(name, priority)| {
-            let (mut sender, track) = add(name, priority);
-            push_all(&mut sender, 0, &five[..48_000 * 2]);
-            engine.flush(track).unwrap();
-            (sender, track)
-        })
-        .collect();
-    // Until the pipeline has heard all of it.
-    std::thread::sleep(Duration::from_millis(300));
-    drop(release);
-    let mut order = Vec::new();
-    while order.len() < 8 {
-        if let EngineEvent::Caption { event: CaptionEvent::Final { speaker_id, .. }, .. } =
-            events.recv_timeout(PATIENCE).unwrap()
-        {
-            order.push(speaker_id.to_string());
-        }
-    }
-    // Its four that wait are due half a second later each than the one before; a priority is worth one second.
-    assert_eq!(order[..4], ["flood", "high", "normal", "flood"], "{order:?}");
-    assert_eq!(order[6..], ["flood"; 2], "{order:?}");
-    drop(others);
-}
-
-/// Resident memory of the process; of Linux.
-fn resident_bytes() -> u64 {
-    let pages: u64 = std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
-}
-
-/// Four times what fits, for ten seconds or `CUEWIRE_TEST_OVERLOAD_S`; then half of it.
-#[test]
-fn overload_costs_no_memory_and_is_over_within_five_seconds_of_its_end() {
-    let overload = std::env::var("CUEWIRE_TEST_OVERLOAD_S").map_or(10, |text| text.parse().unwrap());
-    let tracks = 32_usize;
-    let cycle = sound(48_000, 4_000, &[(0, 3_000)]);
-    let engine = engine(1, sleeps);
-    let events = engine.subscribe();
-    let mut senders: Vec<_> = (0..tracks)
-        .map(|i| {
-            let mut config = TrackConfig::new(format!("speaker {i}"));
-            config.patience = Duration::from_millis(1_000);
-            Some(engine.add_track(config).unwrap().0)
-        })
-        .collect();
-    let start = Instant::now();
-    let end_of_load = Duration::from_secs(overload);
-    let pusher = std::thread::spawn(move || {
-        let mut memory = Vec::new();
-        for k in 0..(overload + 8) * 50 {
-            let due = Duration::from_millis(20 * k);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-            if due >= end_of_load {
-                senders.iter_mut().enumerate().filter(|(i, _)| i % 8 > 0).for_each(|(_, sender)| *sender = None);
-            } else if k % 50 == 0 {
-                memory.push(resident_bytes());
-            }
-            for (i, sender) in senders.iter_mut().enumerate() {
-                let push = (k as usize + 200 * i / tracks) % 200 * 960;
-                let pcm = Pcm::mono(48_000, &cycle[push..push + 960]).unwrap();
-                if let Some(sender) = sender {
-                    sender.push(at_ms(20 * k as i64), pcm).unwrap();
+    in_time(|| {
+        let (started, start) = std::sync::mpsc::channel::<()>();
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let doors = Mutex::new(Some((started, gate)));
+        let doors = Arc::new(doors);
+        let model = Arc::new(move |_: &Idle| {
+            let doors = doors.clone();
+            ScriptedDecoder::new(move |job: &DecodeJob| {
+                // The first job of all holds the only worker, until all the others wait.
+                if let Some((started, gate)) = doors.lock().unwrap().take() {
+                    started.send(()).unwrap();
+                    let _ = gate.recv();
                 }
+                says_length(job)
+            })
+        });
+        let mut config = with_workers(1);
+        config.pipelines = NonZeroUsize::MIN;
+        let engine = Engine::start(config, model).unwrap();
+        let events = engine.subscribe();
+        let five = sound(48_000, 11_000, &[(0, 1_000), (2_000, 3_000), (4_000, 5_000), (6_000, 7_000), (8_000, 9_000)]);
+        let add = |name: &str, priority| {
+            let mut config = patient(name);
+            config.priority = priority;
+            engine.add_track(config).unwrap()
+        };
+        let (mut flood, flooded) = add("flood", Priority::Normal);
+        let (_silent, silent) = add("silent", Priority::Normal);
+        push_all(&mut flood, 0, &five[..48_000 * 2]);
+        start.recv().unwrap();
+        let began = Instant::now();
+        push_all(&mut flood, 2_000, &five[48_000 * 2..]);
+        let others: Vec<_> = [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)]
+            .into_iter()
+            .map(|(name, priority)| {
+                let (mut sender, track) = add(name, priority);
+                push_all(&mut sender, 0, &five[..48_000 * 2]);
+                engine.flush(track).unwrap();
+                (sender, track)
+            })
+            .collect();
+        // Until the pipeline has heard all of it: a mark is behind what was pushed, and the last one waits for no caption.
+        engine.mark(flooded, 1).unwrap();
+        engine.mark(silent, 2).unwrap();
+        while !matches!(events.recv_timeout(PATIENCE).unwrap(), EngineEvent::Marked { mark: 2, .. }) {}
+        let took = began.elapsed();
+        drop(release);
+        let mut order = Vec::new();
+        while order.len() < 8 {
+            if let EngineEvent::Caption { event: CaptionEvent::Final { speaker_id, .. }, .. } =
+                events.recv_timeout(PATIENCE).unwrap()
+            {
+                order.push(speaker_id.to_string());
             }
         }
-        memory
+        // What is due when is told by the clock.
+        unless(took < Duration::from_millis(400), || format!("pushed within {took:?}"))?;
+        // Its four that wait are due half a second later each than the one before; a priority is worth one second.
+        assert_eq!(order[..4], ["flood", "high", "normal", "flood"], "{order:?}");
+        assert_eq!(order[6..], ["flood"; 2], "{order:?}");
+        drop(others);
+        Ok(())
     });
-    let (mut ended, mut gaps, mut shed) = (0, 0, 0);
-    let mut over = None;
-    while ended < tracks {
-        match events.recv_timeout(PATIENCE).unwrap() {
-            EngineEvent::Overload { level: OverloadLevel::None } if start.elapsed() > end_of_load => {
-                over = over.or(Some(start.elapsed() - end_of_load));
-            }
-            EngineEvent::Caption { event: CaptionEvent::Gap { reason: GapReason::Overload, .. }, .. } => gaps += 1,
-            EngineEvent::Ended { report, .. } => {
-                ended += 1;
-                shed += report.finals_shed;
-                let of = report.accounting;
-                let length = if track_is_short(of.total(), overload) { overload } else { overload + 8 };
-                assert_eq!((of.total(), of.pending, report.full), (length * 16_000, 0, 0), "{report:?}");
-            }
-            EngineEvent::Missed { events } => panic!("{events} events missed"),
-            _ => {}
-        }
-    }
-    let memory = pusher.join().unwrap();
-    // Once everything was there: rings, queues, the audio of captions that wait.
-    let (early, most) = (memory[memory.len() / 2], *memory.iter().max().unwrap());
-    println!("{shed} shed in {overload} s; over after {over:?}; {early} bytes, at most {most}");
-    assert!(shed > 0 && gaps == shed, "{gaps} gaps of {shed}");
-    assert!(over.is_some_and(|over| over < Duration::from_secs(5)), "{over:?}");
-    assert!(most < early + 16 * 1024 * 1024, "{memory:?}");
-}
-
-fn track_is_short(samples: u64, overload_s: u64) -> bool {
-    samples < (overload_s + 1) * 16_000
 }
 
 #[test]

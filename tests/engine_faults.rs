@@ -1,7 +1,7 @@
 //! Faults around a running engine: decoders, models, subscribers and senders that do not do as they should. Each costs what is
 //! declared, and the books balance: audio in = captioned + suppressed + silence + declared gaps.
 //!
-//! A decoder that panics, a ring that is full, overload: `engine.rs`.
+//! A decoder that panics, a ring that is full: `engine.rs`; overload: `engine_overload.rs`.
 #![cfg(feature = "engine")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

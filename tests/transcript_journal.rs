@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cuewire::time::Timestamp;
 use cuewire::transcript::{Fragment, Journal, JournalError, Sync, jsonl};
@@ -398,7 +398,7 @@ fn each_fragment_is_synced_before_it_is_acknowledged_where_that_is_the_policy() 
         eprintln!("!!!! SKIPPED: `strace` is not installed, which shows what is synced");
         return;
     }
-    for (sync, expected) in [(Sync::Each, 5), (Sync::Second, 1), (Sync::Never, 0)] {
+    for (sync, at_least) in [(Sync::Each, 5), (Sync::Second, 1), (Sync::Never, 0)] {
         let folder = tempfile::tempdir().unwrap();
         let (path, trace) = (folder.path().join("call.journal"), folder.path().join("trace"));
         let write = child("write 5", &path, sync);
@@ -406,12 +406,15 @@ fn each_fragment_is_synced_before_it_is_acknowledged_where_that_is_the_policy() 
         traced.args(["-f", "-y", "-s", "16", "-e", "trace=write,fdatasync,fsync", "-o"]).arg(&trace);
         traced.arg(write.get_program()).args(write.get_args()).stdout(Stdio::null());
         traced.envs(write.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let began = Instant::now();
         let said = String::from_utf8(traced.output().unwrap().stderr).unwrap();
+        // What a slow machine syncs once a second, and at the end.
+        let seconds = if sync == Sync::Second { began.elapsed().as_secs() as usize } else { 0 };
         assert_eq!(said.matches("acknowledged").count(), 5, "{said}");
         let calls: Vec<String> = fs::read_to_string(&trace).unwrap().lines().map(str::to_string).collect();
         let is = |call: &String, name: &str| call.contains(name) && call.contains("call.journal>");
         let synced = calls.iter().filter(|call| is(call, "fdatasync(")).count();
-        assert_eq!(synced, expected, "sync = {sync}: {calls:#?}");
+        assert!((at_least..=at_least + seconds).contains(&synced), "sync = {sync}, {synced} times: {calls:#?}");
         if sync == Sync::Each {
             let order: String = calls
                 .iter()

@@ -4,34 +4,22 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cuewire::transcript::{Fragment, jsonl};
 use disk::Disk;
+use support::{GREETING, cuewire, pcm, testdata};
 
 #[path = "../../tests/support/disk.rs"]
 mod disk;
-
-const GREETING: &str = "speech/en-agent-alreadyon.flac";
-
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
-}
-
-fn cuewire() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_cuewire"))
-}
+mod support;
 
 /// The greeting as raw PCM with a silence behind it, and its rate.
 fn greeting() -> (u32, Vec<u8>) {
-    let mut file = cuewire::audio::file::AudioFile::open(&testdata(GREETING)).unwrap();
-    let (rate, mut samples) = (file.sample_rate(), Vec::new());
-    while let Some(block) = file.next_block().unwrap() {
-        samples.extend(block.samples.iter().map(|x| (x * 32_768.0).clamp(-32_768.0, 32_767.0) as i16));
-    }
+    let (rate, mut samples) = pcm(GREETING);
     samples.extend(vec![0; rate as usize * 2]);
     (rate, samples.iter().flat_map(|x| x.to_le_bytes()).collect())
 }

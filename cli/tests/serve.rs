@@ -3,25 +3,17 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
-const RECORDING: &str = "../testdata/speech/en-agent-alreadyon.flac";
+use support::{GREETING, UNREACHABLE, run, testdata};
 
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
+mod support;
 
 fn cuewire(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cuewire"));
+    let mut command = support::cuewire();
     command.env_remove("CUEWIRE_API_KEY").env_remove("CUEWIRE_API_SECRET").env_remove("XDG_DATA_HOME");
     command.env("HOME", home).current_dir(home);
     command
-}
-
-/// Runs to the end; gives exit code, standard output, standard error.
-fn run(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 /// A server that runs, and where.
@@ -84,7 +76,7 @@ fn nothing_needs_to_be_set() {
     let (code, key, _) = run(cuewire(home.path()).args(["key", "show"]));
     assert_eq!(code, 0);
     let secret = key.lines().find_map(|line| line.strip_prefix("api_secret")).unwrap().trim();
-    let recording = testdata(RECORDING);
+    let recording = testdata(GREETING);
     let (code, shown, err) = run(cuewire(home.path()).args(["call", "--url", &serving.url]).arg(&recording));
     assert_eq!(code, 0, "{err}");
     let (_, offline, _) = run(cuewire(home.path()).arg("transcribe").arg(&recording));
@@ -129,7 +121,7 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     };
     let call = |serving: &Serving, key: &str, secret: &str| {
         let mut command = cuewire(home.path());
-        command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(RECORDING));
+        command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(GREETING));
         with_key(&mut command, key, secret)
     };
     let of_file = Serving::start(&mut serve(home.path()));
@@ -140,7 +132,7 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     let told = |args: &[&str]| run(cuewire(home.path()).args(args));
     assert_eq!(told(&["key", "show", "--config", "cuewire.toml"]).1, "api_key     file\napi_secret  of the file\n");
     assert_eq!(told(&["key", "token", "--config", "cuewire.toml"]).0, 0);
-    let recording = testdata(RECORDING).display().to_string();
+    let recording = testdata(GREETING).display().to_string();
     let of_config = ["--config", "cuewire.toml", "--url", &of_file.url];
     let (code, _, err) = told(&[&["call", "--fast", &recording], &of_config[..]].concat());
     assert_eq!(code, 0, "{err}");
@@ -366,18 +358,17 @@ fn a_call_without_a_server_or_a_recording_says_so() {
         command.args(["call", "--url", url]).arg(file);
         run(command.env("CUEWIRE_API_KEY", "key").env("CUEWIRE_API_SECRET", "secret"))
     };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, file, part) in [
-        (format!("http://{free}"), testdata(RECORDING), free.to_string()),
-        (format!("http://{free}"), PathBuf::from("missing.wav"), "missing.wav".to_string()),
-        ("https://example.org".into(), testdata(RECORDING), "http://HOST:PORT".to_string()),
+        (format!("http://{UNREACHABLE}"), testdata(GREETING), UNREACHABLE.to_string()),
+        (format!("http://{UNREACHABLE}"), PathBuf::from("missing.wav"), "missing.wav".to_string()),
+        ("https://example.org".into(), testdata(GREETING), "http://HOST:PORT".to_string()),
     ] {
         let (code, out, err) = call(&url, &file);
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
         assert!(err.contains(&part), "{err}");
     }
     let mut command = cuewire(home.path());
-    let (code, _, err) = run(command.arg("call").arg(testdata(RECORDING)));
+    let (code, _, err) = run(command.arg("call").arg(testdata(GREETING)));
     assert_eq!(code, 2);
     assert!(err.contains("CUEWIRE_API_KEY") && err.contains("--data-dir"), "{err}");
 }
@@ -415,7 +406,7 @@ fn what_was_answered_is_there_after_kill_9() {
     let call = ask(&serving, "GET", "", serde_json::Value::Null);
     assert_eq!(call["call"]["transcribing"], true, "it goes on");
     ask(&serving, "POST", "/stop_transcription", serde_json::json!({"stop_closed_captions": true}));
-    let listed = (0..100).find_map(|_| {
+    let listed = (0..1200).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         let listed = ask(&serving, "GET", "/transcriptions", serde_json::Value::Null);
         listed["transcriptions"][0]["url"].as_str().map(str::to_string)
@@ -478,7 +469,7 @@ fn a_data_folder_is_copied_while_a_server_runs_over_it() {
     let mut command = cuewire(home.path());
     let serving = Serving::start(command.args(["serve", "--listen", "127.0.0.1:0"]));
     let mut command = cuewire(home.path());
-    let (code, out, err) = run(command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(RECORDING)));
+    let (code, out, err) = run(command.args(["call", "--fast", "--url", &serving.url]).arg(testdata(GREETING)));
     assert_eq!(code, 0, "{err}");
     assert!(!out.is_empty());
     let copied = |to: &str| run(cuewire(home.path()).args(["backup", to]));

@@ -1,9 +1,21 @@
-//! What all targets share: an allocator that refuses what no input of theirs can need.
+//! What all targets share: how they are run, and an allocator that refuses what no input of theirs can need.
 //!
 //! In: allocations. Out: the system's, or an end of the process that libFuzzer takes for a find, with the input kept.
 //! Memory that is asked for and never touched shows in no other limit.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+
+mod model;
+
+pub use model::model;
+
+/// A target that gives its bytes to a function of this path. A test that does the same again calls it by that path.
+#[macro_export]
+macro_rules! target {
+    ($body:path) => {
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| cuewire::fuzz::run(stringify!($body), $body, data));
+    };
+}
 
 /// The largest allocation: inputs have up to a megabyte, the models that are changed a few.
 pub const MOST_BYTES: usize = 64 << 20;

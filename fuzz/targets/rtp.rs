@@ -1,5 +1,3 @@
 #![no_main]
 
-use cuewire_fuzz as _;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cuewire::fuzz::run("cuewire::fuzz", "rtp", cuewire::fuzz::rtp, data));
+cuewire_fuzz::target!(cuewire::fuzz::rtp);

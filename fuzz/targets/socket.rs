@@ -1,7 +1,3 @@
 #![no_main]
 
-use cuewire_fuzz as _;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    cuewire::fuzz::run("cuewire_server::fuzz", "socket", cuewire_server::fuzz::socket, data);
-});
+cuewire_fuzz::target!(cuewire_server::fuzz::socket);

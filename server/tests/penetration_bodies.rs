@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[path = "../../tests/support/memory.rs"]
+mod memory;
 mod support;
 
 use support::{KEY, Service, check_error, token};
@@ -18,15 +20,9 @@ const GIGABYTE: u64 = 1 << 30;
 /// What the process may grow by meanwhile. The longest body that is taken is 1 MiB.
 const MOST_GROWTH_KIB: u64 = 12 * 1024;
 
-/// What this process holds of the machine's memory.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// The most that it holds while something is done.
 fn growth_kib(act: impl FnOnce()) -> u64 {
+    let resident_kib = || memory::resident_kib().unwrap();
     let before = resident_kib();
     let (most, is_over) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let watch = {

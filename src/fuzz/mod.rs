@@ -36,13 +36,12 @@ thread_local! {
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Gives `data` to the body called `name` of `module`. Where that panics, prints a test that gives it the same bytes, and
-/// aborts.
+/// Gives `data` to `body`, which is called `path`. Where that panics, prints a test that gives it the same bytes, and aborts.
 ///
 /// Panics that code under test catches, as the reader of recordings does with those of its decoders, are none.
 /// With `CUEWIRE_FUZZ_SHOW` set the test is printed whatever happens: for what takes too long or too much memory.
 #[allow(clippy::print_stderr, reason = "this is what it is for")]
-pub fn run(module: &str, name: &str, body: impl FnOnce(&[u8]), data: &[u8]) {
+pub fn run(path: &str, body: fn(&[u8]), data: &[u8]) {
     static HOOK: Once = Once::new();
     // libFuzzer's own hook aborts at once, also where the panic is caught.
     HOOK.call_once(|| {
@@ -52,11 +51,11 @@ pub fn run(module: &str, name: &str, body: impl FnOnce(&[u8]), data: &[u8]) {
         }));
     });
     if std::env::var_os("CUEWIRE_FUZZ_SHOW").is_some() {
-        eprintln!("{}", reproducer(module, name, data));
+        eprintln!("{}", reproducer(path, data));
     }
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(data))) {
         let place = PLACE.take().unwrap_or_default();
-        eprintln!("{place}: {}\n\n{}", message(&*panic), reproducer(module, name, data));
+        eprintln!("{place}: {}\n\n{}", message(&*panic), reproducer(path, data));
         std::process::abort();
     }
 }
@@ -64,6 +63,8 @@ pub fn run(module: &str, name: &str, body: impl FnOnce(&[u8]), data: &[u8]) {
 /// Calls `body` with a folder of this process that holds these files, and no others.
 fn on_disk(files: &[(&str, &[u8])], body: impl FnOnce(&Path)) {
     let folder = std::env::temp_dir().join(format!("cuewire-fuzz-{}", std::process::id()));
+    // Another process had the number before, and ended in the middle.
+    let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("there is room for temporary files");
     for (name, bytes) in files {
         fs::write(folder.join(name), bytes).expect("there is room for temporary files");
@@ -78,9 +79,9 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A test that can be pasted.
-fn reproducer(module: &str, name: &str, data: &[u8]) -> String {
-    let bytes = data.escape_ascii();
-    format!("#[test]\nfn {name}_found() {{\n    {module}::{name}(b\"{bytes}\");\n}}")
+fn reproducer(path: &str, data: &[u8]) -> String {
+    let (name, bytes) = (path.rsplit(':').next().unwrap_or_default(), data.escape_ascii());
+    format!("#[test]\nfn {name}_found() {{\n    {path}(b\"{bytes}\");\n}}")
 }
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_reproducer_is_rust() {
-        let test = reproducer("cuewire::fuzz", "text", b"a\"\\\n\xff");
+        let test = reproducer("cuewire::fuzz::text", b"a\"\\\n\xff");
         assert_eq!(test, "#[test]\nfn text_found() {\n    cuewire::fuzz::text(b\"a\\\"\\\\\\n\\xff\");\n}");
     }
 }

@@ -1,42 +1,92 @@
 //! Pushes of any shape at any time.
 
+use std::collections::VecDeque;
+
 use arbitrary::{Result, Unstructured};
 
+use super::session::{Loudness, config, script};
+use crate::asr::{Cancel, DecodeJob, Decoder as _, ScriptedDecoder};
 use crate::audio::{Pcm, Samples};
-use crate::config::Config;
 use crate::session::{Input, Output, Session};
 use crate::time::Timestamp;
+use crate::vad::{Vad, WebRtcVad};
 
 /// Pushes of one run.
 const MOST_PUSHES: usize = 64;
 
-/// Pushes what `data` describes into a session.
+/// Pushes what `data` describes into a session with the settings that it describes, and answers some of what is asked.
 ///
 /// # Panics
-/// Where a push that is refused changes anything, or where samples are not accounted for.
+/// Where a push that is refused changes anything, where samples are not accounted for, or where something is undecided when
+/// all was answered.
 pub fn pcm(data: &[u8]) {
-    let mut session = Session::new("fuzz", Config::default());
     let mut u = Unstructured::new(data);
+    let config = config(&mut u).unwrap_or_default();
+    let is_loud = u.arbitrary().unwrap_or(false);
+    let vad: Box<dyn Vad> = if is_loud { Box::new(Loudness) } else { Box::new(WebRtcVad::new(config.vad_mode)) };
+    let mut track = Track { session: Session::with_vad("fuzz", config, vad), jobs: VecDeque::new() };
     let mut at = 0_i64;
     for _ in 0..MOST_PUSHES {
         if u.is_empty() {
             break;
         }
         // Where the bytes are over, so are the pushes.
-        let Ok(now) = push(&mut u, &mut session, at) else { break };
+        let Ok(now) = push(&mut u, &mut track, at) else { break };
         at = now;
     }
-    session.handle_input(Input::End).expect("a track can always end");
-    while !matches!(session.poll_output(), Output::Wait(_)) {}
-    let accounting = session.accounting();
-    assert_eq!(accounting.total(), session.end().0, "every sample is accounted for: {accounting:?}");
+    track.session.handle_input(Input::End).expect("a track can always end");
+    track.drain();
+    track.answer(usize::MAX);
+    assert!(track.session.is_finished(), "an ended track of which all was answered is finished");
+    let accounting = track.session.accounting();
+    assert_eq!(accounting.pending, 0, "nothing is undecided behind the end");
+    assert_eq!(accounting.total(), track.session.end().0, "every sample is accounted for: {accounting:?}");
 }
 
-fn push(u: &mut Unstructured<'_>, session: &mut Session, mut at: i64) -> Result<i64> {
+struct Track {
+    session: Session,
+    /// Asked and neither answered nor called off.
+    jobs: VecDeque<DecodeJob>,
+}
+
+impl Track {
+    /// Takes what the session has to say.
+    fn drain(&mut self) {
+        for _ in 0..100_000 {
+            match self.session.poll_output() {
+                Output::Wait(_) => {
+                    let (accounting, end) = (self.session.accounting(), self.session.end());
+                    assert_eq!(accounting.total(), end.0, "every sample is accounted for: {accounting:?}");
+                    return;
+                }
+                Output::Decode(job) => self.jobs.push_back(job),
+                Output::Cancel(id) => self.jobs.retain(|job| job.id != id),
+                Output::Closed { .. } | Output::Event(_) => {}
+            }
+        }
+        panic!("outputs have an end");
+    }
+
+    /// Answers so many jobs, or those that wait.
+    fn answer(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(job) = self.jobs.pop_front() else { return };
+            let result = ScriptedDecoder::new(script).decode(&job, &Cancel::new());
+            let answer = Input::Decoded { job: job.id, result };
+            self.session.handle_input(answer).expect("what was asked may be answered");
+            self.drain();
+        }
+    }
+}
+
+fn push(u: &mut Unstructured<'_>, track: &mut Track, mut at: i64) -> Result<i64> {
     match u.int_in_range(0..=9u8)? {
         0 => at = u.arbitrary()?,
         1 => at = at.saturating_add(u.arbitrary::<i32>()?.into()),
         2 => at = at.saturating_add(i64::from(u.arbitrary::<i32>()?) * 1000),
+        // Early, and all that waits.
+        8 => track.answer(1),
+        9 => track.answer(usize::MAX),
         _ => {}
     }
     let rate =
@@ -64,6 +114,7 @@ fn push(u: &mut Unstructured<'_>, session: &mut Session, mut at: i64) -> Result<
         _ => Samples::PlanarF32(&float_planes),
     };
     let Ok(pcm) = Pcm::new(rate, channels, samples) else { return Ok(at) };
+    let session = &mut track.session;
     let (before, end) = (session.accounting(), session.end());
     let frames = pcm.frames() as u64;
     match session.handle_input(Input::Audio { at: Timestamp::from_nanos(at), pcm }) {
@@ -73,11 +124,6 @@ fn push(u: &mut Unstructured<'_>, session: &mut Session, mut at: i64) -> Result<
             assert!(matches!(session.poll_output(), Output::Wait(_)), "what is refused says nothing");
         }
     }
-    let mut most = 100_000;
-    while !matches!(session.poll_output(), Output::Wait(_)) {
-        most -= 1;
-        assert!(most > 0, "outputs have an end");
-    }
-    assert_eq!(session.accounting().total(), session.end().0, "every sample is accounted for");
+    track.drain();
     Ok(at)
 }

@@ -445,7 +445,7 @@ fn limit_ms(session: &Session) -> u32 {
 }
 
 /// What a decoder hears depends on the audio, its place and the language, and on nothing else.
-fn script(job: &DecodeJob) -> std::result::Result<Hypothesis, DecodeError> {
+pub(super) fn script(job: &DecodeJob) -> std::result::Result<Hypothesis, DecodeError> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ job.start.0;
     for sample in job.audio.iter().step_by(97) {
         hash = (hash ^ u64::from(sample.to_bits())).wrapping_mul(0x0100_0000_01b3);
@@ -489,7 +489,7 @@ fn script(job: &DecodeJob) -> std::result::Result<Hypothesis, DecodeError> {
 }
 
 /// Calls loud frames speech, without a hangover.
-struct Loudness;
+pub(super) struct Loudness;
 
 impl Vad for Loudness {
     fn is_speech(&mut self, frame: &[i16; FRAME]) -> bool {
@@ -530,7 +530,7 @@ impl Sound {
     }
 }
 
-fn config(u: &mut Unstructured<'_>) -> Result<Config> {
+pub(super) fn config(u: &mut Unstructured<'_>) -> Result<Config> {
     let mut config = Config::default();
     let max = *u.choose(&[9000, 5000, 10_000, 5001])?;
     let silence = *u.choose(&[700, 300, 2000, 310, 1999])?;

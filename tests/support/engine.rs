@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cuewire::Pcm;
-use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, ScriptedDecoder};
+use cuewire::asr::{Cancel, DecodeError, DecodeJob, Decoder, Hypothesis, JobKind, ScriptedDecoder};
 use cuewire::caption::CaptionEvent;
 use cuewire::config::InterimIntervalMs;
 use cuewire::engine::{
@@ -61,15 +61,33 @@ pub(crate) fn patient(speaker_id: &str) -> TrackConfig {
     config
 }
 
+/// A patient track whose caption stays open though the thread that pushes does not run for two seconds.
+pub(crate) fn unhurried(speaker_id: &str) -> TrackConfig {
+    let mut config = patient(speaker_id);
+    config.config.speech_segment_config.silence_duration_ms = 2_000.try_into().unwrap();
+    config
+}
+
+/// Pushes `samples` (48 kHz), waiting where the ring is full.
+pub(crate) fn push_one(sender: &mut AudioSender, from_ms: i64, samples: &[i16]) {
+    while let Err(error) = sender.push(at_ms(from_ms), Pcm::mono(48_000, samples).unwrap()) {
+        assert_eq!(error, PushError::Full);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Pushes `samples` (48 kHz) from `from_ms` on in pushes of 20 ms, waiting where the ring is full.
 pub(crate) fn push_all(sender: &mut AudioSender, from_ms: i64, samples: &[i16]) {
     for (i, push) in samples.chunks(960).enumerate() {
-        let at = at_ms(from_ms + i as i64 * PUSH_MS);
-        while let Err(error) = sender.push(at, Pcm::mono(48_000, push).unwrap()) {
-            assert_eq!(error, PushError::Full);
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        push_one(sender, from_ms + i as i64 * PUSH_MS, push);
     }
+}
+
+/// Takes a tenth of the audio's time for a final, and a quarter of that for an interim.
+pub(crate) fn sleeps(job: &DecodeJob) -> Result<Hypothesis, DecodeError> {
+    let micros = job.audio.len() as u64 * 625 / 100;
+    std::thread::sleep(Duration::from_micros(if job.kind == JobKind::Final { micros } else { micros / 4 }));
+    says_length(job)
 }
 
 /// What is said of the track until it has ended.

@@ -3,43 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use cuewire::asr::Suppression;
 use cuewire::time::Timestamp;
 use cuewire::transcript::webvtt;
+use support::*;
 
 mod live;
 mod refusals;
-
-fn testdata(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
-}
-
-fn cuewire() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_cuewire"))
-}
-
-/// Runs to the end; gives exit code, standard output, standard error.
-fn run(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../../../tests/support/time.rs"]
+mod time;
 
 fn words(text: &str) -> Vec<String> {
     let keep = |c: char| if c.is_alphanumeric() { c.to_lowercase().collect::<String>() } else { " ".into() };
     text.chars().map(keep).collect::<String>().split_whitespace().map(str::to_string).collect()
-}
-
-/// 16-bit mono samples of a test recording, and their rate.
-fn pcm(name: &str) -> (u32, Vec<i16>) {
-    let mut file = cuewire::audio::file::AudioFile::open(&testdata(name)).unwrap();
-    let (rate, mut samples) = (file.sample_rate(), Vec::new());
-    while let Some(block) = file.next_block().unwrap() {
-        samples.extend(block.samples.iter().map(|x| (x * 32_768.0).clamp(-32_768.0, 32_767.0) as i16));
-    }
-    (rate, samples)
 }
 
 fn wav(rate: u32, channels: u16, samples: &[i16], declared_bytes: u32) -> Vec<u8> {
@@ -57,7 +38,6 @@ fn wav(rate: u32, channels: u16, samples: &[i16], declared_bytes: u32) -> Vec<u8
     bytes
 }
 
-const GREETING: &str = "speech/en-agent-alreadyon.flac";
 const GREETING_WORDS: &str = "that agent is already logged on please enter your agent number followed by the pound key";
 
 #[test]

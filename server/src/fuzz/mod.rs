@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a body fails by panicking")]
 
 mod call;
+mod datagram;
 mod http;
 mod json;
 mod rules;
@@ -14,6 +15,7 @@ mod socket;
 mod world;
 
 pub use call::call;
+pub use datagram::datagram;
 pub use http::http;
 pub use socket::socket;
 

@@ -83,14 +83,14 @@ impl SenderClock {
 
 /// About where the engine is in a stream: it counts by RTP timestamps, and follows dates that are ahead.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// A packet's stream, date and timestamp.
     from: Option<(u32, Timestamp, u32)>,
 }
 
 impl Progress {
     /// When a packet ends that lasts so long.
-    pub(super) fn end(&mut self, packet: &RtpPacket<'_>, rate: u32, nanos: i64) -> Timestamp {
+    pub(crate) fn end(&mut self, packet: &RtpPacket<'_>, rate: u32, nanos: i64) -> Timestamp {
         let fresh = (packet.ssrc, packet.at, packet.timestamp);
         let (ssrc, at, timestamp) = *self.from.get_or_insert(fresh);
         let counted = at.plus_nanos(nanos_of_ticks(packet.timestamp.wrapping_sub(timestamp), rate));

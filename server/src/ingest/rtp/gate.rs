@@ -16,7 +16,7 @@ use super::clock::{Report, SenderClock};
 use crate::ingest::audio::Pace;
 
 /// Longest datagram: the longest payload, behind a header with all contributing sources and some extensions.
-pub(super) const MAX_DATAGRAM_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
+pub(crate) const MAX_DATAGRAM_BYTES: usize = MAX_PAYLOAD_BYTES + 1024;
 
 /// What a sender is to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) struct Agreed {
 
 /// Why a datagram was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dropped {
+pub(crate) enum Dropped {
     /// Neither RTP nor RTCP, too long, or it holds nothing of its format.
     Malformed,
     /// From elsewhere.
@@ -67,7 +67,7 @@ impl Dropped {
 
 /// What was taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Taken<'a> {
+pub(crate) enum Taken<'a> {
     /// A packet of the participant's, and how many nanoseconds it lasts.
     Audio(RtpPacket<'a>, i64),
     /// A packet of theirs of another payload type, such as comfort noise (RFC 3389) or a key that was pressed (RFC 4733), with
@@ -78,7 +78,7 @@ pub(super) enum Taken<'a> {
 }
 
 /// What decides.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     agreed: Agreed,
     /// Who sends, once that is known.
     sender: Option<SocketAddr>,
@@ -87,13 +87,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(agreed: Agreed) -> Self {
+    pub(crate) fn new(agreed: Agreed) -> Self {
         let clock = SenderClock::new(agreed.format.clock_rate());
         Self { agreed, sender: None, clock, pace: None }
     }
 
     /// Takes a datagram that came `now`, by both clocks.
-    pub(super) fn take<'a>(
+    pub(crate) fn take<'a>(
         &mut self,
         datagram: &'a [u8],
         from: SocketAddr,

@@ -32,8 +32,9 @@ mod tests;
 
 pub(crate) use gate::Agreed;
 
-use clock::Progress;
-use gate::{Dropped, Gate, MAX_DATAGRAM_BYTES, Taken};
+pub(crate) use clock::Progress;
+use gate::Dropped;
+pub(crate) use gate::{Gate, MAX_DATAGRAM_BYTES, Taken};
 
 /// Settings of the ports.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,3 @@
+#![no_main]
+
+cuewire_fuzz::target!(cuewire_server::fuzz::datagram);
