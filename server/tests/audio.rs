@@ -1,9 +1,10 @@
 //! Audio by WebSocket: every encoding, pauses, dates, mute, flush; and clients that read too slowly.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cuewire_server::Sync;
 use opus_pure::{Application, OpusEncoder};
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -147,31 +148,49 @@ fn both_processes_cost_the_decodes_of_one_and_neither_costs_none() {
 
 #[test]
 fn a_client_that_does_not_read_is_closed_with_1012_and_holds_up_nobody() {
-    let service = Service::start();
+    let service = Service::start_with(|config| config.sync = Sync::Never);
     let mut watcher = captioned(&service);
     let (mut slow, connection) = service.watch("erin", "");
-    service.ok("GET", &format!("/video/call/default/a?connection_id={connection}"), "erin", &json!({}));
-    let count = 900;
-    let text = "x".repeat(16 * 1024);
-    let says = json!({
-        "speaker_id": "alice", "text": text, "language": "en", "user_id": "carol",
-        "start_time": "2026-01-02T03:04:05Z", "end_time": "2026-01-02T03:04:06Z",
-    });
-    std::thread::scope(|scope| {
-        let (watcher, service) = (&mut watcher, &service);
-        let quick = scope.spawn(move || (0..count).for_each(|_| drop(next(watcher))));
-        (0..count).for_each(|_| drop(service.ok("POST", &format!("{CALL}/closed_captions"), "", &says)));
-        quick.join().unwrap();
-    });
-    let mut had = 0;
-    let code = loop {
-        match slow.next() {
-            Ok(_) => had += 1,
-            Err(code) => break code,
-        }
+    let path = format!("/video/call/default/a?connection_id={connection}");
+    let is_there = || service.request("GET", &path, "erin", &json!({})).1["code"] != 46;
+    assert!(is_there());
+    let says = |text: &str| {
+        let says = json!({
+            "speaker_id": "alice", "text": text, "language": "en", "user_id": "carol",
+            "start_time": "2026-01-02T03:04:05Z", "end_time": "2026-01-02T03:04:06Z",
+        });
+        service.ok("POST", &format!("{CALL}/closed_captions"), "", &says);
     };
+    let (text, is_given_up) = ("x".repeat(16 * 1024), AtomicBool::new(false));
+    let (said, had, code) = std::thread::scope(|scope| {
+        // A frame now and then: a socket that takes none for seconds is closed without a word.
+        let reads = scope.spawn(|| {
+            let mut had = 0;
+            loop {
+                match slow.next() {
+                    Ok(_) => had += 1,
+                    Err(code) => return (had, code),
+                }
+                if !is_given_up.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(75));
+                }
+            }
+        });
+        let quick = scope.spawn(|| (1..).find(|_| next(&mut watcher).0["text"] == "the last").unwrap());
+        let mut said = 0;
+        while is_there() {
+            assert!(said < 5_000, "it is told all the same");
+            (0..16).for_each(|_| says(&text));
+            said += 16;
+        }
+        is_given_up.store(true, Ordering::Relaxed);
+        says("the last");
+        assert_eq!(quick.join().unwrap(), said + 1, "who reads has all");
+        let (had, code) = reads.join().unwrap();
+        (said, had, code)
+    });
     assert_eq!(code, 1012);
-    assert!(had < count, "{had}");
+    assert!(had < said, "{had} of {said}");
     drop(watcher);
 }
 

@@ -86,7 +86,8 @@ fn a_model_that_does_not_answer_is_told_of_and_its_caption_comes_when_it_does() 
     alice.speak(&utterance());
     let stalled = watcher.until("call.captions_stalled").pop().unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!((&stalled["speaker_id"], &stalled["seconds"]), (&json!("alice"), &json!(2)));
+    assert_eq!(stalled["speaker_id"], "alice");
+    assert!((2..5).contains(&stalled["seconds"].as_u64().unwrap()), "{stalled}");
     assert!(stalled["created_at"].is_string() && stalled["reason"].is_string());
     eventually("hooks too", || receiver.types("c").contains(&"call.captions_stalled".to_string()));
     release.send(()).unwrap();

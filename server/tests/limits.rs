@@ -21,7 +21,7 @@ const CALL: &str = "/api/v2/video/call/default/a";
 
 /// A server with such limits.
 fn limited(change: impl FnOnce(&mut Limits)) -> Service {
-    Service::start_with(|config: &mut ServerConfig| change(&mut config.limits))
+    Service::start_with(|config: &mut ServerConfig| change(&mut config.limits)).keeping_no_connection()
 }
 
 fn create(service: &Service, id: &str) {
@@ -289,7 +289,7 @@ fn a_call_that_is_full_and_a_server_that_has_its_tracks_let_nobody_in_but_those_
 fn who_says_nothing_or_says_it_slowly_is_closed() {
     let service = limited(|limits| (limits.head_s, limits.body_s) = (1, 1));
     create(&service, "a");
-    let soon = Duration::from_millis(500)..Duration::from_secs(4);
+    let soon = Duration::from_millis(900)..Duration::from_secs(6);
     // Nothing; half a head; a head, and then nothing more: what is idle counts too.
     for (said, answered) in [
         (String::new(), false),
@@ -297,9 +297,10 @@ fn who_says_nothing_or_says_it_slowly_is_closed() {
         (head("GET", CALL, "", "\r\n"), true),
         ("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".into(), true),
     ] {
+        let start = Instant::now();
         let mut stream = raw(&service);
         stream.write_all(said.as_bytes()).unwrap();
-        let (heard, took) = rest(&mut stream);
+        let (heard, took) = (rest(&mut stream).0, start.elapsed());
         assert!(
             heard.starts_with("HTTP/1.1 200") == answered && soon.contains(&took),
             "{said:.40}: {took:?} {heard:.100}"
@@ -316,6 +317,7 @@ fn who_says_nothing_or_says_it_slowly_is_closed() {
     assert!(ended.is_some() && start.elapsed() < soon.end, "{:?}", start.elapsed());
     // Bodies, of somebody and of nobody.
     for (more, status) in [("", 400), ("authorization: rubbish\r\n", 401)] {
+        let start = Instant::now();
         let mut stream = raw(&service);
         let user = if status == 400 {
             head("PATCH", CALL, "", "")
@@ -323,7 +325,7 @@ fn who_says_nothing_or_says_it_slowly_is_closed() {
             format!("PATCH {CALL}?api_key={KEY} HTTP/1.1\r\nhost: x\r\n{more}")
         };
         stream.write_all(format!("{user}content-length: 100\r\n\r\n{{").as_bytes()).unwrap();
-        let (heard, took) = rest(&mut stream);
+        let (heard, took) = (rest(&mut stream).0, start.elapsed());
         assert!(soon.contains(&took), "{took:?}");
         assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{heard}");
         if status == 400 {
@@ -456,7 +458,8 @@ fn connections_that_say_nothing_make_room_and_those_that_speak_stay() {
     let mute: Vec<_> = (0..10).map(|_| service.audio("default/a", "")).collect();
     let start = Instant::now();
     service.ok("PATCH", CALL, "", &json!({"custom": {"x": 1}}));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Behind those fifty, each of which may have to be waited for.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(watcher.until("call.updated").len(), 1);
     alice.leave();
     let closed = silent.into_iter().filter(|stream| {

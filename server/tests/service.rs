@@ -1,13 +1,11 @@
 //! The service, as clients see it: over sockets, with a decoder that is scripted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 mod support;
 
-use support::{Service, check_error, eventually, time, token, token_for, types, utterance};
+use support::{Service, check_error, eventually, sounds, time, token, token_for, types, utterance};
 
 const CALL: &str = "/api/v2/video/call/default/a";
 
@@ -170,19 +168,19 @@ fn a_session_says_what_happens_in_the_documented_order() {
     assert_eq!(service.fetch(&url.replace("signature=", "signature=0"), None).0, 403);
 
     // Stopped by somebody, each says so, behind its last caption.
+    let (mut early, connection) = service.watch("carol", "&interim=1");
+    service.ok("GET", &format!("/video/call/default/a?connection_id={connection}"), "carol", &json!({}));
     let mut alice = service.join("default/a", "alice");
     service.ok("POST", &format!("{CALL}/start_closed_captions"), "carol", &json!({"enable_transcription": true}));
-    let speech = utterance();
-    alice.speak(&speech[..16_000]);
+    // Longer than interims take to come: by the first of them the caption is open.
+    let speech = sounds::sound(16_000, 6_000, &[(300, 4_500)]);
+    alice.speak(&speech[..48_000]);
     watcher.until("call.transcription_started");
-    eventually("the caption is open", || {
-        std::thread::sleep(Duration::from_millis(300));
-        true
-    });
+    early.until("call.closed_caption_interim");
     service.ok("POST", &format!("{CALL}/stop_closed_captions"), "carol", &json!({"stop_transcription": true}));
-    alice.speak(&speech[16_000..]);
+    alice.speak(&speech[48_000..]);
     // What is said behind the stop is in neither.
-    alice.speak(&speech);
+    alice.speak(&utterance());
     let events = watcher.until("call.transcription_ready");
     assert_eq!(
         types(&events),
@@ -323,7 +321,8 @@ fn a_change_of_language_reaches_who_speaks_with_their_next_caption() {
 #[test]
 fn after_a_restart_those_who_return_go_on() {
     let mut service = Service::start();
-    let short = json!({"session": {"inactivity_timeout_seconds": 2}});
+    // Time enough for who returns.
+    let short = json!({"session": {"inactivity_timeout_seconds": 5}});
     server_creates(&service, "default/a", json!({"settings_override": short}));
     let (mut watcher, _) = service.watch("carol", "");
     service.ok("POST", &format!("{CALL}/start_transcription"), "carol", &json!({}));
@@ -331,7 +330,7 @@ fn after_a_restart_those_who_return_go_on() {
     let mut bob = service.join("default/a", "bob");
     // The server ends while the caption is open: it is finalised.
     alice.speak(&utterance()[..20_000]);
-    std::thread::sleep(Duration::from_millis(300));
+    alice.is_read();
     let before = service.ok("GET", CALL, "", &json!({}));
     service.restart();
     assert_eq!(watcher.close_code(), 1012);

@@ -462,6 +462,6 @@ fn the_list_is_answered_in_time_where_a_bucket_does_not_sign() {
     service.restart_with(as_default(&azure));
     let began = Instant::now();
     let urls: Vec<_> = list(&service, "c").iter().map(|file| file["url"].as_str().unwrap().to_string()).collect();
-    assert!(began.elapsed() < Duration::from_millis(2400), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(2900), "{:?}", began.elapsed());
     assert!(urls[0].starts_with("http") && urls[1].is_empty(), "{urls:?}");
 }

@@ -28,6 +28,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from ports import free_port
+
 START_S = 60
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade", "proxy-connection"}
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -35,11 +37,6 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class Missing(Exception):
     """An emulator cannot be had; the text says why."""
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def send(method, url, headers=None, body=None, context=None):

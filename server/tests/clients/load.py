@@ -28,8 +28,9 @@ from pathlib import Path
 from statistics import median
 
 from crash import Watcher, whole
+from ports import free_port
 from receiver import Receiver
-from service import Server, free_port, nanos
+from service import Server, nanos
 from speech import TESTDATA
 
 PRIVATE = "hooks_to_private_addresses = true\n"

@@ -23,7 +23,7 @@ const start = async () => {
     talk: async (...where) => {
       const talk = await ask('talk', ...where);
       const act = (name) => (...args) => ask('act', talk, name, args);
-      return { say: act('say'), silence: act('silence'), close: act('close') };
+      return { say: act('say'), silence: act('silence'), heard: act('heard'), close: act('close') };
     },
     // Of all that a page can see of a network that fails, this is what it is told.
     cut: async () => {

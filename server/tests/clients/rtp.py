@@ -25,7 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 
-from service import Gone, Refused, Server, free_port, say, watch
+from ports import free_port
+from service import Gone, Refused, Server, say, watch
 
 TESTDATA = Path(__file__).resolve().parents[3] / "testdata" / "speech"
 RECORDING = TESTDATA / "en-queue-periodic-announce.flac"

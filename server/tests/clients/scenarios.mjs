@@ -480,6 +480,8 @@ export const scenarios = (package_, host) => {
     await call.startClosedCaptions({ enable_transcription: true });
     const talk = await host.talk('default', call.id, user_id);
     await talk.say('short');
+    // Who is sent away takes with them what the server has not read.
+    await talk.heard();
     const { duration } = await call.endCall();
     check.that('an end answers', duration, duration);
     await came(one, call, 'call.transcription_ready');

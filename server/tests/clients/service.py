@@ -21,6 +21,8 @@ import threading
 import time
 from urllib.parse import urlencode
 
+from ports import free_port
+
 RATE = 16_000
 FRAME = RATE // 50 * 2  # Bytes of 20 ms, of 16 bits.
 TICK = os.sysconf("SC_CLK_TCK")
@@ -43,11 +45,6 @@ def nanos(at):
     """Of RFC 3339 in UTC."""
     whole, _, fraction = at.removesuffix("Z").partition(".")
     return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 1_000_000_000 + int(fraction.ljust(9, "0"))
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Server:

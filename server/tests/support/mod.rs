@@ -1,7 +1,8 @@
 //! A server over a scripted decoder, and clients of it.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -106,11 +107,18 @@ fn operation(method: &str, path: &str) -> Option<&'static str> {
 }
 
 fn start(folder: &std::path::Path, model: Arc<dyn Model>, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    let engine = Engine::start(EngineConfig::default(), vec![model.clone()]).unwrap();
+    // As few as are overloaded by what the tests say, on any machine.
+    let mut of_engine = EngineConfig::default();
+    of_engine.workers = NonZeroUsize::new(2).unwrap();
+    let engine = Engine::start(of_engine, vec![model.clone()]).unwrap();
     let mut config = ServerConfig::new(folder, KEY, SECRET);
     config.listen = ([127, 0, 0, 1], 0).into();
     change(&mut config);
     Server::start(config, engine, model).unwrap()
+}
+
+fn agent() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE))
 }
 
 /// A token of `user`, which does for so long; of a server where it is empty.
@@ -137,16 +145,26 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let decodes = Arc::default();
         let server = start(folder.path(), model.clone(), change);
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
         Self {
             addr: server.local_addr().to_string(),
             server: Some(server),
             model,
             folder,
             decodes,
-            agent: agent.into(),
+            agent: agent().build().into(),
             schemas: schemas::schemas(),
         }
+    }
+
+    /// With a connection for each request: one that is kept may be given up just as the next request is written.
+    pub(crate) fn keeping_no_connection(mut self) -> Self {
+        self.agent = agent().max_idle_connections(0).build().into();
+        self
+    }
+
+    /// Where its metrics are.
+    pub(crate) fn metrics_addr(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().metrics_addr().unwrap()
     }
 
     /// Ends the server and starts another one over the same data.
@@ -396,6 +414,17 @@ impl Socket {
             let bytes: Vec<u8> = frame.iter().flat_map(|sample| sample.to_le_bytes()).collect();
             self.0.send(Message::binary(bytes)).unwrap();
         }
+    }
+
+    /// Waits until the server has read all that was said: it answers a ping in its turn.
+    pub(crate) fn is_read(&mut self) {
+        self.0.send(Message::Ping(b"so far".to_vec().into())).unwrap();
+        while !matches!(self.0.read().unwrap(), Message::Pong(_)) {}
+    }
+
+    /// Waits until the server has nothing more to do with a connection that it has closed.
+    pub(crate) fn is_gone(mut self) {
+        while self.0.read().is_ok() {}
     }
 
     /// Leaves, and waits until the server has closed.

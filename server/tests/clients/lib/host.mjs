@@ -243,6 +243,14 @@ export class Talk {
     this.socket.send(JSON.stringify({ type }));
   }
 
+  /** Waits until the server has read all that was sent: it answers a ping in its turn. */
+  async heard() {
+    let answered = false;
+    this.socket.once('pong', () => (answered = true));
+    this.socket.ping();
+    await until('an answer to a ping', () => answered || this.closed);
+  }
+
   /** Leaves. */
   async close() {
     if (!this.closed) this.command('close');
