@@ -18,6 +18,8 @@ use crate::store::Outgoing;
 pub(super) const MOST_OF_A_CALL: usize = 32;
 /// Events of all calls that are held in memory, but for one of each call that is read when there is no room.
 const MOST_HELD: usize = 1024;
+/// And their bytes, likewise.
+const MOST_HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// The events of one hook.
 #[derive(Debug, Default)]
@@ -27,6 +29,7 @@ pub(super) struct Lane {
     /// Those of which nothing is on its way, and when their turn comes.
     ready: BTreeSet<(Instant, Cid)>,
     held: usize,
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ impl Lane {
 
     /// An event was committed.
     pub(super) fn add(&mut self, event: &Arc<Outgoing>, now: Instant) {
-        let has_room = self.held < MOST_HELD;
+        let has_room = self.has_room(0, event.event.len());
         let waiting = self.calls.entry(event.cid.clone()).or_insert_with(|| {
             self.ready.insert((now, event.cid.clone()));
             Waiting { events: VecDeque::new(), last: event.number - 1, are_all: true, attempts: 0, turn: now }
@@ -80,6 +83,7 @@ impl Lane {
             waiting.events.push_back(event.clone());
             waiting.last = event.number;
             self.held += 1;
+            self.held_bytes += event.event.len();
         } else {
             waiting.are_all = false;
         }
@@ -107,14 +111,18 @@ impl Lane {
     /// The events of a call were read; fewer than [`MOST_OF_A_CALL`] are all there are. It is still the call's turn: else all that
     /// wait would be read before the first is told of.
     pub(super) fn read(&mut self, cid: &Cid, mut events: Vec<Arc<Outgoing>>) {
+        let are_all = events.len() < MOST_OF_A_CALL;
+        let (read, mut bytes) = (events.len(), 0);
+        let fits = |(i, event): &(usize, &Arc<Outgoing>)| {
+            bytes += event.event.len();
+            *i == 0 || self.has_room(*i, bytes)
+        };
+        let fitting = events.iter().enumerate().take_while(fits).count();
+        events.truncate(fitting);
         let Some(waiting) = self.calls.get_mut(cid) else { return };
-        waiting.are_all = events.len() < MOST_OF_A_CALL;
-        let room = MOST_HELD.saturating_sub(self.held).max(1);
-        if events.len() > room {
-            events.truncate(room);
-            waiting.are_all = false;
-        }
+        waiting.are_all = are_all && fitting == read;
         self.held += events.len();
+        self.held_bytes += events.iter().map(|event| event.event.len()).sum::<usize>();
         waiting.last = events.last().map_or(waiting.last, |event| event.number);
         waiting.events = events.into();
         let turn = waiting.turn;
@@ -125,8 +133,9 @@ impl Lane {
     pub(super) fn done(&mut self, cid: &Cid, now: Instant) {
         let Some(waiting) = self.calls.get_mut(cid) else { return };
         waiting.attempts = 0;
-        if waiting.events.pop_front().is_some() {
+        if let Some(event) = waiting.events.pop_front() {
             self.held -= 1;
+            self.held_bytes -= event.event.len();
         }
         self.go_on(cid, now);
     }
@@ -137,11 +146,17 @@ impl Lane {
         let Some(waiting) = self.calls.get_mut(cid) else { return };
         if let Some(first) = waiting.events.front() {
             self.held -= waiting.events.len();
+            self.held_bytes -= waiting.events.iter().map(|event| event.event.len()).sum::<usize>();
             (waiting.last, waiting.are_all) = (first.number - 1, false);
             waiting.events.clear();
         }
         self.ready.insert((now + backoff(waiting.attempts, jitter), cid.clone()));
         waiting.attempts = waiting.attempts.saturating_add(1);
+    }
+
+    /// Whether there is room for one more beside so many, all of these bytes.
+    fn has_room(&self, beside: usize, bytes: usize) -> bool {
+        self.held + beside < MOST_HELD && self.held_bytes + bytes <= MOST_HELD_BYTES
     }
 
     fn go_on(&mut self, cid: &Cid, now: Instant) {
@@ -189,6 +204,7 @@ mod tests {
                     let events = store.events_waiting("hook", &cid, behind, MOST_OF_A_CALL).unwrap();
                     lane.read(&cid, events);
                     assert!(lane.held <= MOST_HELD + 1, "{}", lane.held);
+                    assert!(lane.held_bytes <= MOST_HELD_BYTES + lane.calls[&cid].events[0].event.len());
                 }
                 Next::Deliver(event, _) => {
                     tries += 1;
@@ -232,7 +248,15 @@ mod tests {
             };
             assert_eq!(of(&delivered), of(&expected), "{call}");
         }
-        assert!(lane.calls.is_empty() && lane.held == 0, "nothing is left behind");
+        assert!(lane.calls.is_empty() && (lane.held, lane.held_bytes) == (0, 0), "nothing is left behind");
+        // Few that are large.
+        let large = "x".repeat(MOST_HELD_BYTES / 10);
+        for i in 0..25 {
+            lane.add(&put(&store, i % 5, &large), now);
+        }
+        assert!(lane.held <= 10, "{}", lane.held);
+        assert_eq!(deliver_all(&mut lane, &store, &mut now).len(), 25);
+        assert!(lane.calls.is_empty() && (lane.held, lane.held_bytes) == (0, 0), "nothing is left behind");
         // What was delivered and is still on disk does not go out again.
         for i in 0..2 * MOST_OF_A_CALL {
             lane.add(&put(&store, 1, &format!("last {i}")), now);

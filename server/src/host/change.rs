@@ -15,7 +15,7 @@ use super::Host;
 use crate::app::AppSettings;
 use crate::call::grants::Capability;
 use crate::call::settings::{Recognition, Settings};
-use crate::call::{Actor, Call, CallError, CallType, Cid, Command, Effect, Env, Input, Transcript, User};
+use crate::call::{Actor, Call, CallError, CallType, Cid, Command, Effect, Env, Input, Session, Transcript, User};
 use crate::clock::{new_id, now};
 use crate::events::Text;
 use crate::limits::Limits;
@@ -346,14 +346,18 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Where a user watches or speaks, whether they still may.
-    pub(crate) fn check_user(&mut self, user_id: &str) -> Result<(), ApiError> {
+    /// Where users watch or speak, whether they still may.
+    pub(crate) fn check_users(&mut self, user_ids: &[&str]) -> Result<(), ApiError> {
         for call in self.store.calls_in_session()? {
-            if call.session().is_some_and(|session| session.participants().contains_key(user_id)) {
+            let participants = call.session().map(Session::participants);
+            if participants.is_some_and(|there| user_ids.iter().any(|user_id| there.contains_key(*user_id))) {
                 self.check_speakers(&call)?;
             }
         }
-        self.check_watchers(self.host.hub.watched_by(user_id))
+        for user_id in user_ids {
+            self.check_watchers(self.host.hub.watched_by(user_id))?;
+        }
+        Ok(())
     }
 
     /// From here on, a connection is told of a call: also of what jobs behind this one do within the same commit.

@@ -32,7 +32,8 @@ pub(super) fn get_or_create(
     if let Some(mut user) = created_by {
         // Whom a platform's server tells of while it creates a call.
         if request.token == Token::Server {
-            upsert(change, &mut user)?;
+            let creator = upsert(change, &mut user)?;
+            change.check_users(&[&creator.user.id])?;
         }
     }
     let created = change.store.call(cid)?.is_none();

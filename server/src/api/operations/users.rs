@@ -80,7 +80,7 @@ pub(super) fn described(operation: Operation, limits: &crate::limits::Limits) ->
     }
 }
 
-/// Writes what a server says of somebody, who keeps what it leaves out.
+/// Writes what a server says of somebody, who keeps what it leaves out. Who calls this checks what they still may.
 pub(super) fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -> Result<Profile, ApiError> {
     #[derive(Deserialize)]
     struct Written {
@@ -103,7 +103,6 @@ pub(super) fn upsert(change: &mut Change<'_>, fields: &mut Map<String, Value>) -
     profile.custom = written.custom.unwrap_or(profile.custom);
     profile.updated_at = change.now;
     change.put_user(profile.clone())?;
-    change.check_user(&profile.user.id)?;
     Ok(profile)
 }
 
@@ -172,6 +171,8 @@ pub(super) fn update_users(
             users.insert(id, profile.own_json());
         }
     }
+    // Once for all of them: it looks at every call that goes on.
+    change.check_users(&users.keys().map(String::as_str).collect::<Vec<_>>())?;
     Ok(json!({"users": users, "membership_deletion_task_id": ""}))
 }
 
