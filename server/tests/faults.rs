@@ -50,8 +50,9 @@ fn a_database_that_somebody_else_has_for_long_loses_nothing_and_requests_are_ans
         let (status, answer) = service.request("PATCH", CALL, "", &json!({"custom": {"title": "a change"}}));
         assert_eq!(status, 500, "{answer}");
         assert!(asked.elapsed() < Duration::from_secs(3), "clients wait for 3 s: {:?}", asked.elapsed());
-        // Who only looks is answered.
-        service.ok("GET", CALL, "", &json!({}));
+        // Who only looks is answered; but on a loaded machine the server's patience may be over before two changes have failed.
+        let looks = || service.request("GET", CALL, "", &json!({}));
+        assert!((0..3).any(|_| looks().0 == 200), "nothing can be read");
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(service.fetch(&service.url("/readyz"), None).0, 503);

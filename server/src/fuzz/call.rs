@@ -23,7 +23,8 @@ const ROLES: [&str; 7] = ["user", "admin", "guest", "anonymous", "host", "call_m
 const TYPES: [&str; 3] = ["default", "development", "livestream"];
 const STORAGES: [Option<&str>; 3] = [None, Some("archive"), Some("other")];
 const S: i64 = 1_000_000_000;
-const STEPS: [i64; 10] = [0, S, 5 * S, 30 * S, 1, 30 * S - 1, 31 * S, 900 * S, 3600 * S, 86_400 * S];
+/// The last two are a clock that is set back.
+const STEPS: [i64; 12] = [0, S, 5 * S, 30 * S, 1, 30 * S - 1, 31 * S, 900 * S, 3600 * S, 86_400 * S, -S, -86_400 * S];
 /// The epoch, today, and a time behind which there is not much left.
 const BEGINNINGS: [i64; 3] = [0, 1_700_000_000 * S, i64::MAX - 100 * S];
 /// Longer sequences say nothing more.

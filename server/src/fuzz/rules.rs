@@ -80,6 +80,8 @@ struct Cause {
     passed: Option<u64>,
     joins: Option<String>,
     leave: BTreeSet<String>,
+    /// Whose connections are closed.
+    sent_away: BTreeSet<String>,
     is_ended: bool,
     is_deleted: bool,
     is_updated: bool,
@@ -342,6 +344,7 @@ impl Rules {
             Wanted::End => {
                 self.needs(actor, "end-call")?;
                 if !self.is_ended {
+                    self.cause.sent_away = self.speakers().into_iter().collect();
                     (self.is_ended, self.cause.is_ended) = (true, true);
                     let away = self.session.iter().flat_map(|session| &session.here).filter(|(_, is_away)| **is_away);
                     self.leave(away.map(|(user_id, _)| user_id.clone()).collect());
@@ -354,7 +357,9 @@ impl Rules {
                 }
                 self.is_ended = true;
                 self.cause.is_deleted = true;
-                self.leave(self.session.iter().flat_map(|session| session.here.keys().cloned()).collect());
+                let here: Vec<_> = self.session.iter().flat_map(|session| session.here.keys().cloned()).collect();
+                self.cause.sent_away = here.iter().cloned().collect();
+                self.leave(here);
                 Ok(())
             }
         }

@@ -70,7 +70,7 @@ impl Rules {
                 self.to_store.push((egress_id.clone(), session_id.clone()));
             }
             Effect::Disconnect { user_id } => {
-                assert!(cause.is_deleted || self.is_ended, "{user_id} is sent away");
+                assert!(cause.sent_away.remove(user_id), "{user_id} is sent away");
                 assert!(self.here.contains(user_id), "{user_id} is not there");
             }
         }
@@ -124,6 +124,7 @@ impl Rules {
             }
             Event::ProcessStarted { process, egress_id } => {
                 assert!(self.told.is_some() && !self.is_ended, "{process:?} starts without a session");
+                assert!(cause.joins.is_none(), "{process:?} starts before who joins is there");
                 let place = cause.starts.iter().position(|starts| starts == process);
                 cause.starts.remove(place.unwrap_or_else(|| panic!("nobody has started {process:?}")));
                 let is_there = self.runs.iter().any(|run| run.process == *process && run.stopped.is_none());
@@ -183,9 +184,11 @@ impl Rules {
 
     /// All that was to be said was said.
     fn is_as_caused(&self, cause: &Cause, has_heard: bool) {
-        let Cause { starts, is_over, joins, leave, is_ended, is_deleted, is_updated, permissions, .. } = cause;
+        let Cause { starts, is_over, joins, leave, sent_away, is_ended, is_deleted, is_updated, permissions, .. } =
+            cause;
         assert!(starts.is_empty(), "{starts:?} is to start");
         assert!(joins.is_none() && leave.is_empty(), "{joins:?} joins, {leave:?} leave");
+        assert!(sent_away.is_empty(), "{sent_away:?} are to be sent away");
         // A call without a session has none that ends.
         assert!(!is_over || self.told.is_none(), "the session is over");
         assert!(!is_ended && !is_deleted && !is_updated && permissions.is_none());
