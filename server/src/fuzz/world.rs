@@ -179,7 +179,7 @@ impl World {
         // Who has had enough closes before all is written.
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(Shutdown::Write);
-        read_all(&mut stream)
+        read_all(&mut stream).0
     }
 
     /// The server is there for others, and nothing has panicked.
@@ -201,18 +201,18 @@ impl World {
     }
 }
 
-/// All that comes until the other side closes.
-pub(super) fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+/// All that comes until the other side closes, and whether it closed and did not reset.
+pub(super) fn read_all(stream: &mut TcpStream) -> (Vec<u8>, bool) {
     let (mut all, mut part) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut part) {
-            Ok(0) => return all,
+            Ok(0) => return (all, true),
             Ok(count) => all.extend_from_slice(&part[..count]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("the server neither answers nor closes within {PATIENCE:?}: {:?}", String::from_utf8_lossy(&all))
             }
             // What the server has not read when it closes resets the connection.
-            Err(_) => return all,
+            Err(_) => return (all, false),
         }
     }
 }
