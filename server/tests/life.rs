@@ -136,7 +136,7 @@ fn interims_end_with_the_last_who_wants_them_and_other_watchers_have_none() {
     service.ok("POST", &format!("{CALL}/user_permissions"), "", &revoke);
     assert_eq!(watcher.close_code(), 4001);
     // The close is said before that is so.
-    watcher.is_gone();
+    watcher.until_gone();
     let before = service.decodes.load(std::sync::atomic::Ordering::Relaxed);
     alice.speak(one);
     std::thread::sleep(Duration::from_millis(300));

@@ -465,3 +465,14 @@ fn calls_are_found_page_by_page() {
     assert!(second.get("next").is_none());
     assert_eq!(ids(&find(json!({"sort": sort, "limit": 4, "prev": second["prev"]}))), ids(&first));
 }
+
+#[test]
+fn a_client_that_closes_has_an_answer() {
+    let service = Service::start();
+    service.ok("POST", CALL, "", &json!({"data": {"created_by_id": "carol"}}));
+    for mut socket in [service.watch("carol", "").0, service.join("default/a", "carol")] {
+        socket.0.close(None).unwrap();
+        let end = socket.until_gone();
+        assert!(matches!(end, tungstenite::Error::ConnectionClosed), "{end:?}");
+    }
+}

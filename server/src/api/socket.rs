@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
 use axum::http::StatusCode;
 use cuewire::time::Timestamp;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::call::Cid;
 use crate::clock::{new_id, now};
 use crate::connections::Place;
 use crate::events::{CloseCode, Inbox};
-use crate::ingest::audio::{self, Format};
+use crate::ingest::audio::{self, Format, close};
 use crate::rates::Messages;
 use crate::sockets::Socket;
 use crate::wire::error::{ApiError, Code};
@@ -70,11 +70,6 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
     matches!(tokio::time::timeout(SEND, socket.send(message)).await, Ok(Ok(())))
 }
 
-async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    // A client that is gone needs no reason.
-    let _ = send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
-}
-
 /// The client's first frame; `None` where none came in time.
 async fn first_frame(socket: &mut WebSocket) -> Option<Utf8Bytes> {
     let first = async {
@@ -104,7 +99,7 @@ pub(super) async fn serve_client(
     place: &Place,
 ) {
     let Some(first) = first_frame(&mut socket).await else {
-        return close(&mut socket, 4000, NO_TOKEN).await;
+        return close(&mut socket, 4000, NO_TOKEN, SEND).await;
     };
     let late = |_| Err(ApiError::new(Code::Internal, "the server is too busy"));
     let greeted = tokio::time::timeout(PATIENCE, greet(app, &first, &query, &mut who)).await.unwrap_or_else(late);
@@ -116,11 +111,11 @@ pub(super) async fn serve_client(
         if let Ok((inbox, ..)) = greeted {
             app.host.hub.disconnect(&inbox.connection);
         }
-        return close(&mut socket, CloseCode::Restart as u16, "connect again").await;
+        return close(&mut socket, CloseCode::Restart as u16, "connect again", SEND).await;
     }
     log_greeting(app, Operation::Connect, &who, greeted.as_ref().err());
     if greeted.as_ref().is_err_and(|error| error.code == Code::RateLimit) {
-        return close(&mut socket, TOO_MANY, "too many connections: connect again later").await;
+        return close(&mut socket, TOO_MANY, "too many connections: connect again later", SEND).await;
     }
     // The connection may last for hours, and needs them no more.
     drop((query, who, first));
@@ -129,7 +124,7 @@ pub(super) async fn serve_client(
         Err(error) => {
             let text = json!({"type": "connection.error", "error": error.body("0ms")}).to_string();
             let _ = send(&mut socket, Message::Text(text.into())).await;
-            return close(&mut socket, 4000 + error.code.status(), "").await;
+            return close(&mut socket, 4000 + error.code.status(), "", SEND).await;
         }
     };
     let _open = crate::telemetry::Open::new("watch");
@@ -140,7 +135,7 @@ pub(super) async fn serve_client(
     for_browser(&mut ok);
     if send(&mut socket, Message::Text(ok.to_string().into())).await {
         let (code, reason) = watch(&mut socket, inbox, token.expires_at, app.host.limits().messages_per_s).await;
-        close(&mut socket, code, reason).await;
+        close(&mut socket, code, reason, SEND).await;
     }
     for cid in app.host.hub.disconnect(&connection) {
         app.host.interims_changed(&cid);
@@ -282,7 +277,7 @@ pub(super) async fn serve_audio(
     drop(who);
     match greeted {
         // Others came meanwhile, and all places were taken.
-        Ok(_) if serving.is_none() => close(&mut socket, CloseCode::Restart as u16, "connect again").await,
+        Ok(_) if serving.is_none() => close(&mut socket, CloseCode::Restart as u16, "connect again", SEND).await,
         Ok((cid, token, format, _socket)) => {
             let _open = crate::telemetry::Open::new("audio");
             let expires = expiry(token.expires_at);

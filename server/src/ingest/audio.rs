@@ -196,7 +196,7 @@ pub(crate) async fn serve(
         Ok(None) => Ending::new(RESTARTING, "the server is shutting down"),
         Err(error) => refuse(&mut socket, &error).await,
     };
-    close(&mut socket, ending).await;
+    close(&mut socket, ending.code, &ending.reason, CLOSES_WITHIN).await;
 }
 
 /// Somebody joins a call; `None` where the server is shutting down.
@@ -215,7 +215,7 @@ pub(super) fn join(
 /// Says why, in the clients' format.
 pub(crate) async fn refuse_and_close(mut socket: WebSocket, error: &ApiError) {
     let ending = refuse(&mut socket, error).await;
-    close(&mut socket, ending).await;
+    close(&mut socket, ending.code, &ending.reason, CLOSES_WITHIN).await;
 }
 
 async fn refuse(socket: &mut WebSocket, error: &ApiError) -> Ending {
@@ -225,11 +225,21 @@ async fn refuse(socket: &mut WebSocket, error: &ApiError) -> Ending {
     Ending::new(4000 + error.code.status(), error.message.clone())
 }
 
-async fn close(socket: &mut WebSocket, Ending { code, reason }: Ending) {
+/// How long a socket of audio is given to close.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Closes, or answers a client that has.
+pub(crate) async fn close(socket: &mut WebSocket, code: u16, reason: &str, within: Duration) {
     // A close frame holds 123 bytes.
     let end = (0..=reason.len().min(120)).rev().find(|at| reason.is_char_boundary(*at)).unwrap_or(0);
     let frame = CloseFrame { code, reason: reason[..end].to_string().into() };
-    let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::Close(Some(frame)))).await;
+    let closed = async {
+        if socket.send(Message::Close(Some(frame))).await.is_err() {
+            // The answer to the client's own waits until it is read past.
+            while let Some(Ok(_)) = socket.recv().await {}
+        }
+    };
+    let _ = tokio::time::timeout(within, closed).await;
 }
 
 /// Pushes what comes until either side has enough.

@@ -158,7 +158,7 @@ mod tests {
         let url = format!("http://{}/1/queue", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.read(&mut [0; 4096]).unwrap();
+            assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\n\r\n").unwrap();
             // Until nobody reads it any more.
             while stream.write_all(&[b' '; 1024]).is_ok() {}

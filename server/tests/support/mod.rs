@@ -423,8 +423,12 @@ impl Socket {
     }
 
     /// Waits until the server has nothing more to do with a connection that it has closed.
-    pub(crate) fn is_gone(mut self) {
-        while self.0.read().is_ok() {}
+    pub(crate) fn until_gone(mut self) -> tungstenite::Error {
+        loop {
+            if let Err(error) = self.0.read() {
+                return error;
+            }
+        }
     }
 
     /// Leaves, and waits until the server has closed.
