@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cuewire::caption::{CaptionEvent, GapReason};
-use cuewire::engine::{EngineEvent, OverloadLevel, Priority, TrackConfig};
+use cuewire::engine::{AudioSender, Engine, EngineEvent, OverloadLevel, Priority, TrackConfig};
 use host::*;
 use memory::resident_kib;
 use support::*;
@@ -25,19 +25,21 @@ mod time;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// One who waits a second for their finals.
+fn speaker(engine: &Engine, i: usize, priority: Priority) -> AudioSender {
+    let mut config = TrackConfig::new(format!("speaker {i}"));
+    config.priority = priority;
+    config.patience = Duration::from_millis(1_000);
+    engine.add_track(config).unwrap().0
+}
+
 /// Ten seconds of so many who speak three quarters of the time, before one worker that is fast enough for eight of them.
 fn ten_seconds(tracks: usize, is_overloaded: Option<bool>) -> Result<(), String> {
     let cycle = sound(48_000, 4_000, &[(0, 3_000)]);
     let engine = engine(1, sleeps);
     let events = engine.subscribe();
-    let mut senders: Vec<_> = (0..tracks)
-        .map(|i| {
-            let mut config = TrackConfig::new(format!("speaker {i}"));
-            config.priority = [Priority::Low, Priority::Normal, Priority::High][i % 3];
-            config.patience = Duration::from_millis(1_000);
-            engine.add_track(config).unwrap().0
-        })
-        .collect();
+    let priority = |i| [Priority::Low, Priority::Normal, Priority::High][i % 3];
+    let mut senders: Vec<_> = (0..tracks).map(|i| speaker(&engine, i, priority(i))).collect();
     let start = Instant::now();
     let pusher = std::thread::spawn(move || {
         for k in 0..500 {
@@ -95,13 +97,7 @@ fn four_times_what_fits() -> Result<(), String> {
     let cycle = sound(48_000, 4_000, &[(0, 3_000)]);
     let engine = engine(1, sleeps);
     let events = engine.subscribe();
-    let mut senders: Vec<_> = (0..tracks)
-        .map(|i| {
-            let mut config = TrackConfig::new(format!("speaker {i}"));
-            config.patience = Duration::from_millis(1_000);
-            Some(engine.add_track(config).unwrap().0)
-        })
-        .collect();
+    let mut senders: Vec<_> = (0..tracks).map(|i| Some(speaker(&engine, i, Priority::Normal))).collect();
     let start = Instant::now();
     let end_of_load = Duration::from_secs(overload);
     let pusher = std::thread::spawn(move || {
